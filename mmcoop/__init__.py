@@ -1,0 +1,70 @@
+"""mmcoop: what each modality of a multimodal model contributes to each sample.
+
+Everything a user may import is listed in `__all__`. Names are loaded when first used, so that
+the command line can answer `--help` without loading torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmcoop.core.resampling import extra_rows, modality_probability
+    from mmcoop.core.shapley import shapley_values
+    from mmcoop.datasets.loading import load_batches
+    from mmcoop.datasets.store import open_dataset
+    from mmcoop.errors import DataError, MmcoopError, UsageError
+    from mmcoop.scores import Valuation, valuate
+    from mmcoop.training.config import TrainConfig, make_config
+    from mmcoop.training.evaluation import evaluate_run, valuate_run
+    from mmcoop.training.loop import resume, train
+    from mmcoop.training.run import load_run
+
+_HOMES = {
+    "DataError": "mmcoop.errors",
+    "MmcoopError": "mmcoop.errors",
+    "TrainConfig": "mmcoop.training.config",
+    "UsageError": "mmcoop.errors",
+    "Valuation": "mmcoop.scores",
+    "evaluate_run": "mmcoop.training.evaluation",
+    "extra_rows": "mmcoop.core.resampling",
+    "load_batches": "mmcoop.datasets.loading",
+    "load_run": "mmcoop.training.run",
+    "make_config": "mmcoop.training.config",
+    "modality_probability": "mmcoop.core.resampling",
+    "open_dataset": "mmcoop.datasets.store",
+    "resume": "mmcoop.training.loop",
+    "shapley_values": "mmcoop.core.shapley",
+    "train": "mmcoop.training.loop",
+    "valuate": "mmcoop.scores",
+    "valuate_run": "mmcoop.training.evaluation",
+}
+
+__all__ = [
+    "DataError",
+    "MmcoopError",
+    "TrainConfig",
+    "UsageError",
+    "Valuation",
+    "evaluate_run",
+    "extra_rows",
+    "load_batches",
+    "load_run",
+    "make_config",
+    "modality_probability",
+    "open_dataset",
+    "resume",
+    "shapley_values",
+    "train",
+    "valuate",
+    "valuate_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mmcoop' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

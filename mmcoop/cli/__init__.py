@@ -1,0 +1,68 @@
+"""The command line: one file a subcommand. Each parses, calls the library, and prints."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from mmcoop.cli import build_dataset, enhance, evaluate, info, train, valuate
+from mmcoop.errors import MmcoopError
+
+
+class StoryGroup(TyperGroup):
+    """The commands in the order they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["build-dataset", "train", "valuate", "enhance", "evaluate", "info"]
+
+
+app = typer.Typer(
+    name="mmcoop",
+    cls=StoryGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback()
+def mmcoop() -> None:
+    """How much does each modality of a multimodal model contribute, sample by sample - and how is
+    the weak one made to count?
+
+    The commands work on folders of their own, and run bare, one after the other:
+
+    1. `mmcoop build-dataset` builds a data set in `data/`
+
+    2. `mmcoop train` trains a model on it, in `runs/`
+
+    3. `mmcoop valuate --out scores.parquet` values every sample
+
+    4. `mmcoop enhance` fine-tunes the model where a modality contributes little
+
+    5. `mmcoop evaluate` gives test accuracy, with modalities missing too
+    """
+
+
+app.add_typer(build_dataset.app, name="build-dataset")
+app.command("train")(train.train)
+app.command("valuate")(valuate.valuate)
+app.command("enhance")(enhance.enhance)
+app.command("evaluate")(evaluate.evaluate)
+app.command("info")(info.info)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 for success, 2 for wrong usage, 1 for other bad input."""
+    try:
+        app(None if arguments is None else list(arguments), prog_name="mmcoop")
+    except MmcoopError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"Error: {error.strerror or error}{where}", file=sys.stderr)
+        sys.exit(1)

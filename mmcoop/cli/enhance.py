@@ -1,0 +1,100 @@
+"""`mmcoop enhance`: fine-tuning a run so that its weak modality is used."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmcoop.cli import options
+from mmcoop.cli.output import report
+from mmcoop.errors import UsageError
+from mmcoop.methods import LEVELS
+
+
+@options.with_options(
+    {
+        "set": options.setting(
+            list[str],
+            "NAME=VALUE: an option of the level, may be repeated (modality: fraction, rule, "
+            "alpha).",
+            "--set",
+            panel="Method",
+        ),
+        **options.SETTINGS,
+    }
+)
+def enhance(
+    level: Annotated[
+        str,
+        typer.Option(
+            "--level",
+            help="sample: values every sample and adds rows of exactly the modalities that "
+            "contribute little to it; modality: adds rows of the modality that is weaker on the "
+            "whole, at random.",
+        ),
+    ] = "sample",
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="The run to start from. [default: the one that finished last in runs/, enhanced "
+            "ones aside]",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Dataset folder. [default: the one of the run]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The run folder to make. [default: runs/RUN-LEVEL]"),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    **settings: Any,
+) -> None:
+    """Fine-tune a trained run so that the modality that contributes little is used.
+
+    Before every epoch the training samples are valued, and the modalities with a low contribution
+    are trained once more, alone. The model is the one of the run; what is not given is as the data
+    set advises for enhancing, or else as the run was trained.
+
+    Examples:
+
+    - `mmcoop enhance`
+
+    - `mmcoop enhance --level modality --run runs/joint --epochs 10`
+    """
+    from mmcoop.reporting.summaries import enhanced
+    from mmcoop.training import loop
+    from mmcoop.training.config import make_config
+    from mmcoop.workspace import dataset_of, enhanced_folder, find_run
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    if level not in LEVELS:
+        raise UsageError(f"unknown level {level!r}: choose one of {', '.join(LEVELS)}")
+    chosen = options.given(settings)
+    if pairs := chosen.pop("set", None):
+        chosen["options"] = options.parse_pairs("--set", pairs)
+    parent = find_run(run, enhanced=False)
+    dataset = dataset_of(parent, data)
+    config = make_config(
+        parent.config.to_json(),
+        dataset.defaults.get("enhance", {}),
+        {"method": level, "options": {}, "warmup": 0},
+        chosen,
+    )
+    folder = out or enhanced_folder(parent, level, config.seed)
+    shown = options.progress(quiet)
+    where: dict[str, Any] = {"device": device, "workers": workers, "progress": shown}
+    if resume:
+        after = loop.resume(folder, dataset, expected={"method": level, **chosen}, **where)
+    else:
+        after = loop.train(folder, dataset, config, parent=parent, overwrite=overwrite, **where)
+    answer, tables = enhanced(parent, after)
+    report(answer, tables, as_json=as_json, quiet=quiet)

@@ -1,0 +1,72 @@
+"""`mmcoop evaluate`: accuracy of every coalition of modalities."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmcoop.cli import options
+from mmcoop.cli.output import report
+
+
+def evaluate(
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="The run to evaluate; repeat it to set runs side by side. [default: the one that "
+            "finished last in runs/]",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Dataset folder. [default: the one of the run]"),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Which samples: train, validation or test.")
+    ] = "test",
+    classes: Annotated[
+        bool, typer.Option("--classes/--no-classes", help="Show accuracy by class too.")
+    ] = True,
+    device: options.Device = "auto",
+    workers: options.Workers = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Evaluate runs on the test split: what is left when modalities are missing.
+
+    Gives the accuracy of every coalition of modalities, as a whole and by class, the mean
+    contributions and what the training took. Of the commands that train or score, only this one
+    and `valuate --split test` read the test split.
+
+    Examples:
+
+    - `mmcoop evaluate`
+
+    - `mmcoop evaluate --run runs/joint --run runs/joint-sample`: before and after
+
+    - `mmcoop evaluate --run runs/joint --json`
+    """
+    from mmcoop.reporting.tables import class_table, evaluation_table
+    from mmcoop.training.evaluation import evaluate_run
+    from mmcoop.workspace import dataset_of, find_run
+
+    runs = [find_run(path) for path in run] if run else [find_run(None)]
+    shown = options.progress(quiet)
+    evaluations = [
+        evaluate_run(
+            one,
+            dataset_of(one, data),
+            split,
+            device=device,
+            workers=workers,
+            progress=shown,
+        )
+        for one in runs
+    ]
+    title = f"{split} split, {evaluations[0]['samples']:,} samples:"
+    tables: list[Any] = [title, evaluation_table(evaluations)]
+    if classes:
+        tables.append(class_table(evaluations))
+    answer = evaluations[0] if len(evaluations) == 1 else evaluations
+    report(answer, tables, as_json=as_json, quiet=quiet)

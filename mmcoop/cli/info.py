@@ -1,0 +1,49 @@
+"""`mmcoop info`: what a folder or file is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmcoop.cli import options
+from mmcoop.cli.output import report
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A dataset folder, a run folder or a scores file.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check a data set's shards against their sha256.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Say what a dataset folder, a run folder or a scores file is.
+
+    Examples:
+
+    - `mmcoop info data/keypad --verify`
+
+    - `mmcoop info runs/joint`
+
+    - `mmcoop info scores.parquet --json`
+    """
+    from mmcoop.datasets.store import is_dataset, open_dataset
+    from mmcoop.errors import DataError
+    from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
+    from mmcoop.reporting.tables import facts_table
+    from mmcoop.training.run import is_run, load_run
+
+    if is_dataset(path):
+        dataset = open_dataset(path)
+        facts = dataset_facts(dataset)
+        if verify:
+            dataset.verify()
+            facts["sha256"] = "every shard is as it was written"
+    elif is_run(path):
+        facts = run_facts(load_run(path))
+    elif path.is_file():
+        facts = scores_facts(path)
+    elif path.exists():
+        raise DataError(f"{path} is neither a dataset folder (dataset.json) nor a run (run.json)")
+    else:
+        raise DataError(f"{path} does not exist")
+    report(facts, [facts_table(facts)], as_json=as_json, quiet=False)

@@ -1,0 +1,40 @@
+"""A batch: some rows, ready for a model."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Some rows of a data set.
+
+    `inputs`: float32 `(batch, …)` by modality; zeros where the modality is absent, and no entry
+    at all for a modality that is absent from every row. `present`: bool `(batch, n)`.
+    `labels`: int64 `(batch,)`. `ids`: their ids, if asked for. `sample`: positions in the split.
+    """
+
+    inputs: dict[str, Tensor]
+    present: Tensor
+    labels: Tensor
+    sample: Tensor
+    ids: list[str] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with inputs and labels on `device`."""
+        if device.type == "cpu":
+            return self
+        return Batch(
+            {m: x.to(device, non_blocking=True) for m, x in self.inputs.items()},
+            self.present,
+            self.labels.to(device, non_blocking=True),
+            self.sample,
+            self.ids,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader before a copy to a GPU."""
+        self.inputs = {m: x.pin_memory() for m, x in self.inputs.items()}
+        self.labels = self.labels.pin_memory()
+        return self

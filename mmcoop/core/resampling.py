@@ -1,0 +1,126 @@
+"""Contributions → the rows of the next epoch.
+
+A row is a sample together with the modalities of it that are present. An ordinary epoch has
+one whole row a sample; enhancement adds rows in which a low-contributing modality is alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmcoop.errors import DataError, UsageError
+
+#: The most extra rows one modality of one sample gets in an epoch (the paper's rule).
+MAX_EXTRA_ROWS = 3
+
+# Contributions are sums of fractions in floating point: without this slack a φ a rounding
+# error below a step of the rule would get one row too many.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What an epoch trains on.
+
+    `sample`: int64 `(rows,)`, positions in the data set. `present`: bool `(rows, n)`.
+    """
+
+    sample: Tensor
+    present: Tensor
+
+    def __len__(self) -> int:
+        return self.sample.shape[0]
+
+    def take(self, order: Tensor) -> "Rows":
+        """The rows at the positions `order`, int64 `(k,)`."""
+        return Rows(self.sample[order], self.present[order])
+
+
+def join_rows(*parts: Rows) -> Rows:
+    """All rows of `parts`, in order."""
+    return Rows(torch.cat([p.sample for p in parts]), torch.cat([p.present for p in parts]))
+
+
+def whole_rows(n_samples: int, n_modalities: int) -> Rows:
+    """Every sample once, with all modalities."""
+    return Rows(torch.arange(n_samples), torch.ones(n_samples, n_modalities, dtype=torch.bool))
+
+
+def alone_rows(times: Tensor) -> Rows:
+    """`times[i, m]` rows of sample i in which only modality m is present.
+
+    `times`: whole numbers ≥ 0, `(samples, n)`. Rows come by sample, then by modality.
+    """
+    n_modalities = times.shape[1]
+    position = torch.arange(times.numel()).repeat_interleave(times.flatten().long())
+    modality = position % n_modalities
+    return Rows(
+        position // n_modalities,
+        torch.nn.functional.one_hot(modality, n_modalities).bool(),
+    )
+
+
+def extra_rows(contributions: Tensor) -> Tensor:
+    """Sample-level rule: how often modality m of sample i is trained alone in the next epoch.
+
+    k(φ) = 0 for φ ≥ 1, ⌈2(1 − φ)⌉ below, at most 3: φ = 0.5 → 1, 0 → 2, −0.5 → 3.
+    `contributions`: `(samples, n)`. Returns int64 of the same shape. Raises `DataError` for NaN.
+    """
+    phi = torch.as_tensor(contributions).double()
+    if phi.isnan().any():
+        raise DataError("contributions hold NaN: value the samples again")
+    return (2 * (1 - phi) - _SLACK).ceil().clamp(0, MAX_EXTRA_ROWS).long()
+
+
+#: The paper's three functions p(Δ) of the gap |Δ|, before clamping to [0, 1].
+PROBABILITY_RULES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "linear": lambda gap, alpha: 2 / 3 * alpha * gap,
+    "tanh": lambda gap, alpha: torch.tanh(2 / 3 * alpha * gap),
+    "power": lambda gap, alpha: alpha * (2 / 3 * gap) ** 1.5,
+}
+
+
+def modality_probability(
+    mean_contributions: Tensor, rule: str = "linear", alpha: float = 1.0
+) -> Tensor:
+    """Modality-level rule: with which probability a sample is added with modality m alone.
+
+    `mean_contributions`: `(n,)`. Each modality's gap Δ is taken to the strongest one, which is
+    the paper's rule at n = 2 and so gives the strongest 0. `rule` is `linear` (⅔αΔ), `tanh`
+    (tanh ⅔αΔ) or `power` (α(⅔Δ)^1.5). Returns float64 `(n,)` in [0, 1].
+
+    Raises `UsageError` for an unknown rule or a negative or infinite `alpha`, `DataError` for NaN.
+    """
+    if rule not in PROBABILITY_RULES:
+        raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(PROBABILITY_RULES)}")
+    if not (math.isfinite(alpha) and alpha >= 0):
+        raise UsageError(f"alpha is {alpha}: it must be a number that is not negative")
+    means = torch.as_tensor(mean_contributions).double()
+    if means.isnan().any():
+        raise DataError("mean contributions hold NaN: value the samples again")
+    gap = means.max() - means
+    return PROBABILITY_RULES[rule](gap, alpha).clamp(0, 1)
+
+
+def sample_level_rows(contributions: Tensor) -> Rows:
+    """Every sample whole, and `extra_rows` of each modality alone."""
+    samples, n_modalities = contributions.shape
+    return join_rows(whole_rows(samples, n_modalities), alone_rows(extra_rows(contributions)))
+
+
+def modality_level_rows(n_samples: int, probability: Tensor, generator: torch.Generator) -> Rows:
+    """Every sample whole, and with probability `probability[m]` once more with m alone.
+
+    `probability`: `(n,)` in [0, 1]; the draws are independent by sample and modality.
+    """
+    n_modalities = probability.shape[0]
+    draw = torch.rand(n_samples, n_modalities, generator=generator, dtype=torch.float64)
+    return join_rows(whole_rows(n_samples, n_modalities), alone_rows(draw < probability))
+
+
+def shuffled(rows: Rows, generator: torch.Generator) -> Rows:
+    """The same rows in random order."""
+    return rows.take(torch.randperm(len(rows), generator=generator))

@@ -1,0 +1,1 @@
+"""Data sets: the folder on disk, how its samples become batches, and the recipes that build it."""

@@ -1,0 +1,86 @@
+"""Rows of a split → batches."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from mmcoop.core.batch import Batch
+from mmcoop.core.resampling import Rows, whole_rows
+from mmcoop.core.seeds import derive_seed
+from mmcoop.datasets.store import Split
+from mmcoop.datasets.transforms import build_transform
+
+
+class _BatchSource(TorchDataset[Batch]):
+    """Batch number b of some rows. Absent modalities are neither read nor decoded."""
+
+    def __init__(
+        self,
+        split: Split,
+        rows: Rows,
+        modalities: Sequence[str],
+        batch_size: int,
+        seed: int | None,
+        with_ids: bool,
+    ) -> None:
+        self.split = split
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.with_ids = with_ids
+        self.transforms = {
+            name: build_transform(split.dataset.modalities[name], training=seed is not None)
+            for name in modalities
+        }
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, position: int) -> Batch:
+        chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
+        sample, present = self.rows.sample[chosen], self.rows.present[chosen]
+        # random changes depend on the seed and the batch alone, not on who loads it when
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed or 0, "batch", position))
+            inputs = {}
+            for column, (name, transform) in enumerate(self.transforms.items()):
+                here = present[:, column].nonzero().squeeze(1)
+                if len(here) == 0:
+                    continue
+                x = transform(self.split.read(name, sample[here].numpy()))
+                if len(here) < len(sample):
+                    x = x.new_zeros(len(sample), *x.shape[1:]).index_copy_(0, here, x)
+                inputs[name] = x
+        return Batch(
+            inputs,
+            present,
+            torch.from_numpy(self.split.labels[sample.numpy()]),
+            sample,
+            self.split.ids(sample.numpy()) if self.with_ids else None,
+        )
+
+
+def load_batches(
+    split: Split,
+    rows: Rows | None = None,
+    *,
+    modalities: Sequence[str] | None = None,
+    batch_size: int,
+    seed: int | None = None,
+    workers: int = 0,
+    with_ids: bool = False,
+    pin_memory: bool = False,
+) -> Iterable[Batch]:
+    """Batches of `rows`, in order; all samples, whole, unless `rows` says otherwise.
+
+    `modalities` are those of the columns of `rows.present`, all of the data set's by default.
+    With a `seed` the training transforms apply, drawn from it; without one, the evaluation
+    transforms. The batches are the same for any number of `workers` (processes that load ahead).
+    """
+    names = tuple(split.dataset.modalities if modalities is None else modalities)
+    if rows is None:
+        rows = whole_rows(len(split), len(names))
+    source = _BatchSource(split, rows, names, batch_size, seed, with_ids)
+    return DataLoader(source, batch_size=None, num_workers=workers, pin_memory=pin_memory)

@@ -1,0 +1,62 @@
+"""What a data set says about one modality."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mmcoop.errors import DataError
+
+#: What a modality may be, and the shape of one sample of it.
+KINDS = {
+    "frames": "(frames, 3, height, width), each frame stored as JPEG",
+    "image": "(channels, height, width)",
+    "flow": "(frames, 2, height, width), horizontal and vertical displacement",
+    "spectrogram": "(1, frequency bins, time steps)",
+    "series": "(time steps, channels)",
+    "vector": "(features,)",
+}
+
+_DIMENSIONS = {"frames": 4, "image": 3, "flow": 4, "spectrogram": 3, "series": 2, "vector": 1}
+_DTYPES = ("uint8", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality of a data set, as `dataset.json` records it.
+
+    `kind` is one of `KINDS`; `shape` is that of one stored sample; `dtype` is uint8, float16 or
+    float32. What a model sees is `(stored − mean) / std`. `encoder` is the one it trains with
+    unless asked otherwise. `training` holds the arguments of its training transform, by name
+    (see `transforms.py`); evaluation uses none of the random ones. `size` resizes frames to
+    `size × size` pixels.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    encoder: str
+    mean: float = 0.0
+    std: float = 1.0
+    size: int | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DataError(f"unknown kind of modality {self.kind!r}: one of {', '.join(KINDS)}")
+        if len(self.shape) != _DIMENSIONS[self.kind] or min(self.shape) < 1:
+            raise DataError(f"shape {self.shape} is not that of {self.kind}: {KINDS[self.kind]}")
+        if self.dtype not in _DTYPES:
+            raise DataError(f"unknown dtype {self.dtype!r}: one of {', '.join(_DTYPES)}")
+        if not self.std > 0:
+            raise DataError(f"std is {self.std}: it must be above 0")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as an encoder gets it."""
+        return (*self.shape[:-2], self.size, self.size) if self.size else self.shape
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Modality":
+        return cls(**{**content, "shape": tuple(content["shape"])})

@@ -1,0 +1,23 @@
+"""What can go wrong for a user, and the exit code the command line gives it."""
+
+
+class MmcoopError(Exception):
+    """Bad input. The message says what is wrong, where, and what to do about it."""
+
+    exit_code = 1
+
+
+class DataError(MmcoopError, ValueError):
+    """Data, a file or a model that cannot be used as it is (exit code 1)."""
+
+
+class UsageError(MmcoopError, ValueError):
+    """A request that cannot be meant: an unknown name, options that clash (exit code 2)."""
+
+    exit_code = 2
+
+
+class Interrupted(MmcoopError):
+    """The user stopped it; what was done so far can be gone on with (exit code 130)."""
+
+    exit_code = 130

@@ -1,0 +1,108 @@
+"""Files and folders that appear whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmcoop.errors import DataError, UsageError
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; `DataError` where it is missing or is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` if the block ends well."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder; put it in the place of `path` if the block ends well.
+
+    A folder that stood there is removed only once the new one is complete. `settle_folder`
+    finishes a replacement that was cut off between its two renames.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        settle_folder(path)
+        if path.exists():
+            path.rename(_old(path))
+        temporary.rename(path)
+        shutil.rmtree(_old(path), ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle_folder(path: Path) -> None:
+    """Put the old folder back where a replacement was killed after moving it out of the way."""
+    old = _old(path)
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where `path` may not be written: it exists, or its folder does not."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give --out the name of a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists: choose another --out, or replace it with --overwrite")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} does not exist: make it, or change --out")
+
+
+def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
+    """Raise `UsageError` where a folder may not be made at `path`.
+
+    An existing folder is replaced only on request, and only if `is_ours` recognises it: a
+    mistyped `--out` must never cost a user other files. An empty folder is free.
+    """
+    settle_folder(path)
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        if not is_ours(path):
+            raise UsageError(f"{path} exists and was not made by mmcoop: choose another --out")
+        if not overwrite:
+            raise UsageError(f"{path} exists: choose another --out, or replace it with --overwrite")

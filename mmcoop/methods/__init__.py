@@ -1,0 +1,65 @@
+"""Training methods, one file each: what an epoch trains on, and with which loss."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmcoop.errors import UsageError
+from mmcoop.registry import Entry, Registry
+
+METHODS = Registry(
+    "method",
+    {
+        "joint": Entry("mmcoop.methods.joint", "Joint", "every sample whole, one loss"),
+        "unimodal": Entry(
+            "mmcoop.methods.unimodal", "Unimodal", "one modality alone (needs --modality)"
+        ),
+        "sample": Entry(
+            "mmcoop.methods.sample", "SampleLevel", "sample-level enhancement of the paper"
+        ),
+        "modality": Entry(
+            "mmcoop.methods.modality", "ModalityLevel", "modality-level enhancement of the paper"
+        ),
+    },
+)
+
+#: The methods that `mmcoop enhance` fine-tunes with.
+LEVELS = ("sample", "modality")
+
+
+def method_options(method: str) -> dict[str, inspect.Parameter]:
+    """The options of a method: the keyword arguments of its class, with types and defaults."""
+    parameters = inspect.signature(METHODS.load(method).__init__).parameters
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def checked_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a method: the given ones, as the types they have there, and the defaults.
+
+    Raises `UsageError` for an option the method does not have, one that is missing, and one that
+    cannot be read as its type.
+    """
+    legal = method_options(method)
+    for name in given:
+        if name not in legal:
+            listed = ", ".join(legal) or "none"
+            raise UsageError(f"method {method!r} has no option {name!r}; its options: {listed}")
+    options = {}
+    for name, parameter in legal.items():
+        if name in given:
+            try:
+                options[name] = parameter.annotation(given[name])
+            except ValueError:
+                raise UsageError(
+                    f"option {name!r} of method {method!r} must be "
+                    f"{parameter.annotation.__name__}, not {given[name]!r}"
+                ) from None
+        elif parameter.default is inspect.Parameter.empty:
+            raise UsageError(f"method {method!r} needs the option {name!r}")
+        else:
+            options[name] = parameter.default
+    return options

@@ -1,0 +1,84 @@
+"""What a training method is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from mmcoop.core.batch import Batch
+from mmcoop.core.model import MultimodalModel
+from mmcoop.core.resampling import Rows, whole_rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is asked to train on.
+
+    `model` is the one that is trained. `value(samples)` gives the contributions `(k, n)` of the
+    training samples at the positions `samples` (all of them for None), by the model as it is, in
+    evaluation mode and with the evaluation transform. `warmup` is the number of ordinary epochs
+    before the method sets in.
+    """
+
+    model: MultimodalModel
+    n_samples: int
+    n_classes: int
+    seed: int
+    warmup: int
+    value: Callable[[Tensor | None], Tensor]
+
+    @property
+    def n_modalities(self) -> int:
+        return len(self.model.modalities)
+
+
+class Method(nn.Module):
+    """A training method: joint training, unless a subclass says otherwise.
+
+    It is a module so that whatever it owns is handled by what is there: its parameters (heads of
+    its own) are trained with the model's, its buffers (prototypes, running means) are in the
+    checkpoints. Keyword arguments of a subclass are the method's options.
+    """
+
+    #: Whether the method begins with ordinary epochs, `task.warmup` of them.
+    has_warmup = False
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        # not a submodule: the model's own weights are not the method's
+        self.__dict__["task"] = task
+
+    task: Task
+
+    @classmethod
+    def modalities(cls, available: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The modalities the model is built of: all there are."""
+        return tuple(available)
+
+    def rows(self, epoch: int) -> Rows:
+        """What the epoch trains on, in any order; epochs count from 1."""
+        return whole_rows(self.task.n_samples, self.task.n_modalities)
+
+    def update(self, batch: Batch, optimizer: Optimizer) -> Tensor:
+        """One step on one batch; returns the loss, detached.
+
+        Methods with several losses, several steps a batch or gradients of their own making
+        replace it.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        torch.autograd.backward(loss)
+        self.after_backward(batch)
+        optimizer.step()
+        return loss.detach()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the prediction from the modalities that are present, in nats."""
+        return F.cross_entropy(self.task.model(batch.inputs, batch.present), batch.labels)
+
+    def after_backward(self, batch: Batch) -> None:
+        """Called when the gradients are there, before the step."""

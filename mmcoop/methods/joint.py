@@ -1,0 +1,7 @@
+"""Joint training: every sample whole, cross-entropy of the joint prediction."""
+
+from mmcoop.methods.base import Method
+
+
+class Joint(Method):
+    """The method everything is compared with."""

@@ -1,0 +1,47 @@
+"""Modality-level enhancement, the coarse and cheaper variant of the paper."""
+
+import torch
+
+from mmcoop.core.resampling import (
+    PROBABILITY_RULES,
+    Rows,
+    modality_level_rows,
+    modality_probability,
+)
+from mmcoop.core.seeds import generator
+from mmcoop.errors import UsageError
+from mmcoop.methods.base import Method, Task
+
+
+class ModalityLevel(Method):
+    """After the warm-up, values a random part of the training samples before each epoch, and adds
+    samples with only the weaker modality present, at random, the likelier the wider the gap of
+    the mean contributions.
+
+    `fraction` of the samples is valued, in (0, 1]; `rule` and `alpha` make the probability (see
+    `modality_probability`).
+    """
+
+    has_warmup = True
+
+    def __init__(
+        self, task: Task, *, fraction: float = 0.2, rule: str = "linear", alpha: float = 1.0
+    ) -> None:
+        super().__init__(task)
+        if not 0 < fraction <= 1:
+            raise UsageError(f"fraction is {fraction}: it must be above 0 and at most 1")
+        if rule not in PROBABILITY_RULES:
+            raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(PROBABILITY_RULES)}")
+        self.fraction = fraction
+        self.rule = rule
+        self.alpha = alpha
+
+    def rows(self, epoch: int) -> Rows:
+        if epoch <= self.task.warmup:
+            return super().rows(epoch)
+        chance = generator(self.task.seed, "modality-level", epoch)
+        size = max(1, round(self.fraction * self.task.n_samples))
+        subset = torch.randperm(self.task.n_samples, generator=chance)[:size].sort().values
+        means = self.task.value(subset).mean(0)
+        probability = modality_probability(means, self.rule, self.alpha)
+        return modality_level_rows(self.task.n_samples, probability, chance)

@@ -1,0 +1,17 @@
+"""Sample-level enhancement (the paper, section on re-sampling; see `core/resampling.py`)."""
+
+from mmcoop.core.resampling import Rows, sample_level_rows
+from mmcoop.methods.base import Method
+
+
+class SampleLevel(Method):
+    """After the warm-up, values every training sample before each epoch and adds, for each
+    low-contributing modality of each sample, rows in which only that modality is present.
+    """
+
+    has_warmup = True
+
+    def rows(self, epoch: int) -> Rows:
+        if epoch <= self.task.warmup:
+            return super().rows(epoch)
+        return sample_level_rows(self.task.value(None))

@@ -1,0 +1,61 @@
+"""Progress in the terminal, on standard error: bars where there is one, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as RichProgress,
+)
+
+from mmcoop.progress import Item, Progress
+
+# Without a terminal, work that takes longer than this says so, and again every so often.
+_PLAIN_SECONDS = 10.0
+
+
+class TerminalProgress(Progress):
+    """Draws bars on a terminal; writes a plain line now and then where there is none."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def track(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        if self._console.is_terminal:
+            yield from self._bar(items, label, total)
+        else:
+            yield from _lines(items, label, total)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def _bar(self, items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=self._console, transient=True) as progress:
+            yield from progress.track(items, total=total, description=label)
+
+
+def _lines(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+    said = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - said >= _PLAIN_SECONDS:
+            said = time.monotonic()
+            of = f" of {total}" if total else ""
+            print(f"{label}: {done}{of}", file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+"""What `train` and `enhance` say at the end, from the validation numbers in the run folder."""
+
+from typing import Any
+
+from rich.console import RenderableType
+
+from mmcoop.reporting.tables import accuracy_table, before_after_table
+from mmcoop.training.run import Run
+
+
+def trained(run: Run) -> tuple[dict[str, Any], list[RenderableType]]:
+    """The best epoch of a run, for machines and for people."""
+    best = best_metrics(run)
+    accuracy = {
+        name.removeprefix("validation_accuracy_"): share
+        for name, share in best.items()
+        if name.startswith("validation_accuracy_")
+    }
+    answer = {
+        "run": str(run.folder),
+        "status": run.status,
+        "epoch": int(best["epoch"]),
+        "validation": {name: best[name] for name in _validation(best)},
+        "cost": run.cost,
+    }
+    title = f"{run.folder}, validation split, best epoch ({answer['epoch']}):"
+    return answer, [title, accuracy_table(accuracy)]
+
+
+def enhanced(before: Run, after: Run) -> tuple[dict[str, Any], list[RenderableType]]:
+    """What a fine-tuning changed, best epoch against best epoch."""
+    old, new = best_metrics(before), best_metrics(after)
+    names = _validation(new)
+    answer, _ = trained(after)
+    answer |= {"started_from": str(before.folder), "before": {name: old[name] for name in names}}
+    title = f"{before.folder} → {after.folder}, validation split, best epochs:"
+    return answer, [title, before_after_table(_readable(old, names), _readable(new, names))]
+
+
+def best_metrics(run: Run) -> dict[str, float]:
+    """The metrics of the epoch that was best on validation."""
+    metrics = run.metrics
+    row: dict[str, float] = metrics[metrics["epoch"] == run.best_epoch["epoch"]].iloc[0].to_dict()
+    return row
+
+
+def _validation(metrics: dict[str, float]) -> list[str]:
+    named = ("validation_accuracy_", "validation_contribution_", "validation_loss")
+    return [name for name in metrics if name.startswith(named)]
+
+
+def _readable(metrics: dict[str, float], names: list[str]) -> dict[str, float]:
+    return {name.removeprefix("validation_").replace("_", " "): metrics[name] for name in names}

@@ -1,0 +1,112 @@
+"""The closing tables of the commands."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from mmcoop.core.summary import Summary
+
+
+def percent(share: float) -> str:
+    """0.937 → "93.7 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def contribution_table(summary: Summary) -> Table:
+    """Mean contribution and share of low-contributing samples, by modality."""
+    table = Table("modality")
+    table.add_column("mean contribution φ", justify="right")
+    table.add_column("low-contributing (φ < 1)", justify="right")
+    for modality, mean in summary.mean_contribution.items():
+        table.add_row(modality, f"{mean:.3f}", percent(summary.low_contributing[modality]))
+    return table
+
+
+def accuracy_table(accuracy: Mapping[str, float]) -> Table:
+    """Accuracy by coalition."""
+    table = Table("modalities present")
+    table.add_column("accuracy", justify="right")
+    for coalition, share in accuracy.items():
+        table.add_row(coalition, percent(share))
+    return table
+
+
+def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
+    """Evaluations side by side: accuracy by coalition, mean contributions, cost.
+
+    With two of them, a column says how the second differs from the first.
+    """
+    table = Table("")
+    for evaluation in evaluations:
+        table.add_column(evaluation["run"], justify="right")
+    if len(evaluations) == 2:
+        table.add_column("change", justify="right")
+    for group, label, scale, form in (
+        ("coalitions", "accuracy {}, %", 100, "{:.1f}"),
+        ("contributions", "mean φ {}", 1, "{:.3f}"),
+        ("low_contributing", "φ {} < 1, % of samples", 100, "{:.1f}"),
+    ):
+        for key in dict.fromkeys(key for e in evaluations for key in e[group]):
+            numbers = [scale * e[group][key] if key in e[group] else None for e in evaluations]
+            table.add_row(label.format(key), *_cells(numbers, form))
+        table.add_section()
+    for key, label in (
+        ("rows_encoded", "rows encoded in training"),
+        ("rows_valued", "rows encoded for valuation"),
+        ("seconds", "seconds of training"),
+    ):
+        table.add_row(label, *_cells([e["cost"][key] for e in evaluations], "{:,.0f}"))
+    return table
+
+
+def class_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
+    """Accuracy by class, in per cent: of every coalition for one run, from all modalities for
+    several.
+    """
+    table = Table("class, accuracy in %", "samples")
+    if len(evaluations) == 1:
+        columns = list(evaluations[0]["coalitions"])
+    else:
+        columns = [evaluation["run"] for evaluation in evaluations]
+        columns += ["change"] * (len(columns) == 2)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, content in evaluations[0]["classes"].items():
+        if len(evaluations) == 1:
+            cells = [f"{100 * share:.1f}" for share in content["coalitions"].values()]
+        else:
+            # the last coalition is the grand one
+            every = [list(e["classes"][name]["coalitions"].values())[-1] for e in evaluations]
+            cells = _cells([100 * share for share in every], "{:.1f}")
+        table.add_row(name, str(content["samples"]), *cells)
+    return table
+
+
+def before_after_table(before: Mapping[str, float], after: Mapping[str, float]) -> Table:
+    """The numbers of `after` beside those of `before`, with their change."""
+    table = Table("")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    for name, number in after.items():
+        table.add_row(name, *_cells([before[name], number], "{:.3f}"))
+    return table
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Name and value, a row each."""
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        table.add_row(name, str(fact))
+    return table
+
+
+def _cells(numbers: Sequence[float | None], form: str) -> list[str]:
+    cells = ["-" if number is None else form.format(number) for number in numbers]
+    if len(numbers) == 2:
+        before, after = numbers
+        change = None if before is None or after is None else after - before
+        cells.append("" if change is None else form.replace(":", ":+").format(change))
+    return cells

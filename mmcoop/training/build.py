@@ -1,0 +1,79 @@
+"""Building a model from what a run folder or a data set says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mmcoop.core.encoders import ENCODERS, build_encoder
+from mmcoop.core.fusions import build_fusion
+from mmcoop.core.model import MultimodalModel
+from mmcoop.core.seeds import derive_seed
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import UsageError
+from mmcoop.methods import METHODS
+from mmcoop.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that decides a model but its weights.
+
+    `encoders` and `shapes`: encoder name and input shape by modality. `classes`: their names.
+    """
+
+    encoders: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    fusion: str
+    classes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "modalities": {
+                name: {"encoder": encoder, "shape": list(self.shapes[name])}
+                for name, encoder in self.encoders.items()
+            },
+            "fusion": self.fusion,
+            "classes": list(self.classes),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Architecture":
+        modalities = content["modalities"]
+        return cls(
+            encoders={name: m["encoder"] for name, m in modalities.items()},
+            shapes={name: tuple(m["shape"]) for name, m in modalities.items()},
+            fusion=content["fusion"],
+            classes=tuple(content["classes"]),
+        )
+
+    def build(self, seed: int = 0) -> MultimodalModel:
+        """The model, its weights drawn from `seed`; torch's own generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "weights"))
+            encoders = {m: build_encoder(self.encoders[m], self.shapes[m]) for m in self.encoders}
+            widths = {name: encoders[name].width for name in sorted(encoders)}
+            return MultimodalModel(encoders, build_fusion(self.fusion, widths, len(self.classes)))
+
+
+def architecture_of(dataset: Dataset, config: TrainConfig) -> Architecture:
+    """The architecture that `config` asks for on `dataset`.
+
+    Raises `UsageError` for an encoder of a modality that the data set does not have.
+    """
+    for name, encoder in config.encoders.items():
+        ENCODERS.check(encoder)
+        if name not in dataset.modalities:
+            raise UsageError(
+                f"the data set has no modality {name!r}: choose one of "
+                f"{', '.join(dataset.modalities)}"
+            )
+    method = METHODS.load(config.method)
+    names = method.modalities(tuple(dataset.modalities), config.options)
+    return Architecture(
+        encoders={m: config.encoders.get(m, dataset.modalities[m].encoder) for m in names},
+        shapes={m: dataset.modalities[m].input_shape for m in names},
+        fusion=config.fusion,
+        classes=tuple(dataset.classes),
+    )

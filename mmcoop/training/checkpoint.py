@@ -1,0 +1,103 @@
+"""Checkpoints: a folder of weights (safetensors) and, to go on from, the state of training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmcoop.errors import DataError
+from mmcoop.files import read_json, settle_folder, sha256, whole_folder, write_json
+
+WEIGHTS = "model.safetensors"
+_INFO = "checkpoint.json"
+_STATE = "state.pt"
+
+
+def save_checkpoint(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    info: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint, whole, in place of the one that stands there.
+
+    `info` is small and readable (epoch, accuracy); `state` is whatever training needs to go on,
+    of tensors, numbers, strings, lists and dicts only, so that it loads without running code.
+    """
+    with whole_folder(folder) as temporary:
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary / WEIGHTS
+        )
+        write_json(temporary / _INFO, info)
+        if state is not None:
+            torch.save(state, temporary / _STATE)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint; one whose replacement was cut off is put back first."""
+    settle_folder(folder)
+    return folder.is_dir()
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load a checkpoint's weights into `model`.
+
+    Raises `DataError` where there are none, they are damaged, or they are those of another
+    architecture.
+    """
+    weights = _read(folder, WEIGHTS, lambda path: load_file(path))
+    own = model.state_dict()
+    if weights.keys() != own.keys():
+        odd = sorted(weights.keys() ^ own.keys())[0]
+        side = "only in the checkpoint" if odd in weights else "missing from it"
+        raise DataError(f"{folder / WEIGHTS} is of another architecture: {odd!r} is {side}")
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise DataError(
+                f"{folder / WEIGHTS} is of another architecture: {name!r} has shape "
+                f"{tuple(tensor.shape)} there, {tuple(own[name].shape)} in the model"
+            )
+    model.load_state_dict(weights)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The state of training in a checkpoint; `DataError` where it is missing or damaged."""
+    state = _read(
+        folder, _STATE, lambda path: torch.load(path, weights_only=True, map_location="cpu")
+    )
+    assert isinstance(state, dict)
+    return state
+
+
+def load_info(folder: Path) -> dict[str, Any]:
+    """What `checkpoint.json` says: epoch, validation accuracy and loss."""
+    has_checkpoint(folder)
+    info = read_json(folder / _INFO)
+    assert isinstance(info, dict)
+    return info
+
+
+def weights_hash(folder: Path) -> str:
+    """sha256 of a checkpoint's weights file."""
+    if not has_checkpoint(folder) or not (folder / WEIGHTS).is_file():
+        raise DataError(f"{folder / WEIGHTS} is missing")
+    return sha256(folder / WEIGHTS)
+
+
+def _read(folder: Path, name: str, read: Any) -> Any:
+    path = folder / name
+    if not has_checkpoint(folder) or not path.is_file():
+        raise DataError(f"the checkpoint {path} is missing")
+    try:
+        return read(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"the checkpoint {path} is damaged: {reason}") from None
+    except Exception as error:  # noqa: BLE001 - unpickling refuses with a class of its own
+        raise DataError(
+            f"the checkpoint {path} cannot be loaded safely: {type(error).__name__}"
+        ) from None

@@ -1,0 +1,96 @@
+"""How a model is trained: every choice that decides its weights, and the default of each."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+from mmcoop.core.fusions import FUSIONS
+from mmcoop.errors import UsageError
+from mmcoop.methods import METHODS, checked_options
+
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("step", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Defaults are the paper's set-up; a data set's own defaults go over them.
+
+    Raises `UsageError` for a value that cannot be meant.
+    """
+
+    method: str = "joint"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warmup: int = 5
+    fusion: str = "concat"
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    epochs: int = 60
+    batch_size: int = 64
+    optimizer: str = "adam"
+    lr: float = 5e-5
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "step"
+    step_epochs: int = 30
+    step_factor: float = 0.1
+    lr_warmup: int = 0
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", checked_options(self.method, self.options))
+        METHODS.check(self.method)
+        FUSIONS.check(self.fusion)
+        for name, legal in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in legal:
+                raise UsageError(
+                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(legal)}"
+                )
+        for name in ("epochs", "batch_size", "step_epochs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("warmup", "lr_warmup", "patience", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: it cannot be negative")
+        for name in ("lr", "momentum", "weight_decay", "step_factor"):
+            number = getattr(self, name)
+            if not (math.isfinite(number) and number >= 0):
+                raise UsageError(f"{name} is {number}: it must be a number that is not negative")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch; epochs count from 1.
+
+        `step` multiplies it by `step_factor` after every `step_epochs` epochs, `cosine` lowers it
+        to 0 over the run; over the first `lr_warmup` epochs it rises linearly.
+        """
+        done = epoch - 1
+        factor = {
+            "step": self.step_factor ** (done // self.step_epochs),
+            "cosine": (1 + math.cos(math.pi * done / self.epochs)) / 2,
+            "constant": 1.0,
+        }[self.schedule]
+        rising = min(1.0, epoch / (self.lr_warmup + 1))
+        return self.lr * factor * rising
+
+
+def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
+    """A configuration from layers of settings, later ones going over earlier ones.
+
+    Raises `UsageError` for a setting that does not exist or has the wrong type.
+    """
+    settings = {name: setting for layer in layers for name, setting in layer.items()}
+    types = get_type_hints(TrainConfig)
+    known = {f.name for f in fields(TrainConfig)}
+    for name, setting in settings.items():
+        if name not in known:
+            raise UsageError(f"unknown setting {name!r}: one of {', '.join(sorted(known))}")
+        expected = types[name]
+        if expected is float and isinstance(setting, int) and not isinstance(setting, bool):
+            settings[name] = float(setting)
+        elif not isinstance(setting, dict if get_args(expected) else expected):
+            raise UsageError(f"setting {name!r} is {setting!r}: expected {expected.__name__}")
+    return TrainConfig(**settings)

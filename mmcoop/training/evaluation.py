@@ -1,0 +1,116 @@
+"""Valuing the samples of a split with the model of a run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmcoop.core.summary import Summary
+from mmcoop.core.valuation import ValuedBatch, value_batches
+from mmcoop.datasets.loading import load_batches
+from mmcoop.datasets.store import Dataset
+from mmcoop.files import check_new_file
+from mmcoop.progress import SILENT, Progress
+from mmcoop.scores import scores_file, valuation_details
+from mmcoop.training.loop import pick_device
+from mmcoop.training.run import Run
+
+
+def value_run(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Iterator[ValuedBatch]:
+    """Every sample of a split of the run's data set, valued by its best weights, in order.
+
+    Samples go through the evaluation transform. Raises `DataError` where `dataset` is not the one
+    the run was trained on.
+    """
+    run.check_dataset(dataset)
+    model = run.model.to(pick_device(device))
+    batches = load_batches(
+        dataset.split(split),
+        modalities=run.modalities,
+        batch_size=run.config.batch_size,
+        workers=workers,
+        with_ids=True,
+    )
+    label = f"valuing the {split} samples of {run.name}"
+    yield from value_batches(model, progress.track(batches, label), modalities=run.modalities)
+
+
+def valuate_run(
+    run: Run,
+    dataset: Dataset,
+    split: str,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Summary:
+    """Write the scores of a split to the Parquet file `out`, in memory that does not grow with it.
+
+    Raises `UsageError` where `out` may not be written, `DataError` for another data set.
+    """
+    out = Path(out)
+    check_new_file(out, overwrite)
+    run.check_dataset(dataset)
+    summary = Summary(run.modalities, len(run.architecture.classes))
+    details = {
+        **valuation_details(),
+        "run": run.name,
+        "weights": run.weights_hash,
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "split": split,
+    }
+    with scores_file(out, run.modalities, details) as scores:
+        for batch in value_run(
+            run, dataset, split, device=device, workers=workers, progress=progress
+        ):
+            scores.add(split, batch)
+            summary.add(batch)
+    return summary
+
+
+def evaluate_run(
+    run: Run,
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Accuracy of every coalition: what is left when modalities are missing.
+
+    Returns `run, split, samples, accuracy, coalitions` (accuracy by coalition name), `classes`
+    (the same by class), `contributions` (mean φ by modality), `low_contributing` (share of samples
+    with φ < 1) and `cost` (what the run's training took). Shares are in 0…1; a class without
+    samples has none.
+    """
+    summary = Summary(run.modalities, len(run.architecture.classes))
+    for batch in value_run(run, dataset, split, device=device, workers=workers, progress=progress):
+        summary.add(batch)
+    accuracy = summary.accuracy
+    return {
+        "run": str(run.folder),
+        "split": split,
+        "samples": summary.samples,
+        "accuracy": accuracy["+".join(run.modalities)],
+        "coalitions": accuracy,
+        "classes": {
+            name: {"samples": count, "coalitions": summary.class_accuracy(label)}
+            for label, (name, count) in enumerate(
+                zip(run.architecture.classes, summary.class_samples, strict=True)
+            )
+            if count
+        },
+        "contributions": summary.mean_contribution,
+        "low_contributing": summary.low_contributing,
+        "cost": run.cost,
+    }

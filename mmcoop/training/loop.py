@@ -1,0 +1,353 @@
+"""The training loop: one for every method, and it knows none by name."""
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+
+from mmcoop.core.resampling import Rows, shuffled
+from mmcoop.core.seeds import derive_seed, generator
+from mmcoop.core.summary import Summary
+from mmcoop.core.valuation import value_batches
+from mmcoop.datasets.loading import load_batches
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import DataError, Interrupted, UsageError
+from mmcoop.files import check_new_folder
+from mmcoop.methods import METHODS
+from mmcoop.methods.base import Method, Task
+from mmcoop.progress import SILENT, Progress
+from mmcoop.scores import ScoresWriter, scores_file, valuation_details
+from mmcoop.training.build import architecture_of
+from mmcoop.training.checkpoint import (
+    has_checkpoint,
+    load_state,
+    load_weights,
+    save_checkpoint,
+)
+from mmcoop.training.config import TrainConfig, make_config
+from mmcoop.training.run import FINISHED, RUNNING, STOPPED, Run, is_run, load_run, new_run
+
+# The loss is looked at for NaN every so many steps: each look makes a GPU wait.
+_CHECK_EVERY = 64
+
+
+def train(
+    folder: Path | str,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    parent: Run | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Run:
+    """Train a model as `config` says and leave a run folder.
+
+    With a `parent`, training starts from its best weights; the architecture must be the same.
+    The test split is not read. Interrupted or killed, `resume` goes on.
+
+    Raises `UsageError` where the folder exists and may not be replaced, `DataError` where the
+    loss is no longer a number, `Interrupted` on Ctrl-C.
+    """
+    folder = Path(folder)
+    architecture = architecture_of(dataset, config)
+    if parent is not None:
+        parent.check_dataset(dataset)
+        if parent.architecture != architecture:
+            raise UsageError(
+                f"{parent.folder} has another architecture (modalities, encoders or fusion) than "
+                "the one asked for: leave these to the run that is enhanced"
+            )
+    check_new_folder(folder, overwrite, is_run)
+    trainer_device = pick_device(device)
+    dataset.split("train"), dataset.split("validation")  # a damaged shard stops here, not later
+    shutil.rmtree(folder, ignore_errors=True)
+    run = new_run(folder, config, architecture, dataset, parent)
+    return _Training(run, dataset, trainer_device, workers, progress, parent).finish()
+
+
+def resume(
+    folder: Path | str,
+    dataset: Dataset,
+    *,
+    expected: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Run:
+    """Go on with a run that was cut off, from its last whole epoch; a finished one is left alone.
+
+    On the same machine on CPU the weights end bit for bit as if nothing had happened. Raises
+    `DataError` where the folder is not a run or was trained on another data set, `UsageError`
+    where its settings are not the `expected` ones (of those named there).
+    """
+    run = load_run(folder)
+    run.check_dataset(dataset)
+    wanted = make_config(run.config.to_json(), expected or {})
+    if wanted != run.config:
+        now, then = wanted.to_json(), run.config.to_json()
+        odd = next(name for name in now if now[name] != then[name])
+        raise UsageError(
+            f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
+            "began; leave the option out, or start anew with --overwrite"
+        )
+    if run.status == FINISHED:
+        return run
+    parent = load_run(run.parent["path"]) if run.parent and not has_checkpoint(run.last) else None
+    if parent is not None and run.parent and parent.weights_hash != run.parent["weights"]:
+        raise DataError(f"{parent.folder} is not the run any more that {folder} started from")
+    return _Training(run, dataset, pick_device(device), workers, progress, parent).finish()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one.
+
+    Raises `UsageError` for a device that torch does not know or this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used here: {reason}") from None
+    return device
+
+
+class _Training:
+    """One run being trained."""
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        device: torch.device,
+        workers: int,
+        progress: Progress,
+        parent: Run | None,
+    ) -> None:
+        self.run = run
+        self.config = config = run.config
+        self.train_split = dataset.split("train")
+        self.validation_split = dataset.split("validation")
+        self.device = device
+        self.workers = workers
+        self.progress = progress
+        self.model = run.architecture.build(config.seed)
+        if parent is not None:
+            load_weights(self.model, parent.best)
+        self.model.to(device)
+        task = Task(
+            model=self.model,
+            n_samples=len(self.train_split),
+            n_classes=len(run.architecture.classes),
+            seed=config.seed,
+            warmup=config.warmup,
+            value=self._value,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(config.seed, "method"))
+            self.method: Method = METHODS.load(config.method)(task, **config.options)
+        self.method.to(device)
+        self.optimizer = _optimizer(config, [*self.model.parameters(), *self.method.parameters()])
+        self.epoch = 0
+        self.best: dict[str, Any] | None = None
+        self.stale_epochs = 0
+        if has_checkpoint(run.last):
+            self._load(run.last)
+        # of the epoch at hand
+        self._scores: ScoresWriter | None = None
+        self._valued: list[Tensor] = []
+
+    def finish(self) -> Run:
+        """Train all epochs that are left."""
+        self.run.set_status(RUNNING)
+        try:
+            # torch's generator is seeded anew for every epoch and given back at the end
+            with torch.random.fork_rng():
+                while self.epoch < self.config.epochs and not self._stale():
+                    self._train_epoch(self.epoch + 1)
+        except KeyboardInterrupt:
+            self.run.set_status(STOPPED)
+            raise Interrupted(
+                f"stopped in epoch {self.epoch + 1} of {self.config.epochs}; {self.run.folder} "
+                "goes on from its last whole epoch with --resume"
+            ) from None
+        except Exception:
+            self.run.set_status(STOPPED)
+            raise
+        self.run.set_status(FINISHED)
+        return self.run
+
+    def _stale(self) -> bool:
+        return 0 < self.config.patience <= self.stale_epochs
+
+    def _train_epoch(self, epoch: int) -> None:
+        start = time.perf_counter()
+        details = {**valuation_details(), "run": self.run.name, "epoch": epoch}
+        path = self.run.contributions_file(epoch)
+        with scores_file(path, self.run.modalities, details) as self._scores:
+            self._valued = []
+            torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
+            rows = self.method.rows(epoch)
+            rows = shuffled(rows, generator(self.config.seed, "order", epoch))
+            loss = self._train_on(rows, epoch)
+            validation = self._validate()
+        self._check_number(validation.loss, epoch, "validation loss")
+        self.epoch = epoch
+        accuracy = validation.accuracy
+        grand = "+".join(self.run.modalities)
+        train_means = torch.cat(self._valued).mean(0).tolist() if self._valued else None
+        row = {
+            "epoch": epoch,
+            "lr": self.config.learning_rate(epoch),
+            "loss": loss,
+            "rows": len(rows),
+            "rows_encoded": int(rows.present.sum()),
+            "rows_valued": sum(part.numel() for part in self._valued),
+            **{
+                f"contribution_{m}": train_means[k] if train_means else math.nan
+                for k, m in enumerate(self.run.modalities)
+            },
+            "validation_loss": validation.loss,
+            "validation_accuracy": accuracy[grand],
+            **{f"validation_accuracy_{name}": share for name, share in accuracy.items()},
+            **{
+                f"validation_contribution_{m}": mean
+                for m, mean in validation.mean_contribution.items()
+            },
+            "seconds": time.perf_counter() - start,
+        }
+        self._save(row)
+        self.progress.note(
+            f"epoch {epoch}/{self.config.epochs}: loss {loss:.3f}, {len(rows)} rows, validation "
+            + ", ".join(f"{name} {100 * share:.1f} %" for name, share in accuracy.items())
+        )
+
+    def _train_on(self, rows: Rows, epoch: int) -> float:
+        """Train on the rows, in order; returns the mean loss, in nats a row."""
+        self.model.train()
+        self.method.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate(epoch)
+        batches = load_batches(
+            self.train_split,
+            rows,
+            modalities=self.run.modalities,
+            batch_size=self.config.batch_size,
+            seed=derive_seed(self.config.seed, "transforms", epoch),
+            workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        label = f"epoch {epoch}/{self.config.epochs}"
+        for step, batch in enumerate(self.progress.track(batches, label), start=1):
+            loss = self.method.update(batch.to(self.device), self.optimizer)
+            total += loss * len(batch.labels)
+            if step % _CHECK_EVERY == 0:
+                self._check_number(float(total), epoch, f"loss at step {step}")
+        self._check_number(float(total), epoch, "loss")
+        return float(total) / len(rows)
+
+    def _check_number(self, number: float, epoch: int, what: str) -> None:
+        if math.isfinite(number):
+            return
+        kept = (
+            f"epoch {self.epoch} is kept in {self.run.last}" if self.epoch else "nothing was saved"
+        )
+        raise DataError(
+            f"the {what} of epoch {epoch} is {number}: training stopped, {kept}. Try a lower "
+            "--lr, and look for NaN in the data"
+        )
+
+    def _value(self, samples: Tensor | None) -> Tensor:
+        """Contributions of training samples, noted down in the epoch's scores."""
+        assert self._scores is not None
+        rows = (
+            samples
+            if samples is None
+            else Rows(samples, torch.ones(len(samples), len(self.run.modalities), dtype=torch.bool))
+        )
+        batches = load_batches(
+            self.train_split,
+            rows,
+            modalities=self.run.modalities,
+            batch_size=self.config.batch_size,
+            workers=self.workers,
+            with_ids=True,
+        )
+        contributions = []
+        tracked = self.progress.track(batches, "valuing training samples")
+        for batch in value_batches(self.model, tracked, modalities=self.run.modalities):
+            self._scores.add("train", batch)
+            contributions.append(batch.contributions)
+        self._valued += contributions
+        return torch.cat(contributions)
+
+    def _validate(self) -> Summary:
+        assert self._scores is not None
+        summary = Summary(self.run.modalities, len(self.run.architecture.classes))
+        batches = load_batches(
+            self.validation_split,
+            modalities=self.run.modalities,
+            batch_size=self.config.batch_size,
+            workers=self.workers,
+            with_ids=True,
+        )
+        for batch in value_batches(self.model, batches, modalities=self.run.modalities):
+            self._scores.add("validation", batch)
+            summary.add(batch)
+        return summary
+
+    def _save(self, row: dict[str, Any]) -> None:
+        """Write the epoch's metrics and checkpoints, `last` at the end: it is what resuming
+        starts from, and whatever was written before it is then written again, the same.
+        """
+        info = {key: row[key] for key in ("epoch", "validation_accuracy", "validation_loss")}
+        weights = self.model.state_dict()
+        self.run.record_epoch(row)
+        if self.best is None or _rank(info) > _rank(self.best):
+            self.best = info
+            self.stale_epochs = 0
+            save_checkpoint(self.run.best, weights, info)
+        else:
+            self.stale_epochs += 1
+        state = {
+            "epoch": self.epoch,
+            "best": self.best,
+            "stale_epochs": self.stale_epochs,
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state_dict(),
+        }
+        save_checkpoint(self.run.last, weights, info, state)
+
+    def _load(self, checkpoint: Path) -> None:
+        """Go back to a checkpoint. No random state is in it: every epoch seeds its own chance."""
+        load_weights(self.model, checkpoint)
+        state = load_state(checkpoint)
+        self.epoch = state["epoch"]
+        self.best = state["best"]
+        self.stale_epochs = state["stale_epochs"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["method"])
+
+
+def _rank(info: dict[str, Any]) -> tuple[float, float]:
+    """Higher is better: accuracy on validation, and the lower loss among equals."""
+    return info["validation_accuracy"], -info["validation_loss"]
+
+
+def _optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> Optimizer:
+    if config.optimizer == "sgd":
+        return SGD(
+            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)

@@ -1,0 +1,195 @@
+"""The run folder: everything one training leaves behind. `docs/formats.md` describes the files."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmcoop.core.model import MultimodalModel
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import DataError, MmcoopError
+from mmcoop.files import read_json, whole_file, write_json
+from mmcoop.scores import versions
+from mmcoop.training.build import Architecture
+from mmcoop.training.checkpoint import load_info, load_weights, weights_hash
+from mmcoop.training.config import TrainConfig, make_config
+
+FORMAT_VERSION = 1
+RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+
+
+class Run:
+    """A run folder, opened by `load_run`.
+
+    `config`: how it was trained. `status`: "running" (or killed), "stopped" (interrupted or
+    failed) or "finished". `dataset`: path, name and fingerprint of what it was trained on.
+    `parent`: path and weights hash of the run it was fine-tuned from, or None.
+    """
+
+    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.status: str = content["status"]
+        self.config: TrainConfig = make_config(content["config"])
+        self.architecture = Architecture.from_json(content["model"])
+        self.dataset: dict[str, str] = content["dataset"]
+        self.parent: dict[str, str] | None = content["parent"]
+        self.finished: str | None = content["finished"]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The model's modalities, in the order of all tables."""
+        return tuple(sorted(self.architecture.encoders))
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that was best on the validation split."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last epoch, with the state to go on from."""
+        return self.folder / "checkpoints" / "last"
+
+    @cached_property
+    def model(self) -> MultimodalModel:
+        """The model with the weights that were best on validation, in evaluation mode.
+
+        Raises `DataError` where the checkpoint is missing, damaged or of another architecture.
+        """
+        model = self.architecture.build()
+        load_weights(model, self.best)
+        return model.eval()
+
+    @property
+    def best_epoch(self) -> dict[str, Any]:
+        """Epoch, validation accuracy and validation loss of the best checkpoint."""
+        return load_info(self.best)
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 of the best weights."""
+        return weights_hash(self.best)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row an epoch; no row before the first is done."""
+        path = self.folder / "metrics.parquet"
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """What the training took: rows encoded to learn from, rows encoded to be valued, seconds.
+
+        A row here is one modality of one sample.
+        """
+        metrics = self.metrics
+        if metrics.empty:
+            return {"rows_encoded": 0, "rows_valued": 0, "seconds": 0.0}
+        return {
+            "rows_encoded": int(metrics["rows_encoded"].sum()),
+            "rows_valued": int(metrics["rows_valued"].sum()),
+            "seconds": round(float(metrics["seconds"].sum()), 1),
+        }
+
+    def contributions_file(self, epoch: int) -> Path:
+        """Where the scores of an epoch are."""
+        return self.folder / "contributions" / f"epoch-{epoch:04d}.parquet"
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise `DataError` unless `dataset` is the one the run was trained on."""
+        if dataset.fingerprint != self.dataset["fingerprint"]:
+            raise DataError(
+                f"the run {self.folder} was trained on another data set: on {self.dataset['name']} "
+                f"({self.dataset['fingerprint'][:12]}), while {dataset.folder} is {dataset.name} "
+                f"({dataset.fingerprint[:12]}); give the right one with --data"
+            )
+
+    def record_epoch(self, row: Mapping[str, Any]) -> None:
+        """Write one more row of the metrics, in place of rows of the same or later epochs."""
+        before = self.metrics
+        if not before.empty:
+            before = before[before["epoch"] < row["epoch"]]
+        after = pd.DataFrame([*before.to_dict("records"), row])
+        with whole_file(self.folder / "metrics.parquet") as path:
+            after.to_parquet(path, index=False)
+
+    def set_status(self, status: str) -> None:
+        """Write a new status; a finished run is dated."""
+        self.status = status
+        self.finished = datetime.now(UTC).isoformat() if status == FINISHED else None
+        self.save()
+
+    def save(self) -> None:
+        """Write `run.json`."""
+        write_json(
+            self.folder / "run.json",
+            {
+                "format": "mmcoop run",
+                "format_version": FORMAT_VERSION,
+                "status": self.status,
+                "finished": self.finished,
+                "config": self.config.to_json(),
+                "model": self.architecture.to_json(),
+                "dataset": self.dataset,
+                "parent": self.parent,
+                "versions": versions(),
+            },
+        )
+
+
+def new_run(
+    folder: Path,
+    config: TrainConfig,
+    architecture: Architecture,
+    dataset: Dataset,
+    parent: Run | None,
+) -> Run:
+    """Make the folder of a run that is about to start."""
+    content = {
+        "status": RUNNING,
+        "finished": None,
+        "config": config.to_json(),
+        "model": architecture.to_json(),
+        "dataset": {
+            "path": str(dataset.folder),
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+        },
+        "parent": parent and {"path": str(parent.folder), "weights": parent.weights_hash},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, content)
+    (folder / "contributions").mkdir(exist_ok=True)
+    run.save()
+    return run
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is a run folder."""
+    return (folder / "run.json").is_file()
+
+
+def load_run(folder: Path | str) -> Run:
+    """Open a run folder. Its weights are read when `.model` is first asked for.
+
+    Raises `DataError` where there is none, or one that this version cannot read.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        raise DataError(f"{folder} is not a run folder (no run.json): train one with mmcoop train")
+    path = folder / "run.json"
+    content = read_json(path)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path} has format version {version}: this mmcoop reads {FORMAT_VERSION}")
+    try:
+        return Run(folder, content)
+    except (KeyError, TypeError, AttributeError, MmcoopError) as error:
+        raise DataError(f"{path} is not what mmcoop writes: {error}") from None

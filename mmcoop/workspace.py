@@ -1,0 +1,84 @@
+"""Where things are found when the user does not say: `data/` and `runs/` in the current folder."""
+
+from pathlib import Path
+
+from mmcoop.datasets.store import Dataset, is_dataset, open_dataset
+from mmcoop.errors import DataError, UsageError
+from mmcoop.training.config import TrainConfig
+from mmcoop.training.run import FINISHED, Run, is_run, load_run
+
+DATA = Path("data")
+RUNS = Path("runs")
+
+
+def find_dataset(path: Path | None) -> Dataset:
+    """The data set at `path`, or the only one in `data/`.
+
+    Raises `DataError` where there is none, `UsageError` where there are several.
+    """
+    if path is not None:
+        return open_dataset(path)
+    found = _folders(DATA, is_dataset)
+    if not found:
+        raise DataError(
+            f"there is no data set in {DATA}/ yet: build one with mmcoop build-dataset, or name "
+            "one with --data"
+        )
+    if len(found) > 1:
+        listed = ", ".join(map(str, found))
+        raise UsageError(f"there are several data sets, choose one with --data: {listed}")
+    return open_dataset(found[0])
+
+
+def dataset_of(run: Run, path: Path | None) -> Dataset:
+    """The data set at `path`, or the one that `run` was trained on, if it is still there."""
+    if path is None and is_dataset(Path(run.dataset["path"])):
+        path = Path(run.dataset["path"])
+    return find_dataset(path)
+
+
+def find_run(path: Path | None, *, enhanced: bool = True) -> Run:
+    """The run at `path`, or the one in `runs/` that finished last.
+
+    With `enhanced` False, runs that were fine-tuned from another one are passed over. Raises
+    `DataError` where there is none, and for a run that has not finished.
+    """
+    if path is not None:
+        run = load_run(path)
+        if run.status != FINISHED:
+            raise DataError(f"the run {path} has not finished: go on with mmcoop train --resume")
+        return run
+    runs = [load_run(folder) for folder in _folders(RUNS, is_run)]
+    done = [r for r in runs if r.status == FINISHED and (enhanced or r.parent is None)]
+    if not done:
+        unfinished = ", ".join(str(r.folder) for r in runs if r.status != FINISHED)
+        remedy = f"go on with {unfinished} (--resume)" if unfinished else "run mmcoop train"
+        raise DataError(f"no run in {RUNS}/ has finished yet: {remedy}, or name one with --run")
+    return max(done, key=lambda run: run.finished or "")
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """Where `mmcoop train` puts a run: named after what sets it apart from a plain one."""
+    parts = [config.method]
+    if "modality" in config.options:
+        parts.append(config.options["modality"])
+    if config.fusion != TrainConfig.fusion:
+        parts.append(config.fusion)
+    return RUNS / "-".join([*parts, *_seed_part(config.seed)])
+
+
+def enhanced_folder(parent: Run, level: str, seed: int) -> Path:
+    """Where `mmcoop enhance` puts a run: beside the one it starts from."""
+    seed_part = _seed_part(seed) if seed != parent.config.seed else []
+    return parent.folder.with_name("-".join([parent.name, level, *seed_part]))
+
+
+def _seed_part(seed: int) -> list[str]:
+    return [f"seed{seed}"] if seed else []
+
+
+def _folders(parent: Path, wanted: object) -> list[Path]:
+    assert callable(wanted)
+    if not parent.is_dir():
+        return []
+    return [f for f in sorted(parent.iterdir()) if wanted(f) and not f.name.startswith(".")]

@@ -66,11 +66,13 @@ def train(
                 "the one asked for: leave these to the run that is enhanced"
             )
     check_new_folder(folder, overwrite, is_run)
-    trainer_device = pick_device(device)
-    dataset.split("train"), dataset.split("validation")  # a damaged shard stops here, not later
-    shutil.rmtree(folder, ignore_errors=True)
     run = new_run(folder, config, architecture, dataset, parent)
-    return _Training(run, dataset, trainer_device, workers, progress, parent).finish()
+    training = _Training(run, dataset, pick_device(device), workers, progress)
+    if parent is not None:
+        load_weights(training.model, parent.best)
+    # all that can be refused has been: from here on there is a run folder
+    shutil.rmtree(folder, ignore_errors=True)
+    return training.finish()
 
 
 def resume(
@@ -100,10 +102,15 @@ def resume(
         )
     if run.status == FINISHED:
         return run
-    parent = load_run(run.parent["path"]) if run.parent and not has_checkpoint(run.last) else None
-    if parent is not None and run.parent and parent.weights_hash != run.parent["weights"]:
-        raise DataError(f"{parent.folder} is not the run any more that {folder} started from")
-    return _Training(run, dataset, pick_device(device), workers, progress, parent).finish()
+    training = _Training(run, dataset, pick_device(device), workers, progress)
+    if has_checkpoint(run.last):
+        training.load(run.last)
+    elif run.parent is not None:
+        parent = load_run(run.parent["path"])
+        if parent.weights_hash != run.parent["weights"]:
+            raise DataError(f"{parent.folder} is not the run any more that {folder} started from")
+        load_weights(training.model, parent.best)
+    return training.finish()
 
 
 def pick_device(name: str) -> torch.device:
@@ -132,7 +139,6 @@ class _Training:
         device: torch.device,
         workers: int,
         progress: Progress,
-        parent: Run | None,
     ) -> None:
         self.run = run
         self.config = config = run.config
@@ -141,10 +147,7 @@ class _Training:
         self.device = device
         self.workers = workers
         self.progress = progress
-        self.model = run.architecture.build(config.seed)
-        if parent is not None:
-            load_weights(self.model, parent.best)
-        self.model.to(device)
+        self.model = run.architecture.build(config.seed).to(device)
         task = Task(
             model=self.model,
             n_samples=len(self.train_split),
@@ -161,8 +164,6 @@ class _Training:
         self.epoch = 0
         self.best: dict[str, Any] | None = None
         self.stale_epochs = 0
-        if has_checkpoint(run.last):
-            self._load(run.last)
         # of the epoch at hand
         self._scores: ScoresWriter | None = None
         self._valued: list[Tensor] = []
@@ -329,7 +330,7 @@ class _Training:
         }
         save_checkpoint(self.run.last, weights, info, state)
 
-    def _load(self, checkpoint: Path) -> None:
+    def load(self, checkpoint: Path) -> None:
         """Go back to a checkpoint. No random state is in it: every epoch seeds its own chance."""
         load_weights(self.model, checkpoint)
         state = load_state(checkpoint)

@@ -127,7 +127,8 @@ class Run:
         self.save()
 
     def save(self) -> None:
-        """Write `run.json`."""
+        """Write `run.json`, making the folder if need be."""
+        (self.folder / "contributions").mkdir(parents=True, exist_ok=True)
         write_json(
             self.folder / "run.json",
             {
@@ -151,7 +152,7 @@ def new_run(
     dataset: Dataset,
     parent: Run | None,
 ) -> Run:
-    """Make the folder of a run that is about to start."""
+    """A run that is about to start. Nothing is written before its first `save`."""
     content = {
         "status": RUNNING,
         "finished": None,
@@ -164,11 +165,7 @@ def new_run(
         },
         "parent": parent and {"path": str(parent.folder), "weights": parent.weights_hash},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    run = Run(folder, content)
-    (folder / "contributions").mkdir(exist_ok=True)
-    run.save()
-    return run
+    return Run(folder, content)
 
 
 def is_run(folder: Path) -> bool:

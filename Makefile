@@ -1,0 +1,47 @@
+# Everything happens in .venv: nothing is installed anywhere else.
+# Another interpreter: make demo PYTHON=/path/to/python3.12
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+
+.PHONY: install demo test lint bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mmcoop needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/installed-lint: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	touch $@
+
+demo: install  ## the whole story on real handwriting, under demo/
+	rm -rf demo
+	mkdir demo
+	cd demo && $(BIN)/mmcoop build-dataset
+	cd demo && $(BIN)/mmcoop train
+	cd demo && $(BIN)/mmcoop valuate --out scores.parquet
+	cd demo && $(BIN)/mmcoop enhance
+	cd demo && $(BIN)/mmcoop evaluate --run runs/joint --run runs/joint-sample
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python benchmarks/valuation_floor.py
+	$(BIN)/python benchmarks/valuation_memory.py
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

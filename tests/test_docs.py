@@ -1,0 +1,61 @@
+"""The documentation speaks of what is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from mmcoop.cli import app
+from mmcoop.cli.build_dataset import recipe_command
+from mmcoop.core.encoders import ENCODERS
+from mmcoop.core.fusions import FUSIONS
+from mmcoop.datasets.recipes import RECIPES
+from mmcoop.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+root = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_a_code_block_exists_with_its_options(page):
+    for line in commands_of(page):
+        words = shlex.split(line, comments=True)[1:]
+        if words[0].startswith("-"):
+            continue
+        command = root.get_command(None, words[0])
+        if words[0] == "build-dataset":
+            recipe = words[1] if len(words) > 1 and not words[1].startswith("-") else "keypad"
+            command = recipe_command(recipe)
+        legal = {name for p in command.params for name in getattr(p, "opts", [])}
+        for word in words:
+            if word.startswith("--") and word != "--help":
+                assert word in legal, line
+
+
+def test_the_readme_shows_every_command():
+    shown = {shlex.split(line, comments=True)[1] for line in commands_of(ROOT / "README.md")}
+    assert {"build-dataset", "train", "valuate", "enhance", "evaluate"} <= shown
+
+
+def commands_of(page: Path) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("mmcoop ")]
+
+
+@pytest.mark.parametrize("table", [RECIPES, METHODS, FUSIONS, ENCODERS], ids=lambda t: t.kind)
+def test_every_name_a_user_may_pick_leads_to_a_documented_thing(table):
+    for name, entry in table.items():
+        thing = table.load(name)
+        assert thing.__doc__, name
+        assert entry.summary, name

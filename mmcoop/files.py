@@ -21,16 +21,26 @@ def sha256(path: Path) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+
+
+def has_format(path: Path, name: str) -> bool:
+    """Whether `path` is a JSON file of mmcoop's that calls its format `name`."""
+    try:
+        content = read_json(path)
+    except DataError:
+        return False
+    return isinstance(content, dict) and content.get("format") == name
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; `DataError` where it is missing or is not JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
@@ -52,7 +62,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary folder; put it in the place of `path` if the block ends well.
 
     A folder that stood there is removed only once the new one is complete. `settle_folder`
-    finishes a replacement that was cut off between its two renames.
+    ends a replacement that was cut off between its two renames.
     """
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -63,19 +73,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(_old(path))
         temporary.rename(path)
-        shutil.rmtree(_old(path), ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        settle_folder(path)
 
 
 def settle_folder(path: Path) -> None:
-    """Put the old folder back where a replacement was killed after moving it out of the way."""
+    """End a replacement by `whole_folder`: remove the old folder if the new one is in its place,
+    put it back if not, as when the process was killed between the two renames.
+    """
     old = _old(path)
-    if old.exists():
-        if path.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(path)
+    if not path.exists() and (old.exists() or old.is_symlink()):
+        old.rename(path)
+    elif old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
 
 
 def _old(path: Path) -> Path:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcoop.errors import UsageError
 
@@ -23,14 +23,19 @@ def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """Return the names as a tuple if they can name modalities, in the order given.
 
     Raises `UsageError` for no modality at all, for a repeated name and for a name with other
-    characters than letters, digits, `_` and `-` (`+` joins the names of a coalition).
+    characters than letters, digits, `_` and `-` (`+` joins the names of a coalition), and for a
+    few such as `values`, which are names of `torch.nn.ModuleDict`'s own.
     """
+    if isinstance(modalities, str):
+        raise UsageError(f"modalities are a list of names, not the text {modalities!r}")
     names = tuple(modalities)
     if not names:
         raise UsageError("no modalities given: at least one is needed")
     if len(set(names)) != len(names):
         raise UsageError(f"modality names repeat: {', '.join(names)}")
     for name in names:
+        if hasattr(nn.ModuleDict(), name):
+            raise UsageError(f"{name!r} cannot name a modality: torch's modules use it themselves")
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name!r} cannot name a modality: use letters, digits, '_' and '-'")
     return names

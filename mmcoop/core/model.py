@@ -95,11 +95,11 @@ def _batch_statistics_defined(encoder: nn.Module, rows: int) -> Iterator[None]:
     The variance over one value a channel is undefined, and batch normalisation refuses it; it
     happens when only one row of a batch has a modality.
     """
-    alone = encoder.training and rows == 1
-    if alone:
-        encoder.eval()
+    training = [m for m in encoder.modules() if m.training] if rows == 1 else []
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        if alone:
-            encoder.train()
+        for module in training:
+            module.training = True

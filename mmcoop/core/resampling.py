@@ -16,9 +16,9 @@ from mmcoop.errors import DataError, UsageError
 #: The most extra rows one modality of one sample gets in an epoch (the paper's rule).
 MAX_EXTRA_ROWS = 3
 
-# Contributions are sums of fractions in floating point: without this slack a φ a rounding
-# error below a step of the rule would get one row too many.
-_SLACK = 1e-6
+#: Contributions are sums of fractions in floating point: a φ closer to a limit than this is at it.
+#: Without it, a rounding error below a step of the rule would get one row too many.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def extra_rows(contributions: Tensor) -> Tensor:
     k(φ) = 0 for φ ≥ 1, ⌈2(1 − φ)⌉ below, at most 3: φ = 0.5 → 1, 0 → 2, −0.5 → 3.
     `contributions`: `(samples, n)`. Returns int64 of the same shape. Raises `DataError` for NaN.
     """
-    phi = torch.as_tensor(contributions).double()
+    phi = torch.as_tensor(contributions, dtype=torch.float64)
     if phi.isnan().any():
         raise DataError("contributions hold NaN: value the samples again")
-    return (2 * (1 - phi) - _SLACK).ceil().clamp(0, MAX_EXTRA_ROWS).long()
+    return (2 * (1 - ROUNDING - phi)).ceil().clamp(0, MAX_EXTRA_ROWS).long()
 
 
 #: The paper's three functions p(Δ) of the gap |Δ|, before clamping to [0, 1].
@@ -92,15 +92,16 @@ def modality_probability(
     the paper's rule at n = 2 and so gives the strongest 0. `rule` is `linear` (⅔αΔ), `tanh`
     (tanh ⅔αΔ) or `power` (α(⅔Δ)^1.5). Returns float64 `(n,)` in [0, 1].
 
-    Raises `UsageError` for an unknown rule or a negative or infinite `alpha`, `DataError` for NaN.
+    Raises `UsageError` for an unknown rule or a negative or infinite `alpha`, `DataError` for means
+    that are not finite numbers.
     """
     if rule not in PROBABILITY_RULES:
         raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(PROBABILITY_RULES)}")
     if not (math.isfinite(alpha) and alpha >= 0):
         raise UsageError(f"alpha is {alpha}: it must be a number that is not negative")
-    means = torch.as_tensor(mean_contributions).double()
-    if means.isnan().any():
-        raise DataError("mean contributions hold NaN: value the samples again")
+    means = torch.as_tensor(mean_contributions, dtype=torch.float64)
+    if not means.isfinite().all():
+        raise DataError("mean contributions hold NaN or infinity: value the samples again")
     gap = means.max() - means
     return PROBABILITY_RULES[rule](gap, alpha).clamp(0, 1)
 

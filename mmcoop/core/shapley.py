@@ -37,7 +37,7 @@ def shapley_values(values: Tensor) -> Tensor:
     Returns float64 `(samples, n)`. Rows sum to `values[:, -1] - values[:, 0]` (efficiency).
     Raises `DataError` for another shape and for values that are not finite numbers.
     """
-    table = torch.as_tensor(values).double()
+    table = torch.as_tensor(values, dtype=torch.float64)
     n_modalities = table.shape[-1].bit_length() - 1 if table.dim() == 2 else 0
     if n_modalities < 1 or table.shape[-1] != 2**n_modalities:
         raise DataError(

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.coalitions import coalition_names
+from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
 
 
@@ -78,4 +79,4 @@ def low_contributing(contributions: Tensor) -> Tensor:
     1 is a modality's fair share of a sample that is classified right. A rounding error below 1
     does not count.
     """
-    return contributions < 1 - 1e-9
+    return contributions < 1 - ROUNDING

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mmcoop.core.coalitions import check_modalities, coalition_matrix
 from mmcoop.core.shapley import shapley_matrix
-from mmcoop.core.values import value_function
-from mmcoop.errors import DataError
+from mmcoop.core.values import predictions, value_function
+from mmcoop.errors import DataError, UsageError
 
 #: `(inputs by modality, present (batch, n)) -> logits (batch, classes)`.
 Model = Callable[[Mapping[str, Tensor], Tensor], Tensor]
@@ -25,14 +25,14 @@ _MAX_PAIRS = 2**16
 class ValuedBatch:
     """One batch, valued. Tensors are on the CPU, samples first.
 
-    `ids`: the batch's own, or None. `labels`, `predictions`: int64 `(batch,)`.
-    `logits`: `(batch, classes)` from all modalities. `hits`: bool `(batch, 2**n)`, whether each
-    coalition's arg-max prediction is the label (False for the empty coalition, which predicts
-    nothing). `values`: float64 `(batch, 2**n)`, 0 for the empty coalition. `contributions`: float64
-    `(batch, n)`, Shapley values of `values`.
+    `ids`: the batch's own, or None. `labels`, `predictions`: int64 `(batch,)`; a prediction is −1
+    where the logits are not numbers. `logits`: `(batch, classes)` from all modalities. `hits`: bool
+    `(batch, 2**n)`, whether each coalition's arg-max prediction is the label (False for the empty
+    coalition, which predicts nothing). `values`: float64 `(batch, 2**n)`, 0 for the empty
+    coalition. `contributions`: float64 `(batch, n)`, Shapley values of `values`.
     """
 
-    ids: Sequence[str] | None
+    ids: list[str] | None
     labels: Tensor
     predictions: Tensor
     logits: Tensor
@@ -69,23 +69,22 @@ def value_batches(
         values = [torch.zeros(len(labels), 1, dtype=torch.float64)]
         logits = None
         with torch.inference_mode(), evaluation_mode(model):
-            answer = _coalition_answers(model, inputs, len(labels), len(names))
+            answer = _coalition_answers(model, inputs, len(labels), names)
             for group in torch.split(coalitions, max(1, _MAX_PAIRS // max(1, len(labels)))):
                 logits = answer(group)
-                _check_logits(logits, labels)
+                _check_logits(logits, labels, len(group))
                 sizes = group.sum(1).to(logits.device)
                 device_labels = labels.to(logits.device)
-                hits.append((logits.argmax(-1) == device_labels.unsqueeze(1)).cpu())
+                hits.append((predictions(logits) == device_labels.unsqueeze(1)).cpu())
                 values.append(worth(logits, device_labels, sizes).cpu())
         assert logits is not None  # there is always at least one coalition, the grand one last
-        grand = logits[:, -1].float().cpu().clone()
+        grand = logits[:, -1].cpu().clone()
         table = torch.cat(values, dim=1)
-        ids = _field(batch, "ids")
         yield ValuedBatch(
-            ids=None if ids is None else [str(i) for i in ids],
+            ids=_ids(batch),
             labels=labels,
-            predictions=grand.argmax(-1),
-            logits=grand,
+            predictions=predictions(grand),
+            logits=grand.float(),
             hits=torch.cat(hits, dim=1),
             values=table,
             contributions=table @ weights,
@@ -108,15 +107,32 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 
 
 def _coalition_answers(
-    model: Any, inputs: Mapping[str, Tensor], batch: int, n_modalities: int
+    model: Any, inputs: Mapping[str, Tensor], batch: int, modalities: Sequence[str]
 ) -> Callable[[Tensor], Tensor]:
     """`coalitions (k, n) -> logits (batch, k, classes)` for these inputs."""
     if hasattr(model, "encode") and hasattr(model, "coalition_logits"):
-        features = model.encode(inputs, torch.ones(batch, n_modalities, dtype=torch.bool))
-        return lambda coalitions: model.coalition_logits(features, coalitions)
+        # the model reads columns in its own order of modalities
+        own = tuple(getattr(model, "modalities", modalities))
+        if sorted(own) != sorted(modalities):
+            raise UsageError(
+                f"the model's modalities are {', '.join(own)}, not {', '.join(modalities)}"
+            )
+        columns = [modalities.index(m) for m in own]
+        features = model.encode(inputs, torch.ones(batch, len(own), dtype=torch.bool))
+        return lambda coalitions: model.coalition_logits(features, coalitions[:, columns])
 
     def ask(coalitions: Tensor) -> Tensor:
-        return torch.stack([model(inputs, row.expand(batch, -1)) for row in coalitions], dim=1)
+        answers: list[Tensor] = []
+        for row in coalitions:
+            logits = model(inputs, row.expand(batch, -1))
+            fits = logits.dim() == 2 and len(logits) == batch
+            if not fits or (answers and logits.shape != answers[0].shape):
+                raise DataError(
+                    f"the model gave logits of shape {tuple(logits.shape)} for {batch} samples: "
+                    "expected (samples, classes), the same for every coalition"
+                )
+            answers.append(logits)
+        return torch.stack(answers, dim=1)
 
     return ask
 
@@ -139,11 +155,11 @@ def _inputs_and_labels(
     return on_device, torch.as_tensor(labels).long().cpu()
 
 
-def _check_logits(logits: Tensor, labels: Tensor) -> None:
-    if logits.dim() != 3 or logits.shape[0] != len(labels):
+def _check_logits(logits: Tensor, labels: Tensor, n_coalitions: int) -> None:
+    if logits.dim() != 3 or logits.shape[:2] != (len(labels), n_coalitions):
         raise DataError(
-            f"the model gave logits of shape {(logits.shape[0], *logits.shape[2:])} for "
-            f"{len(labels)} samples: expected (samples, classes)"
+            f"the model gave logits of shape {tuple(logits.shape)} for {len(labels)} samples and "
+            f"{n_coalitions} coalitions: expected (samples, coalitions, classes)"
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[2]:
         wrong = labels[(labels < 0) | (labels >= logits.shape[2])][0]
@@ -151,6 +167,13 @@ def _check_logits(logits: Tensor, labels: Tensor) -> None:
             f"label {int(wrong)} has no class: the model has {logits.shape[2]} classes, 0 to "
             f"{logits.shape[2] - 1}"
         )
+
+
+def _ids(batch: Any) -> list[str] | None:
+    ids = _field(batch, "ids")
+    if ids is None:
+        return None
+    return [str(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
 
 
 def _field(batch: Any, name: str) -> Any:

@@ -16,8 +16,16 @@ def paper_value(logits: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
 
     v(∅) = 0 whatever the bias predicts, since |∅| = 0. Range 0…n, whole numbers.
     """
-    correct = logits.argmax(-1) == labels.unsqueeze(1)
+    correct = predictions(logits) == labels.unsqueeze(1)
     return (correct * sizes).double()
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """The class of the highest logit, int64 `(…)` of logits `(…, classes)`.
+
+    −1, no class, where a logit is NaN: arg-max would name class 0 or whichever NaN comes first.
+    """
+    return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
 
 
 VALUE_FUNCTIONS: dict[str, ValueFunction] = {"paper": paper_value}

@@ -49,7 +49,10 @@ def pictures_by_split(
     splits: list[list[np.ndarray]] = [[], [], []]
     for digit in range(10):
         mine = rng.permutation(np.flatnonzero(labels == digit))
-        cuts = np.round(np.cumsum(shares[:2]) * len(mine)).astype(int)
+        first, second = np.round(np.cumsum(shares[:2]) * len(mine)).astype(int)
+        # every split gets a picture of every digit, however small its share
+        cuts = [np.clip(first, 1, len(mine) - 2), np.clip(second, first + 1, len(mine) - 1)]
+        cuts[1] = max(cuts[1], cuts[0] + 1)
         for split, part in zip(splits, np.split(mine, cuts), strict=True):
             split.append(part)
     return splits

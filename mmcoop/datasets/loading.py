@@ -8,7 +8,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.resampling import Rows, whole_rows
-from mmcoop.core.seeds import derive_seed
+from mmcoop.core.seeds import derive_seed, seeded
 from mmcoop.datasets.store import Split
 from mmcoop.datasets.transforms import build_transform
 
@@ -42,8 +42,7 @@ class _BatchSource(TorchDataset[Batch]):
         chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
         sample, present = self.rows.sample[chosen], self.rows.present[chosen]
         # random changes depend on the seed and the batch alone, not on who loads it when
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed or 0, "batch", position))
+        with seeded(derive_seed(self.seed or 0, "batch", position)):
             inputs = {}
             for column, (name, transform) in enumerate(self.transforms.items()):
                 here = present[:, column].nonzero().squeeze(1)
@@ -83,4 +82,10 @@ def load_batches(
     if rows is None:
         rows = whole_rows(len(split), len(names))
     source = _BatchSource(split, rows, names, batch_size, seed, with_ids)
-    return DataLoader(source, batch_size=None, num_workers=workers, pin_memory=pin_memory)
+    return DataLoader(
+        source,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else it draws from torch's own, which is the caller's
+    )

@@ -46,6 +46,8 @@ class Modality:
             raise DataError(f"shape {self.shape} is not that of {self.kind}: {KINDS[self.kind]}")
         if self.dtype not in _DTYPES:
             raise DataError(f"unknown dtype {self.dtype!r}: one of {', '.join(_DTYPES)}")
+        if self.size is not None and (self.kind != "frames" or self.size < 1):
+            raise DataError(f"size is {self.size}: only frames are resized, to a size of 1 or more")
         if not self.std > 0:
             raise DataError(f"std is {self.std}: it must be above 0")
 

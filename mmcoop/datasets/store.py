@@ -19,9 +19,18 @@ import pyarrow.parquet as pq
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
 from mmcoop.errors import DataError, UsageError
-from mmcoop.files import check_new_folder, read_json, sha256, whole_folder, write_json
+from mmcoop.files import (
+    check_new_folder,
+    has_format,
+    read_json,
+    settle_folder,
+    sha256,
+    whole_folder,
+    write_json,
+)
 
 FORMAT_VERSION = 1
+_FORMAT = "mmcoop dataset"
 SPLITS = ("train", "validation", "test")
 
 # Rows are written in record batches of this many and shards are closed at about this size:
@@ -56,9 +65,12 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, header: Header) -> None:
         check_modalities(sorted(header.modalities))
+        taken = {"id", "label", "group", *header.columns} & set(header.modalities)
+        if taken:
+            raise UsageError(f"a modality cannot be named like the column {sorted(taken)[0]!r}")
         self._folder = folder
         self._header = header
-        self._schema = _schema(header)
+        self._schema = _schema(header.columns, header.modalities)
         self._shards: dict[str, list[_Shard]] = {split: [] for split in SPLITS}
         self._pending: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self._split_of_group: dict[str, str] = {}
@@ -70,24 +82,31 @@ class DatasetWriter:
 
         A dense modality is an array of its shape; frames are a list of JPEG bytes. Raises
         `DataError` for a repeated id, a group that is in another split already, a label without
-        a class, and an array of the wrong shape.
+        a class, a column too many or too few, and an array of the wrong shape or with numbers
+        that its dtype cannot hold.
         """
+        if split not in SPLITS:
+            raise DataError(f"unknown split {split!r} of sample {id!r}: one of {', '.join(SPLITS)}")
         if id in self._ids:
             raise DataError(f"sample id {id!r} occurs twice")
-        if self._split_of_group.setdefault(group, split) != split:
+        if self._split_of_group.get(group, split) != split:
             raise DataError(
                 f"group {group!r} of sample {id!r} is in {self._split_of_group[group]} already: "
                 f"it cannot be in {split} too"
             )
         if not 0 <= label < len(self._header.classes):
             raise DataError(f"label {label} of sample {id!r} has no class")
+        declared = {*self._header.columns, *self._header.modalities}
+        if missing := declared - set(columns):
+            raise DataError(f"sample {id!r} has no {sorted(missing)[0]!r}")
+        if odd := set(columns) - declared:
+            raise DataError(f"sample {id!r} has columns nobody declared: {', '.join(sorted(odd))}")
         row: dict[str, Any] = {"id": id, "label": label, "group": group}
         for name in self._header.columns:
-            row[name] = columns.pop(name)
+            row[name] = columns[name]
         for name, modality in self._header.modalities.items():
-            row[name] = _stored(id, name, modality, columns.pop(name))
-        if columns:
-            raise DataError(f"sample {id!r} has columns nobody declared: {', '.join(columns)}")
+            row[name] = _stored(id, name, modality, columns[name])
+        self._split_of_group[group] = split
         self._ids.add(id)
         self._pending[split].append(row)
         if len(self._pending[split]) == _BATCH_ROWS:
@@ -111,7 +130,7 @@ class DatasetWriter:
         write_json(
             self._folder / "dataset.json",
             {
-                "format": "mmcoop dataset",
+                "format": _FORMAT,
                 "format_version": FORMAT_VERSION,
                 "name": header.name,
                 "recipe": header.recipe,
@@ -202,7 +221,7 @@ def write_dataset(
     The folder appears, whole, when the block ends well, and not at all otherwise. Raises
     `UsageError` where `folder` exists and may not be replaced.
     """
-    check_new_folder(folder, overwrite, is_dataset)
+    check_new_dataset(folder, overwrite)
     with whole_folder(folder) as temporary:
         writer = DatasetWriter(temporary, header)
         try:
@@ -210,6 +229,11 @@ def write_dataset(
             writer.finish()
         finally:
             writer.close()
+
+
+def check_new_dataset(folder: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where no dataset folder may be made; worth asking before long work."""
+    check_new_folder(folder, overwrite, lambda f: has_format(f / "dataset.json", _FORMAT))
 
 
 class Split:
@@ -231,8 +255,17 @@ class Split:
     @cached_property
     def table(self) -> pa.Table:
         """All columns, memory-mapped."""
-        readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in self._paths]
-        return pa.concat_tables([reader.read_all() for reader in readers])
+        expected = _schema(self.dataset.columns, self.dataset.modalities)
+        tables = []
+        for path, rows in zip(self._paths, self._rows, strict=True):
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{path} cannot be read as an Arrow file: {error}") from None
+            if not table.schema.equals(expected) or len(table) != rows:
+                raise DataError(f"{path} does not hold what dataset.json says")
+            tables.append(table)
+        return pa.concat_tables(tables)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -347,6 +380,7 @@ def open_dataset(folder: Path | str) -> Dataset:
     Raises `DataError` where there is none, or one that this version cannot read.
     """
     folder = Path(folder)
+    settle_folder(folder)
     if not is_dataset(folder):
         raise DataError(
             f"{folder} is not a dataset folder (no dataset.json): build one with "
@@ -359,20 +393,26 @@ def open_dataset(folder: Path | str) -> Dataset:
         raise DataError(f"{path} has format version {version}: this mmcoop reads {FORMAT_VERSION}")
     try:
         dataset = Dataset(folder, content)
-        files = [Path(s["file"]) for split in SPLITS for s in content["splits"][split]["shards"]]
+        for split in SPLITS:
+            info = content["splits"][split]
+            for shard in info["shards"]:
+                if not shard["file"] or Path(shard["file"]).name != shard["file"]:
+                    raise DataError(
+                        f"{path} names the shard {shard['file']!r}, which is not in its folder"
+                    )
+                shard["bytes"], shard["sha256"]  # a KeyError where one is missing
+            if not info["shards"] or sum(s["rows"] for s in info["shards"]) != info["rows"]:
+                raise DataError(f"{path} is not what mmcoop writes: rows of {split} do not add up")
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not what mmcoop writes: {error!r} is missing or odd") from None
-    for file in files:
-        if file.name != str(file):
-            raise DataError(f"{path} names the shard {str(file)!r}, which is not in its folder")
+        raise DataError(f"{path} is not what mmcoop writes: {error!r}") from None
     return dataset
 
 
-def _schema(header: Header) -> pa.Schema:
+def _schema(columns: Mapping[str, str], modalities: Mapping[str, Modality]) -> pa.Schema:
     fields = [("id", pa.string()), ("label", pa.int64()), ("group", pa.string())]
-    fields += [(name, getattr(pa, kind)()) for name, kind in header.columns.items()]
-    for name in sorted(header.modalities):
-        spec = header.modalities[name]
+    fields += [(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
+    for name in sorted(modalities):
+        spec = modalities[name]
         if spec.kind == "frames":
             fields.append((name, pa.list_(pa.binary())))
         else:
@@ -391,7 +431,12 @@ def _stored(id: str, name: str, spec: Modality, content: Any) -> Any:
         raise DataError(
             f"{name} of sample {id!r} has shape {array.shape}: expected {tuple(spec.shape)}"
         )
-    return array.astype(spec.dtype).ravel()
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = array.astype(spec.dtype)
+    limits = np.iinfo(spec.dtype) if spec.dtype == "uint8" else np.finfo(spec.dtype)
+    if not (np.isfinite(stored).all() and limits.min <= array.min() <= array.max() <= limits.max):
+        raise DataError(f"{name} of sample {id!r} has numbers {spec.dtype} cannot hold, or NaN")
+    return stored.ravel()
 
 
 def _arrow_column(cells: list[Any], kind: pa.DataType) -> pa.Array:

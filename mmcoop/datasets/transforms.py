@@ -5,11 +5,14 @@ transform, which adds the random changes that its data set asks for. Valuation a
 evaluation transform.
 """
 
+import inspect
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,13 +27,15 @@ def build_transform(modality: Modality, *, training: bool) -> Transform:
     """The training or the evaluation transform of a modality.
 
     Random changes draw from torch's default generator: seed it to have them again. Raises
-    `DataError` for a training transform nobody wrote.
+    `DataError` for a training transform nobody wrote, or with arguments it does not take.
     """
-    unknown = set(modality.training) - set(RANDOM)
-    if unknown:
-        raise DataError(
-            f"unknown training transform {sorted(unknown)[0]!r}: one of {', '.join(RANDOM)}"
-        )
+    for name, arguments in modality.training.items():
+        if name not in RANDOM:
+            raise DataError(f"unknown training transform {name!r}: one of {', '.join(RANDOM)}")
+        try:
+            inspect.signature(RANDOM[name]).bind(torch.empty(0), **arguments)
+        except TypeError as error:
+            raise DataError(f"training transform {name!r}: {error}") from None
     changes = modality.training if training else {}
 
     def transform(stored: Any) -> Tensor:
@@ -40,6 +45,8 @@ def build_transform(modality: Modality, *, training: bool) -> Transform:
             x = torch.from_numpy(np.ascontiguousarray(stored)).float()
         x = (x - modality.mean) / modality.std
         for name, arguments in changes.items():
+            if name == "flip" and modality.kind == "flow":
+                arguments = {"flow_zero": -modality.mean / modality.std, **arguments}
             x = RANDOM[name](x, **arguments)
         return x
 
@@ -55,16 +62,23 @@ def shift(x: Tensor, height: int, width: int) -> Tensor:
     padded = F.pad(x, (width, width, height, height))
     top = torch.randint(0, 2 * height + 1, (batch, 1)) + torch.arange(rows)
     left = torch.randint(0, 2 * width + 1, (batch, 1)) + torch.arange(columns)
-    flat = padded.flatten(1, -3)
+    flat = padded.reshape(batch, -1, *padded.shape[-2:])
     moved = flat[torch.arange(batch)[:, None, None], :, top[:, :, None], left[:, None, :]]
     # indexing puts the indexed axes first: (batch, H, W, channels)
     return moved.permute(0, 3, 1, 2).reshape(x.shape)
 
 
-def flip(x: Tensor) -> Tensor:
-    """Mirror half of the samples of `(batch, …, W)`, chosen at random, left to right."""
-    mirrored = torch.rand(x.shape[0]) < 0.5
-    return torch.where(mirrored.view(-1, *(1,) * (x.dim() - 1)), x.flip(-1), x)
+def flip(x: Tensor, flow_zero: float | None = None) -> Tensor:
+    """Mirror half of the samples of `(batch, …, W)`, chosen at random, left to right.
+
+    With `flow_zero`, the value of no motion, `x` is optical flow `(batch, frames, 2, H, W)`, whose
+    horizontal displacement changes its direction when it is mirrored.
+    """
+    mirrored = x.flip(-1)
+    if flow_zero is not None:
+        mirrored[:, :, 0] = 2 * flow_zero - mirrored[:, :, 0]
+    chosen = torch.rand(x.shape[0]) < 0.5
+    return torch.where(chosen.view(-1, *(1,) * (x.dim() - 1)), mirrored, x)
 
 
 def noise(x: Tensor, scale: float) -> Tensor:
@@ -77,24 +91,20 @@ RANDOM: dict[str, Callable[..., Tensor]] = {"shift": shift, "flip": flip, "noise
 
 
 def _decoded(frames: list[bytes], modality: Modality, training: bool) -> Tensor:
-    """JPEG frames of one clip → float `(frames, 3, size, size)` in 0…1.
+    """JPEG frames of one clip → float `(frames, 3, height, width)` in 0…1.
 
     Training takes one random crop of the clip (the same for all its frames, of 8-100 % of the
-    area and an aspect of 3:4 to 4:3) and resizes it; evaluation resizes the whole picture.
+    area and an aspect of 3:4 to 4:3) and resizes it; evaluation resizes the whole picture. Raises
+    `DataError` for a frame that is not a picture.
     """
-    from torchvision.io import ImageReadMode, decode_image  # seconds to import: only for frames
-    from torchvision.transforms import v2
+    from torchvision.transforms import v2  # seconds to import: only for frames
 
-    pictures = [
-        decode_image(torch.frombuffer(bytearray(f), dtype=torch.uint8), ImageReadMode.RGB)
-        for f in frames
-    ]
-    clip = torch.stack(pictures)
-    side = modality.size or modality.shape[-1]
-    resize = (
-        v2.RandomResizedCrop(side, antialias=True)
-        if training
-        else v2.Resize((side, side), antialias=True)
-    )
-    result: Tensor = resize(clip).float() / 255
-    return result
+    try:
+        pictures = [np.asarray(Image.open(io.BytesIO(frame)).convert("RGB")) for frame in frames]
+    except OSError as error:
+        raise DataError(f"a frame cannot be decoded: {error}") from None
+    clip = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    size = modality.input_shape[-2:]
+    resize = v2.RandomResizedCrop(size, antialias=True) if training else v2.Resize(size)
+    resized: Tensor = resize(clip).float() / 255
+    return resized

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from mmcoop.core.encoders import ENCODERS, build_encoder
 from mmcoop.core.fusions import build_fusion
 from mmcoop.core.model import MultimodalModel
-from mmcoop.core.seeds import derive_seed
+from mmcoop.core.seeds import derive_seed, seeded
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
 from mmcoop.methods import METHODS
@@ -50,8 +48,7 @@ class Architecture:
 
     def build(self, seed: int = 0) -> MultimodalModel:
         """The model, its weights drawn from `seed`; torch's own generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "weights"))
+        with seeded(derive_seed(seed, "weights")):
             encoders = {m: build_encoder(self.encoders[m], self.shapes[m]) for m in self.encoders}
             widths = {name: encoders[name].width for name in sorted(encoders)}
             return MultimodalModel(encoders, build_fusion(self.fusion, widths, len(self.classes)))

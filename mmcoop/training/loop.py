@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.resampling import Rows, shuffled
-from mmcoop.core.seeds import derive_seed, generator
+from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_folder
+from mmcoop.files import check_new_folder, has_format
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, Task
 from mmcoop.progress import SILENT, Progress
@@ -31,7 +31,7 @@ from mmcoop.training.checkpoint import (
     save_checkpoint,
 )
 from mmcoop.training.config import TrainConfig, make_config
-from mmcoop.training.run import FINISHED, RUNNING, STOPPED, Run, is_run, load_run, new_run
+from mmcoop.training.run import FINISHED, FORMAT, RUNNING, STOPPED, Run, load_run, new_run
 
 # The loss is looked at for NaN every so many steps: each look makes a GPU wait.
 _CHECK_EVERY = 64
@@ -65,7 +65,7 @@ def train(
                 f"{parent.folder} has another architecture (modalities, encoders or fusion) than "
                 "the one asked for: leave these to the run that is enhanced"
             )
-    check_new_folder(folder, overwrite, is_run)
+    check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
     run = new_run(folder, config, architecture, dataset, parent)
     training = _Training(run, dataset, pick_device(device), workers, progress)
     if parent is not None:
@@ -156,8 +156,7 @@ class _Training:
             warmup=config.warmup,
             value=self._value,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "method"))
+        with seeded(derive_seed(config.seed, "method")):
             self.method: Method = METHODS.load(config.method)(task, **config.options)
         self.method.to(device)
         self.optimizer = _optimizer(config, [*self.model.parameters(), *self.method.parameters()])

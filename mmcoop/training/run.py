@@ -17,7 +17,7 @@ from mmcoop.training.build import Architecture
 from mmcoop.training.checkpoint import load_info, load_weights, weights_hash
 from mmcoop.training.config import TrainConfig, make_config
 
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "mmcoop run", 1
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
 
 
@@ -132,7 +132,7 @@ class Run:
         write_json(
             self.folder / "run.json",
             {
-                "format": "mmcoop run",
+                "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "status": self.status,
                 "finished": self.finished,

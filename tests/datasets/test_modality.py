@@ -75,9 +75,7 @@ def test_a_shape_of_another_kind_is_refused(kind, change):
 
 
 def test_an_unknown_dtype_is_refused_with_the_known_ones():
-    with pytest.raises(
-        DataError, match="unknown dtype 'float64': one of uint8, float16, float32"
-    ):
+    with pytest.raises(DataError, match="unknown dtype 'float64': one of uint8, float16, float32"):
         Modality("vector", (3,), "float64", "mlp")
 
 
@@ -87,7 +85,6 @@ def test_a_std_that_cannot_divide_is_refused(std):
         Modality("vector", (3,), "float32", "mlp", std=std)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: `size` is accepted where nothing resizes")
 def test_a_size_is_refused_for_what_is_not_resized():
     with pytest.raises(DataError, match="size"):
         Modality("image", (1, 28, 28), "float32", "conv", size=14)

@@ -381,7 +381,6 @@ def test_a_sample_that_does_not_fit_is_refused_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: KeyError without a word on the sample")
 @pytest.mark.parametrize(
     ("split", "change", "message"),
     [
@@ -444,7 +443,6 @@ def test_modalities_that_cannot_be_named_are_refused(tmp_path, modalities, messa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the modality and the column overwrite each other")
 @pytest.mark.parametrize("name", ["id", "label", "group", "quality"])
 def test_a_modality_named_like_a_column_is_refused(tmp_path, name):
     like = header({name: VECTOR.modalities["x"]}, columns={"quality": "float32"})
@@ -505,7 +503,6 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path, overwrite):
     assert file_bytes(tmp_path / "data") == {"thesis.tex": b"years of work"}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: any folder with a dataset.json counts as mmcoop's")
 def test_a_folder_of_somebody_else_s_dataset_json_is_never_replaced(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dataset.json").write_text('{"title": "years of work"}')
@@ -563,8 +560,19 @@ def test_json_that_is_no_header_at_all_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "key", ["name", "recipe", "options", "source", "classes", "columns", "defaults", "rejects",
-            "modalities", "splits"]
+    "key",
+    [
+        "name",
+        "recipe",
+        "options",
+        "source",
+        "classes",
+        "columns",
+        "defaults",
+        "rejects",
+        "modalities",
+        "splits",
+    ],
 )
 def test_a_header_without_one_of_its_parts_is_refused(tmp_path, key):
     folder = edited(build_small(tmp_path / "data"), lambda c: c.pop(key) and None)
@@ -601,7 +609,6 @@ def test_a_header_with_an_unknown_kind_is_refused(tmp_path):
         open_dataset(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: not seen on opening, then a KeyError or ArrowInvalid")
 @pytest.mark.parametrize(
     "change",
     [
@@ -615,12 +622,21 @@ def test_a_header_with_an_unknown_kind_is_refused(tmp_path):
         lambda c: c["modalities"]["x"].update(shape=[3]),
         lambda c: c["modalities"]["x"].update(dtype="float16"),
     ],
-    ids=["no-rows", "no-bytes", "no-sha256", "no-shards", "split-rows", "shard-rows",
-         "no-such-column", "other-shape", "other-dtype"],
+    ids=[
+        "no-rows",
+        "no-bytes",
+        "no-sha256",
+        "no-shards",
+        "split-rows",
+        "shard-rows",
+        "no-such-column",
+        "other-shape",
+        "other-dtype",
+    ],
 )
 def test_a_header_that_does_not_fit_its_shards_is_refused(tmp_path, change):
     folder = edited(build_small(tmp_path / "data"), lambda c: change(c) and None)
-    with pytest.raises(DataError):  # noqa: PT012 - on opening or on first use
+    with pytest.raises(DataError):  # on opening or on first use
         opened = open_dataset(folder).split("train")
         assert len(opened) == len(opened.labels) == 2
         for name in opened.dataset.modalities:

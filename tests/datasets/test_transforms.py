@@ -51,7 +51,6 @@ def test_all_shifts_are_equally_likely():
     torch.testing.assert_close(share, torch.full((1, 3, 3), 1 / 9), rtol=0, atol=0.015)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: flatten(1, -3) needs an axis before height and width")
 def test_a_series_without_channels_shifts_too():
     torch.manual_seed(0)
     x = torch.rand(40, 20, 3) + 1
@@ -72,7 +71,6 @@ def test_a_flip_mirrors_about_half_of_the_samples_and_leaves_the_others(shape):
     assert 150 < mirrored < 250  # 5 standard deviations
 
 
-@pytest.mark.xfail(strict=True, reason="bug: mirrored motion must also change its direction")
 def test_a_flipped_flow_points_the_other_way():
     flow = Modality("flow", (1, 2, 4, 4), "float32", "conv", training={"flip": {}})
     to_the_right = np.zeros((60, 1, 2, 4, 4), np.float32)
@@ -202,7 +200,6 @@ def test_evaluation_resizes_whole_frames_to_size(jpeg, height, width):
     np.testing.assert_allclose(x[0, 0].numpy(), expected, rtol=0, atol=2.01 / 255)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: without a size, frames become width × width")
 def test_frames_that_are_not_square_keep_their_shape_without_a_size(jpeg):
     modality = Modality("frames", (1, 3, 24, 32), "uint8", "resnet18")
     x = build_transform(modality, training=False)([[jpeg(smooth_picture(24, 32, 0))]])

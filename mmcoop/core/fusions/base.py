@@ -30,7 +30,7 @@ class Fusion(nn.Module):
         batch = next(iter(features.values())).shape[0]
         repeated = {m: z.repeat_interleave(n_coalitions, dim=0) for m, z in features.items()}
         logits: Tensor = self(repeated, coalitions.repeat(batch, 1))
-        return logits.reshape(batch, n_coalitions, -1)
+        return logits.reshape(batch, n_coalitions, logits.shape[-1])
 
 
 class AdditiveFusion(Fusion):
@@ -48,13 +48,18 @@ class AdditiveFusion(Fusion):
         return sums
 
     def forward(self, features: Features, present: Tensor) -> Tensor:
-        parts = self.parts(features)
-        # where(), not a product: what an absent modality's features hold must not matter,
-        # even if it is NaN
-        sums = torch.where(present.unsqueeze(-1), parts, 0).sum(1)
+        # where(), not a product: what an absent modality's features hold must not matter, to the
+        # logits and to the gradients, even if it is NaN
+        zeroed = {
+            m: torch.where(here.unsqueeze(-1), z, 0)
+            for (m, z), here in zip(features.items(), present.unbind(1), strict=True)
+        }
+        sums = torch.where(present.unsqueeze(-1), self.parts(zeroed), 0).sum(1)
         return self.join(sums, present.sum(1))
 
     def coalition_logits(self, features: Features, coalitions: Tensor) -> Tensor:
         parts = self.parts(features)
         sums = torch.einsum("kn,bnc->bkc", coalitions.to(parts.dtype), parts)
+        if not sums.isfinite().all():  # 0 · NaN: an absent modality must not matter
+            sums = torch.where(coalitions.unsqueeze(-1), parts.unsqueeze(1), 0).sum(2)
         return self.join(sums, coalitions.sum(1).expand(sums.shape[:2]))

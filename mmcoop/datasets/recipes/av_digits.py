@@ -17,7 +17,7 @@ from mmcoop.datasets import digits
 from mmcoop.datasets.media import read_audio
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.recipes.keypad import check_noise
-from mmcoop.datasets.store import SPLITS, Header, write_dataset
+from mmcoop.datasets.store import SPLITS, Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError
 from mmcoop.progress import SILENT, Progress
 
@@ -56,6 +56,7 @@ class AVDigits:
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
         check_noise(self.snr_audio, self.sigma_visual)
+        check_new_dataset(folder, overwrite)
         recordings, rejects = _recordings(self.source)
         sizes = [sum(r["split"] == split for r in recordings) for split in SPLITS]
         shares = tuple(size / len(recordings) for size in sizes)

@@ -13,7 +13,7 @@ import numpy as np
 from mmcoop.core.seeds import derive_seed
 from mmcoop.datasets import digits
 from mmcoop.datasets.recipes import option
-from mmcoop.datasets.store import Header, write_dataset
+from mmcoop.datasets.store import Header, check_new_dataset, write_dataset
 from mmcoop.errors import UsageError
 from mmcoop.progress import SILENT, Progress
 
@@ -47,6 +47,7 @@ class Keypad:
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
         check_noise(self.snr_audio, self.sigma_visual)
+        check_new_dataset(folder, overwrite)
         pictures, labels = digits.handwriting()
         order = np.random.default_rng(derive_seed(self.seed, "split")).permutation(len(labels))
         rows = []
@@ -108,6 +109,8 @@ def check_noise(
     """Raise `UsageError` for a range of noise that is upside down or not a range of numbers."""
     for name, bounds in (("--snr-audio", snr_audio), ("--sigma-visual", sigma_visual)):
         if bounds and not (all(map(math.isfinite, bounds)) and bounds[0] <= bounds[1]):
-            raise UsageError(f"{name} {bounds[0]} {bounds[1]}: give the lower bound first")
+            raise UsageError(
+                f"{name} {bounds[0]} {bounds[1]}: give the lower bound first, both as numbers"
+            )
     if sigma_visual and sigma_visual[0] <= 0:
         raise UsageError(f"--sigma-visual {sigma_visual[0]}: noise must be above 0")

@@ -1,0 +1,351 @@
+"""Contributions → the rows of the next epoch."""
+
+import math
+from collections import Counter
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmcoop.core.resampling import (
+    MAX_EXTRA_ROWS,
+    PROBABILITY_RULES,
+    Rows,
+    alone_rows,
+    extra_rows,
+    join_rows,
+    modality_level_rows,
+    modality_probability,
+    sample_level_rows,
+    shuffled,
+    whole_rows,
+)
+from mmcoop.core.seeds import generator
+from mmcoop.errors import DataError, UsageError
+
+
+def listed(rows: Rows) -> list[tuple[int, tuple[bool, ...]]]:
+    """Rows as (sample, who is present), in order."""
+    return list(zip(rows.sample.tolist(), map(tuple, rows.present.tolist()), strict=True))
+
+
+def only(modality: int, n: int) -> tuple[bool, ...]:
+    return tuple(m == modality for m in range(n))
+
+
+# the sample-level rule
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("contribution", "rows"),
+    [
+        (1.0, 0),
+        (0.999, 1),
+        (0.5, 1),
+        (0.499, 2),
+        (0.4, 2),  # a hole in the published thresholds
+        (0.0, 2),
+        (-0.001, 3),
+        (-0.1, 3),  # the other hole
+        (-0.5, 3),
+        (-5.0, 3),
+        (1.001, 0),
+        (1.5, 0),
+        (12.0, 0),
+        (1 / 3, 2),
+        (2 / 3, 1),
+        (-1 / 3, 3),
+    ],
+)
+def test_extra_rows_fall_as_the_contribution_rises(contribution, rows, dtype):
+    extra = extra_rows(torch.tensor([[contribution]], dtype=dtype))
+    assert extra.dtype == torch.int64
+    assert extra.tolist() == [[rows]]
+
+
+@pytest.mark.parametrize(
+    ("step", "rows"), [(1.0, 0), (0.5, 1), (0.0, 2)], ids=["at 1", "at 0.5", "at 0"]
+)
+def test_a_rounding_error_below_a_step_gets_no_row_more(step, rows):
+    below = torch.tensor([step - 1e-12, step - 1e-7], dtype=torch.float64)
+    assert extra_rows(below).tolist() == [rows, rows]
+    just_below = torch.nextafter(torch.tensor(step), torch.tensor(-1.0))  # float32
+    assert extra_rows(just_below).item() == rows
+    assert extra_rows(torch.tensor(step - 1e-5, dtype=torch.float64)).item() == rows + 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_every_multiple_of_a_fraction_gets_what_exact_arithmetic_says(n):
+    # Shapley values of the paper's value are whole multiples of 1 / n!
+    denominator = math.factorial(n)
+    phis = [Fraction(k, denominator) for k in range(-2 * denominator, 2 * denominator + 1)]
+    expected = [0 if phi >= 1 else min(math.ceil(2 * (1 - phi)), MAX_EXTRA_ROWS) for phi in phis]
+    for dtype in (torch.float32, torch.float64):
+        assert extra_rows(torch.tensor([float(p) for p in phis], dtype=dtype)).tolist() == expected
+
+
+def test_the_eight_patterns_get_the_extra_rows_of_the_paper():
+    # METHODS.md, 3.7: (φ_a, φ_v) → copies
+    contributions = torch.tensor(
+        [[1, 1], [1.5, 0.5], [0.5, 1.5], [1, 1], [0, 0], [0.5, -0.5], [-0.5, 0.5], [0, 0]]
+    )
+    assert extra_rows(contributions).tolist() == [
+        [0, 0], [0, 1], [1, 0], [0, 0], [2, 2], [1, 3], [3, 1], [2, 2]
+    ]  # fmt: skip
+
+
+def test_extra_rows_keep_the_shape_and_take_plain_lists_and_whole_numbers():
+    assert extra_rows([[1, 0], [0.5, -1], [2, 1]]).tolist() == [[0, 2], [1, 3], [0, 0]]
+    assert extra_rows(torch.zeros(0, 3)).shape == (0, 3)
+
+
+def test_infinite_contributions_are_clamped():
+    assert extra_rows(torch.tensor([math.inf, -math.inf])).tolist() == [0, 3]
+
+
+def test_contributions_with_nan_are_refused():
+    with pytest.raises(DataError, match="^contributions hold NaN: value the samples again$"):
+        extra_rows(torch.tensor([[0.5, math.nan]]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_sample_level_rows_are_the_multiset_of_a_plain_loop(n):
+    phi = torch.randn(40, n, generator=generator(n)).double() + 0.5
+    expected = []
+    for i, row in enumerate(phi.tolist()):
+        expected.append((i, (True,) * n))
+        for m, contribution in enumerate(row):
+            if contribution < 1:
+                expected += [(i, only(m, n))] * min(math.ceil(2 * (1 - contribution)), 3)
+    rows = sample_level_rows(phi)
+    assert rows.sample.dtype == torch.int64
+    assert rows.present.dtype == torch.bool
+    assert rows.present.shape == (len(rows), n)
+    assert Counter(listed(rows)) == Counter(expected)
+
+
+def test_sample_level_rows_of_two_samples_by_hand():
+    rows = sample_level_rows(torch.tensor([[1.5, 0.5], [0.0, 1.0]]))
+    assert listed(rows) == [
+        (0, (True, True)),
+        (1, (True, True)),
+        (0, (False, True)),
+        (1, (True, False)),
+        (1, (True, False)),
+    ]
+
+
+def test_samples_that_all_contribute_their_share_get_no_extra_rows():
+    assert listed(sample_level_rows(torch.ones(3, 2))) == [(i, (True, True)) for i in range(3)]
+
+
+def test_sample_level_rows_of_contributions_with_nan_are_refused():
+    with pytest.raises(DataError, match="contributions hold NaN"):
+        sample_level_rows(torch.tensor([[math.nan, 1.0]]))
+
+
+# rows
+
+
+def test_whole_rows_have_every_sample_once_with_all_modalities():
+    assert listed(whole_rows(3, 2)) == [(0, (True, True)), (1, (True, True)), (2, (True, True))]
+    assert len(whole_rows(0, 2)) == 0
+
+
+def test_alone_rows_come_by_sample_then_by_modality():
+    rows = alone_rows(torch.tensor([[0, 2, 1], [0, 0, 0], [1, 0, 0]]))
+    assert listed(rows) == [
+        (0, only(1, 3)),
+        (0, only(1, 3)),
+        (0, only(2, 3)),
+        (2, only(0, 3)),
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 5), st.data())
+def test_alone_rows_have_exactly_one_modality_as_often_as_asked(n, data):
+    row = st.lists(st.integers(0, 4), min_size=n, max_size=n)
+    times = data.draw(st.lists(row, min_size=1, max_size=6))
+    rows = alone_rows(torch.tensor(times))
+    assert (rows.present.sum(1) == 1).all()
+    expected = Counter(
+        {(i, only(m, n)): k for i, counts in enumerate(times) for m, k in enumerate(counts) if k}
+    )
+    assert Counter(listed(rows)) == expected
+
+
+def test_no_alone_rows_are_asked_for_and_none_come():
+    rows = alone_rows(torch.zeros(4, 2, dtype=torch.long))
+    assert len(rows) == 0
+    assert rows.present.shape == (0, 2)
+
+
+def test_joined_rows_keep_their_order():
+    first, second = whole_rows(2, 2), alone_rows(torch.tensor([[1, 0], [0, 1]]))
+    assert listed(join_rows(first, second, first)) == [
+        *listed(first),
+        *listed(second),
+        *listed(first),
+    ]
+
+
+def test_taken_rows_are_those_at_the_positions_asked_for():
+    rows = sample_level_rows(torch.tensor([[1.5, 0.5], [0.0, 1.0]]))
+    taken = rows.take(torch.tensor([4, 0, 0, 2]))
+    assert listed(taken) == [listed(rows)[k] for k in (4, 0, 0, 2)]
+
+
+def test_shuffled_rows_are_the_same_rows_in_an_order_the_generator_decides():
+    rows = sample_level_rows(torch.randn(50, 2, generator=generator(0)))
+    mixed = shuffled(rows, generator(1))
+    assert Counter(listed(mixed)) == Counter(listed(rows))
+    assert listed(mixed) != listed(rows)
+    assert listed(mixed) == listed(shuffled(rows, generator(1)))
+    assert listed(mixed) != listed(shuffled(rows, generator(2)))
+
+
+# the modality-level rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "alpha", "expected"),
+    [
+        ("linear", 1.0, 0.4),  # METHODS.md, 3.7: ⅔ · (1.1 − 0.5)
+        ("linear", 0.5, 0.2),
+        ("linear", 0.0, 0.0),
+        ("tanh", 1.0, math.tanh(0.4)),
+        ("tanh", 2.0, math.tanh(0.8)),
+        ("tanh", 0.0, 0.0),
+        ("power", 1.0, 0.4**1.5),
+        ("power", 2.0, 2 * 0.4**1.5),  # α is outside the power
+        ("power", 0.0, 0.0),
+    ],
+)
+@pytest.mark.parametrize("weaker", [0, 1])
+def test_the_weaker_of_two_modalities_is_added_with_the_papers_probability(
+    rule, alpha, expected, weaker
+):
+    means = [1.1, 1.1]
+    means[weaker] = 0.5
+    found = modality_probability(torch.tensor(means, dtype=torch.float64), rule, alpha)
+    assert found.dtype == torch.float64
+    assert found[weaker].item() == pytest.approx(expected, abs=1e-15)
+    assert found[1 - weaker].item() == 0
+
+
+def test_the_rule_is_linear_with_alpha_1_unless_said_otherwise():
+    means = torch.tensor([1.1, 0.5], dtype=torch.float64)
+    assert modality_probability(means).tolist() == pytest.approx([0, 0.4], abs=1e-15)
+
+
+def test_means_in_a_plain_list_keep_double_precision():
+    assert modality_probability([1.1, 0.5]).tolist() == pytest.approx([0, 0.4], abs=1e-15)
+
+
+def test_the_legal_rules_are_the_papers_three():
+    assert list(PROBABILITY_RULES) == ["linear", "tanh", "power"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("linear", [0.2, 0.0, 0.6]),
+        ("tanh", [math.tanh(0.2), 0.0, math.tanh(0.6)]),
+        ("power", [0.2**1.5, 0.0, 0.6**1.5]),
+    ],
+)
+def test_with_three_modalities_each_gap_is_taken_to_the_strongest(rule, expected):
+    means = torch.tensor([1.1, 1.4, 0.5], dtype=torch.float64)
+    assert modality_probability(means, rule).tolist() == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("rule", PROBABILITY_RULES)
+def test_equal_modalities_and_a_single_one_are_never_added(rule):
+    assert modality_probability(torch.full((3,), 0.7), rule).tolist() == [0, 0, 0]
+    assert modality_probability(torch.tensor([0.7]), rule).tolist() == [0]
+
+
+def test_a_probability_above_1_is_clamped():
+    means = torch.tensor([2.0, -1.0, 1.9], dtype=torch.float64)
+    linear = modality_probability(means)
+    assert linear.tolist() == pytest.approx([0, 1, 2 / 30], abs=1e-15)
+    assert linear[1].item() == 1
+    assert modality_probability(means, "power")[1].item() == 1
+    assert modality_probability(means, alpha=1e6).tolist() == [0, 1, 1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-12, 12), min_size=1, max_size=6),
+    st.sampled_from(list(PROBABILITY_RULES)),
+    st.floats(0, 5),
+)
+def test_probabilities_are_in_0_to_1_and_grow_with_the_gap(means, rule, alpha):
+    found = modality_probability(torch.tensor(means, dtype=torch.float64), rule, alpha)
+    assert ((found >= 0) & (found <= 1)).all()
+    by_mean = [p for _, p in sorted(zip(means, found.tolist(), strict=True), reverse=True)]
+    assert by_mean[0] == 0
+    assert all(p <= q for p, q in pairwise(by_mean))
+
+
+def test_an_unknown_rule_is_refused_with_the_legal_names():
+    with pytest.raises(
+        UsageError, match="^unknown rule 'cubic': choose one of linear, tanh, power$"
+    ):
+        modality_probability(torch.tensor([1.0, 0.5]), "cubic")
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.inf, -math.inf, math.nan])
+def test_an_alpha_that_is_negative_or_not_finite_is_refused(alpha):
+    with pytest.raises(
+        UsageError, match=f"^alpha is {alpha}: it must be a number that is not negative$"
+    ):
+        modality_probability(torch.tensor([1.0, 0.5]), alpha=alpha)
+
+
+def test_mean_contributions_with_nan_are_refused():
+    with pytest.raises(DataError, match="^mean contributions hold NaN or infinity: value"):
+        modality_probability(torch.tensor([1.0, math.nan]))
+
+
+# modality-level rows
+
+
+def test_rows_are_drawn_about_as_often_as_their_probability_says():
+    n_samples = 20_000
+    probability = torch.tensor([0.4, 0.0, 0.07], dtype=torch.float64)
+    rows = modality_level_rows(n_samples, probability, generator(3))
+    assert listed(rows)[:n_samples] == [(i, (True,) * 3) for i in range(n_samples)]
+    drawn = Counter(listed(rows)[n_samples:])
+    assert set(drawn.values()) == {1}  # a sample is added at most once a modality
+    assert all(sum(present) == 1 for _, present in drawn)
+    counts = rows.present[n_samples:].sum(0).tolist()
+    for count, p in zip(counts, probability.tolist(), strict=True):
+        assert abs(count - n_samples * p) <= 4 * math.sqrt(n_samples * p * (1 - p))
+
+
+def test_draws_of_modalities_are_independent():
+    n_samples = 20_000
+    rows = modality_level_rows(n_samples, torch.tensor([0.5, 0.5]), generator(4))
+    times_drawn = Counter(rows.sample[n_samples:].tolist())
+    both = sum(k == 2 for k in times_drawn.values())
+    assert abs(both - n_samples / 4) <= 4 * math.sqrt(n_samples * 3 / 16)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_probability_0_adds_none_and_probability_1_all(seed):
+    rows = modality_level_rows(500, torch.tensor([1.0, 0.0]), generator(seed))
+    expected = [(i, (True, True)) for i in range(500)] + [(i, (True, False)) for i in range(500)]
+    assert listed(rows) == expected
+
+
+def test_the_generator_decides_which_rows_are_drawn():
+    probability = torch.tensor([0.0, 0.4])
+    first = listed(modality_level_rows(200, probability, generator(0)))
+    assert first == listed(modality_level_rows(200, probability, generator(0)))
+    assert first != listed(modality_level_rows(200, probability, generator(1)))

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmcoop import make_config, open_dataset, train
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import Header, write_dataset
+from mmcoop.datasets.writer import Header, write_dataset
 
 SAMPLES = 2000
 

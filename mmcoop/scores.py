@@ -205,11 +205,11 @@ def read_scores_details(path: Path) -> dict[str, Any]:
     """What a scores file says of itself; `DataError` where it is not a scores file."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-        details = json.loads(metadata[_METADATA_KEY])
-    except (OSError, ValueError, KeyError) as error:
+        details = json.loads(metadata.get(_METADATA_KEY, "null"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
     if not isinstance(details, dict):
-        raise DataError(f"{path} is not a scores file of mmcoop: its metadata is damaged")
+        raise DataError(f"{path} is not a scores file of mmcoop: it has no details of a valuation")
     return details
 
 

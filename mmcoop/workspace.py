@@ -64,17 +64,15 @@ def run_folder(config: TrainConfig) -> Path:
         parts.append(config.options["modality"])
     if config.fusion != TrainConfig.fusion:
         parts.append(config.fusion)
-    return RUNS / "-".join([*parts, *_seed_part(config.seed)])
+    if config.seed != TrainConfig.seed:
+        parts.append(f"seed{config.seed}")
+    return RUNS / "-".join(parts)
 
 
 def enhanced_folder(parent: Run, level: str, seed: int) -> Path:
     """Where `mmcoop enhance` puts a run: beside the one it starts from."""
-    seed_part = _seed_part(seed) if seed != parent.config.seed else []
+    seed_part = [f"seed{seed}"] if seed != parent.config.seed else []
     return parent.folder.with_name("-".join([parent.name, level, *seed_part]))
-
-
-def _seed_part(seed: int) -> list[str]:
-    return [f"seed{seed}"] if seed else []
 
 
 def _folders(parent: Path, wanted: object) -> list[Path]:

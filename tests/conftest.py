@@ -11,7 +11,7 @@ from PIL import Image
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes.av_digits import AVDigits
 from mmcoop.datasets.recipes.keypad import Keypad
-from mmcoop.datasets.store import Header, write_dataset
+from mmcoop.datasets.writer import Header, write_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

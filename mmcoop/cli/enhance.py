@@ -37,17 +37,14 @@ def enhance(
         Path | None,
         typer.Option(
             "--run",
-            help="The run to start from. [default: the one that finished last in runs/, enhanced "
+            help="The run to start from. \\[default: the one that finished last in runs/, enhanced "
             "ones aside]",
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Dataset folder. [default: the one of the run]"),
-    ] = None,
+    data: options.RunData = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run folder to make. [default: runs/RUN-LEVEL]"),
+        typer.Option("--out", help="The run folder to make. \\[default: runs/RUN-LEVEL]"),
     ] = None,
     overwrite: options.Overwrite = False,
     resume: options.Resume = False,

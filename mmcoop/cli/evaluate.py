@@ -14,14 +14,11 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             "--run",
-            help="The run to evaluate; repeat it to set runs side by side. [default: the one that "
-            "finished last in runs/]",
+            help="The run to evaluate; repeat it to set runs side by side. "
+            "\\[default: the one that finished last in runs/]",
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Dataset folder. [default: the one of the run]"),
-    ] = None,
+    data: options.RunData = None,
     split: Annotated[
         str, typer.Option("--split", help="Which samples: train, validation or test.")
     ] = "test",

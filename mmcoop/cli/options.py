@@ -17,6 +17,10 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="Dataset folder. \\[default: the only one in data/]"),
 ]
+RunData = Annotated[
+    Path | None,
+    typer.Option("--data", help="Dataset folder. \\[default: the one of the run]"),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run at --out that was cut off.")

@@ -15,7 +15,7 @@ _METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items
 
 @options.with_options(
     {
-        "method": options.setting(str, f"{_METHODS}. [default: joint]", panel="Method"),
+        "method": options.setting(str, f"{_METHODS}. \\[default: joint]", panel="Method"),
         "modality": options.setting(str, "The modality of --method unimodal.", panel="Method"),
         "warmup": options.setting(
             int, "Ordinary epochs before sample or modality sets in.", panel="Method"
@@ -35,7 +35,7 @@ def train(
     data: options.Data = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run folder to make. [default: runs/METHOD]"),
+        typer.Option("--out", help="The run folder to make. \\[default: runs/METHOD]"),
     ] = None,
     overwrite: options.Overwrite = False,
     resume: options.Resume = False,

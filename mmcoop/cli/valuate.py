@@ -12,12 +12,9 @@ from mmcoop.cli.output import report
 def valuate(
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="The run to value. [default: the one that finished last]"),
+        typer.Option("--run", help="The run to value. \\[default: the one that finished last]"),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Dataset folder. [default: the one of the run]"),
-    ] = None,
+    data: options.RunData = None,
     split: Annotated[
         str, typer.Option("--split", help="Which samples: train, validation or test.")
     ] = "train",

@@ -53,7 +53,7 @@ def checked_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if name in given:
             try:
                 options[name] = parameter.annotation(given[name])
-            except ValueError:
+            except (ValueError, TypeError):
                 raise UsageError(
                     f"option {name!r} of method {method!r} must be "
                     f"{parameter.annotation.__name__}, not {given[name]!r}"

@@ -2,12 +2,7 @@
 
 import torch
 
-from mmcoop.core.resampling import (
-    PROBABILITY_RULES,
-    Rows,
-    modality_level_rows,
-    modality_probability,
-)
+from mmcoop.core.resampling import Rows, modality_level_rows, modality_probability
 from mmcoop.core.seeds import generator
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task
@@ -30,8 +25,7 @@ class ModalityLevel(Method):
         super().__init__(task)
         if not 0 < fraction <= 1:
             raise UsageError(f"fraction is {fraction}: it must be above 0 and at most 1")
-        if rule not in PROBABILITY_RULES:
-            raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(PROBABILITY_RULES)}")
+        modality_probability(torch.zeros(task.n_modalities), rule, alpha)  # refuses what it must
         self.fraction = fraction
         self.rule = rule
         self.alpha = alpha

@@ -48,7 +48,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "optimizer": f"{config.optimizer}, lr {config.lr:g}, weight decay {config.weight_decay:g}",
         "epochs": f"{len(metrics)} of {config.epochs}",
     }
-    if not metrics.empty:
+    if not metrics.empty and run.best.is_dir():
         best = run.best_epoch
         facts["best epoch"] = (
             f"{best['epoch']}, validation accuracy {100 * best['validation_accuracy']:.1f} %"

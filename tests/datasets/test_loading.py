@@ -11,7 +11,8 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.resampling import Rows, whole_rows
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import SPLITS, Header, Split, open_dataset, write_dataset
+from mmcoop.datasets.store import SPLITS, Split, open_dataset
+from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError
 
 NAMES = ("features", "motion", "picture")

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcoop.datasets import store
+from mmcoop.datasets import writer as writing
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import SPLITS, Header, is_dataset, open_dataset, write_dataset
+from mmcoop.datasets.store import SPLITS, is_dataset, open_dataset
+from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, UsageError
 
 ROWS = {"train": 41, "validation": 7, "test": 13}
@@ -85,8 +86,8 @@ def made(tmp_path_factory, jpeg) -> tuple[Path, dict[str, list[dict[str, Any]]]]
         defaults={"train": {"epochs": 7}, "enhance": {"epochs": 5}},
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_BATCH_ROWS", 3)
-        patch.setattr(store, "_SHARD_BYTES", 15_000)
+        patch.setattr(writing, "_BATCH_ROWS", 3)
+        patch.setattr(writing, "_SHARD_BYTES", 15_000)
         with write_dataset(folder, every_kind) as writer:
             # splits take turns, as they do in a recipe that reads a source from start to end
             for split in rng.permutation(np.repeat(SPLITS, list(ROWS.values()))).tolist():
@@ -455,7 +456,7 @@ def test_a_modality_named_like_a_column_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_build_that_is_cut_off_leaves_nothing(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(store, "_BATCH_ROWS", 1)
+    monkeypatch.setattr(writing, "_BATCH_ROWS", 1)
     with pytest.raises(error), write_dataset(tmp_path / "data", VECTOR) as writer:
         for split in SPLITS:
             writer.add(split, **sample(split))

@@ -17,7 +17,8 @@ from mmcoop.datasets import digits
 from mmcoop.datasets.media import read_audio
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.recipes.keypad import check_noise
-from mmcoop.datasets.store import SPLITS, Header, check_new_dataset, write_dataset
+from mmcoop.datasets.store import SPLITS
+from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError
 from mmcoop.progress import SILENT, Progress
 

@@ -13,7 +13,7 @@ import numpy as np
 from mmcoop.core.seeds import derive_seed
 from mmcoop.datasets import digits
 from mmcoop.datasets.recipes import option
-from mmcoop.datasets.store import Header, check_new_dataset, write_dataset
+from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import UsageError
 from mmcoop.progress import SILENT, Progress
 

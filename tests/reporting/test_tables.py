@@ -1,0 +1,234 @@
+"""The closing tables hold the right numbers."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console, RenderableType
+
+from mmcoop.core.summary import Summary
+from mmcoop.core.valuation import ValuedBatch
+from mmcoop.reporting.tables import (
+    accuracy_table,
+    before_after_table,
+    class_table,
+    contribution_table,
+    evaluation_table,
+    facts_table,
+    percent,
+)
+
+
+def rendered(table: RenderableType, width: int = 200) -> str:
+    """The table as the commands print it."""
+    console = Console(record=True, width=width, file=io.StringIO(), highlight=False)
+    console.print(table, markup=False)
+    return console.export_text()
+
+
+def cells(table: RenderableType) -> list[list[str]]:
+    """The lines of the table that have cells, each a list of them."""
+    lines = [line.replace("┃", "│") for line in rendered(table).splitlines()]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]
+
+
+def evaluation(run: str = "runs/joint", **changes: Any) -> dict[str, Any]:
+    return {
+        "run": run,
+        "split": "test",
+        "samples": 500,
+        "accuracy": 0.937,
+        "coalitions": {"audio": 0.851, "visual": 0.59, "audio+visual": 0.937},
+        "classes": {
+            "low": {
+                "samples": 1200,
+                "coalitions": {"audio": 0.75, "visual": 0.5, "audio+visual": 1.0},
+            },
+            "high": {
+                "samples": 80,
+                "coalitions": {"audio": 0.2, "visual": 0.4, "audio+visual": 0.6},
+            },
+        },
+        "contributions": {"audio": 1.2345, "visual": 0.6395},
+        "low_contributing": {"audio": 0.125, "visual": 0.5},
+        "cost": {"rows_encoded": 50000, "rows_valued": 0, "seconds": 61.4},
+        **changes,
+    }
+
+
+ENHANCED = evaluation(
+    "runs/joint-sample",
+    coalitions={"audio": 0.841, "visual": 0.83, "audio+visual": 0.961},
+    classes={
+        "low": {"samples": 1200, "coalitions": {"audio": 0.75, "visual": 0.5, "audio+visual": 0.9}},
+        "high": {"samples": 80, "coalitions": {"audio": 0.2, "visual": 0.4, "audio+visual": 0.85}},
+    },
+    contributions={"audio": 1.0, "visual": 0.9},
+    low_contributing={"audio": 0.25, "visual": 0.25},
+    cost={"rows_encoded": 1234567, "rows_valued": 20000, "seconds": 99.6},
+)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.937, "93.7 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (0.12345, "12.3 %"), (2 / 3, "66.7 %")],
+)
+def test_a_share_is_written_in_per_cent_with_one_decimal(share, text):
+    assert percent(share) == text
+
+
+def test_the_contribution_table_has_mean_and_share_of_low_contributing_samples():
+    phi = torch.tensor([[1.5, 0.5], [1.0, 1.0], [0.0, 0.0], [0.5, 1.5]], dtype=torch.float64)
+    summary = Summary(("audio", "visual"), 2)
+    summary.add(
+        ValuedBatch(
+            ids=None,
+            labels=torch.zeros(4, dtype=torch.long),
+            predictions=torch.zeros(4, dtype=torch.long),
+            logits=torch.zeros(4, 2),
+            hits=torch.zeros(4, 4, dtype=torch.bool),
+            values=torch.zeros(4, 4, dtype=torch.float64),
+            contributions=phi,
+        )
+    )
+    assert cells(contribution_table(summary)) == [
+        ["modality", "mean contribution φ", "low-contributing (φ < 1)"],
+        ["audio", "0.750", "50.0 %"],
+        ["visual", "0.750", "50.0 %"],
+    ]
+
+
+def test_the_accuracy_table_has_a_row_a_coalition():
+    accuracy = {"audio": 0.851, "visual": 0.5, "audio+visual": 0.9375}
+    assert cells(accuracy_table(accuracy)) == [
+        ["modalities present", "accuracy"],
+        ["audio", "85.1 %"],
+        ["visual", "50.0 %"],
+        ["audio+visual", "93.8 %"],
+    ]
+
+
+def test_one_evaluation_has_one_column():
+    assert cells(evaluation_table([evaluation()])) == [
+        ["", "runs/joint"],
+        ["accuracy audio, %", "85.1"],
+        ["accuracy visual, %", "59.0"],
+        ["accuracy audio+visual, %", "93.7"],
+        ["mean φ audio", "1.234"],
+        ["mean φ visual", "0.639"],
+        ["φ audio < 1, % of samples", "12.5"],
+        ["φ visual < 1, % of samples", "50.0"],
+        ["rows encoded in training", "50,000"],
+        ["rows encoded for valuation", "0"],
+        ["seconds of training", "61"],
+    ]
+
+
+def test_two_evaluations_have_a_column_of_changes():
+    assert cells(evaluation_table([evaluation(), ENHANCED])) == [
+        ["", "runs/joint", "runs/joint-sample", "change"],
+        ["accuracy audio, %", "85.1", "84.1", "-1.0"],
+        ["accuracy visual, %", "59.0", "83.0", "+24.0"],
+        ["accuracy audio+visual, %", "93.7", "96.1", "+2.4"],
+        ["mean φ audio", "1.234", "1.000", "-0.234"],
+        ["mean φ visual", "0.639", "0.900", "+0.261"],
+        ["φ audio < 1, % of samples", "12.5", "25.0", "+12.5"],
+        ["φ visual < 1, % of samples", "50.0", "25.0", "-25.0"],
+        ["rows encoded in training", "50,000", "1,234,567", "+1,184,567"],
+        ["rows encoded for valuation", "0", "20,000", "+20,000"],
+        ["seconds of training", "61", "100", "+38"],
+    ]
+
+
+def test_three_evaluations_stand_side_by_side_without_changes():
+    third = evaluation("runs/modality")
+    found = cells(evaluation_table([evaluation(), ENHANCED, third]))
+    assert found[0] == ["", "runs/joint", "runs/joint-sample", "runs/modality"]
+    assert found[2] == ["accuracy visual, %", "59.0", "83.0", "59.0"]
+    assert all(len(row) == 4 for row in found)
+
+
+def test_what_a_run_does_not_have_is_a_dash_and_has_no_change():
+    alone = evaluation(
+        "runs/unimodal-audio",
+        coalitions={"audio": 0.9},
+        contributions={"audio": 0.9},
+        low_contributing={"audio": 0.1},
+    )
+    found = {row[0]: row[1:] for row in cells(evaluation_table([evaluation(), alone]))}
+    assert found["accuracy audio, %"] == ["85.1", "90.0", "+4.9"]
+    assert found["accuracy visual, %"] == ["59.0", "-", ""]
+    assert found["mean φ visual"] == ["0.639", "-", ""]
+    turned = {row[0]: row[1:] for row in cells(evaluation_table([alone, evaluation()]))}
+    assert turned["accuracy audio+visual, %"] == ["-", "93.7", ""]
+
+
+def test_classes_of_one_evaluation_have_the_accuracy_of_every_coalition():
+    assert cells(class_table([evaluation()])) == [
+        ["class, accuracy in %", "samples", "audio", "visual", "audio+visual"],
+        ["low", "1200", "75.0", "50.0", "100.0"],
+        ["high", "80", "20.0", "40.0", "60.0"],
+    ]
+
+
+def test_classes_of_two_evaluations_have_the_accuracy_from_all_modalities_and_its_change():
+    assert cells(class_table([evaluation(), ENHANCED])) == [
+        ["class, accuracy in %", "samples", "runs/joint", "runs/joint-sample", "change"],
+        ["low", "1200", "100.0", "90.0", "-10.0"],
+        ["high", "80", "60.0", "85.0", "+25.0"],
+    ]
+
+
+def test_classes_of_three_evaluations_have_no_change():
+    found = cells(class_table([evaluation(), ENHANCED, evaluation("runs/third")]))
+    assert found == [
+        ["class, accuracy in %", "samples", "runs/joint", "runs/joint-sample", "runs/third"],
+        ["low", "1200", "100.0", "90.0", "100.0"],
+        ["high", "80", "60.0", "85.0", "60.0"],
+    ]
+
+
+def test_classes_of_a_run_of_one_modality_beside_one_of_two_are_compared():
+    def alone(share: float) -> Mapping[str, Any]:
+        return {"samples": 5, "coalitions": {"audio": share}}
+
+    other = evaluation("runs/unimodal", classes={"low": alone(0.5), "high": alone(0.75)})
+    found = cells(class_table([evaluation(), other]))
+    assert found[1:] == [
+        ["low", "1200", "100.0", "50.0", "-50.0"],
+        ["high", "80", "60.0", "75.0", "+15.0"],
+    ]
+
+
+def test_before_and_after_stand_beside_each_other_with_their_change():
+    before = {"accuracy audio": 0.5, "loss": 1.25, "left out": 3.0}
+    after = {"loss": 1.0, "accuracy audio": 0.5625}
+    assert cells(before_after_table(before, after)) == [
+        ["", "before", "after", "change"],
+        ["loss", "1.250", "1.000", "-0.250"],
+        ["accuracy audio", "0.500", "0.562", "+0.062"],
+    ]
+
+
+def test_facts_have_a_row_each_with_whatever_they_hold():
+    facts = {"name": "keypad", "samples": 1797, "options": "[bold]seed[/bold]", "nothing": None}
+    assert cells(facts_table(facts)) == [
+        ["name", "keypad"],
+        ["samples", "1797"],
+        ["options", "[bold]seed[/bold]"],
+        ["nothing", "None"],
+    ]
+
+
+def test_a_long_fact_is_folded_and_not_cut():
+    fingerprint = "0123456789abcdef" * 4
+    text = rendered(facts_table({"fingerprint": fingerprint}), width=40)
+    assert "…" not in text
+    assert "".join(row[-1] for row in _split(text)) == fingerprint
+
+
+def _split(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if "│" in line]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]

@@ -4,6 +4,7 @@
 """
 
 import json
+import mmap
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256 as sha256_of
@@ -20,6 +21,9 @@ from mmcoop.files import read_json, settle_folder, sha256
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 1
 SPLITS = ("train", "validation", "test")
 
+# Of the mapped shards at most about so much stays in the memory of the process.
+_KEEP_BYTES = 32 * 2**20
+
 
 class Split:
     """One split of a dataset folder. Reading a sample touches only that sample's bytes."""
@@ -29,22 +33,33 @@ class Split:
         self.dataset = dataset
         self._paths = [folder / shard["file"] for shard in info["shards"]]
         self._rows = [shard["rows"] for shard in info["shards"]]
+        self._bytes_read = 0
 
     def __len__(self) -> int:
         return sum(self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
         # memory maps stay where they are: another process opens its own
-        return {k: v for k, v in self.__dict__.items() if k not in ("table", "_dense", "labels")}
+        mapped = ("_maps", "table", "_dense", "labels")
+        return {k: v for k, v in self.__dict__.items() if k not in mapped}
+
+    @cached_property
+    def _maps(self) -> list[mmap.mmap]:
+        """The shards in memory."""
+        maps = []
+        for path in self._paths:
+            with path.open("rb") as file:
+                maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return maps
 
     @cached_property
     def table(self) -> pa.Table:
         """All columns, memory-mapped."""
         expected = shard_schema(self.dataset.columns, self.dataset.modalities)
         tables = []
-        for path, rows in zip(self._paths, self._rows, strict=True):
+        for path, rows, content in zip(self._paths, self._rows, self._maps, strict=True):
             try:
-                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+                table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
             except pa.ArrowInvalid as error:
                 raise DataError(f"{path} cannot be read as an Arrow file: {error}") from None
             if not table.schema.equals(expected) or len(table) != rows:
@@ -71,6 +86,7 @@ class Split:
         spec = self.dataset.modalities[modality]
         if spec.kind == "frames":
             frames: list[list[bytes]] = self.table[modality].take(pa.array(index)).to_pylist()
+            self._count(sum(len(frame) for clip in frames for frame in clip))
             return frames
         chunks, starts = self._dense[modality]
         which = np.searchsorted(starts, index, side="right") - 1
@@ -78,7 +94,18 @@ class Split:
         for chunk in np.unique(which):
             here = which == chunk
             out[here] = chunks[chunk][index[here] - starts[chunk]]
+        self._count(out.nbytes)
         return out
+
+    def _count(self, read: int) -> None:
+        """Let go of the mapped pages now and then, else a pass over the data keeps all of it
+        resident. They stay in the system's cache, and come back from there when asked for.
+        """
+        self._bytes_read += read
+        if self._bytes_read > _KEEP_BYTES and hasattr(mmap.mmap, "madvise"):
+            for content in self._maps:
+                content.madvise(mmap.MADV_DONTNEED)
+            self._bytes_read = 0
 
     @cached_property
     def _dense(self) -> dict[str, tuple[list[np.ndarray], np.ndarray]]:

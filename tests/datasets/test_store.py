@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmcoop.datasets import store
 from mmcoop.datasets import writer as writing
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import SPLITS, is_dataset, open_dataset
@@ -198,6 +199,19 @@ def test_dense_samples_are_views_of_the_mapped_shards(made, name):
         (file,) = [file for low, high, file in maps if low <= address < high]
         assert Path(file).name.startswith("train-")
         assert Path(file).parent == folder
+
+
+def test_samples_read_the_same_after_their_pages_were_let_go(made, monkeypatch):
+    folder, written = made
+    monkeypatch.setattr(store, "_KEEP_BYTES", 0)
+    opened = open_dataset(folder).split("train")
+    for name in EVERY_KIND:
+        for _ in range(2):
+            (first,) = opened.read(name, np.array([0]))
+            if name == "clip":
+                assert first == written["train"][0][name]
+            else:
+                np.testing.assert_array_equal(first, written["train"][0][name])
 
 
 def test_what_is_read_can_be_changed_without_changing_the_data_set(made):

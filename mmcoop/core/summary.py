@@ -38,11 +38,11 @@ class Summary:
     @property
     def accuracy(self) -> dict[str, float]:
         """Share of right predictions by coalition name, the empty coalition left out."""
-        return self._by_coalition(self._class_hits.sum(0) / self.samples)
+        return self._by_coalition(self._class_hits.sum(0).double() / self.samples)
 
     def class_accuracy(self, label: int) -> dict[str, float]:
         """The same among the samples of one class; NaN where there is none."""
-        return self._by_coalition(self._class_hits[label] / self._class_samples[label])
+        return self._by_coalition(self._class_hits[label].double() / self._class_samples[label])
 
     @property
     def class_samples(self) -> list[int]:
@@ -58,7 +58,7 @@ class Summary:
     @property
     def low_contributing(self) -> dict[str, float]:
         """Share of samples on which φ < 1, by modality."""
-        return self._by_modality(self._low / self.samples)
+        return self._by_modality(self._low.double() / self.samples)
 
     @property
     def loss(self) -> float:

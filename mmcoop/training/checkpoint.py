@@ -69,7 +69,8 @@ def load_state(folder: Path) -> dict[str, Any]:
     state = _read(
         folder, _STATE, lambda path: torch.load(path, weights_only=True, map_location="cpu")
     )
-    assert isinstance(state, dict)
+    if not isinstance(state, dict):
+        raise DataError(f"the checkpoint {folder / _STATE} does not hold the state of a training")
     return state
 
 
@@ -77,7 +78,8 @@ def load_info(folder: Path) -> dict[str, Any]:
     """What `checkpoint.json` says: epoch, validation accuracy and loss."""
     has_checkpoint(folder)
     info = read_json(folder / _INFO)
-    assert isinstance(info, dict)
+    if not isinstance(info, dict):
+        raise DataError(f"{folder / _INFO} is not what mmcoop writes: expected a JSON object")
     return info
 
 

@@ -89,8 +89,8 @@ def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
         if name not in known:
             raise UsageError(f"unknown setting {name!r}: one of {', '.join(sorted(known))}")
         expected = types[name]
-        if expected is float and isinstance(setting, int) and not isinstance(setting, bool):
+        if expected is float and type(setting) is int:
             settings[name] = float(setting)
-        elif not isinstance(setting, dict if get_args(expected) else expected):
+        elif type(setting) is not (dict if get_args(expected) else expected):
             raise UsageError(f"setting {name!r} is {setting!r}: expected {expected.__name__}")
     return TrainConfig(**settings)

@@ -1,7 +1,6 @@
 """The training loop: one for every method, and it knows none by name."""
 
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,13 +64,14 @@ def train(
                 f"{parent.folder} has another architecture (modalities, encoders or fusion) than "
                 "the one asked for: leave these to the run that is enhanced"
             )
+        if parent.folder.resolve() == folder.resolve():
+            raise UsageError(f"{folder} is the run to start from: choose another --out")
     check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
     run = new_run(folder, config, architecture, dataset, parent)
     training = _Training(run, dataset, pick_device(device), workers, progress)
     if parent is not None:
         load_weights(training.model, parent.best)
-    # all that can be refused has been: from here on there is a run folder
-    shutil.rmtree(folder, ignore_errors=True)
+    run.create()  # all that can be refused has been: from here on there is a run folder
     return training.finish()
 
 
@@ -92,7 +92,10 @@ def resume(
     """
     run = load_run(folder)
     run.check_dataset(dataset)
-    wanted = make_config(run.config.to_json(), expected or {})
+    begun, expected = run.config.to_json(), expected or {}
+    if expected.get("method", run.config.method) != run.config.method:
+        begun["options"] = {}  # they are those of the other method
+    wanted = make_config(begun, expected)
     if wanted != run.config:
         now, then = wanted.to_json(), run.config.to_json()
         odd = next(name for name in now if now[name] != then[name])
@@ -201,7 +204,7 @@ class _Training:
             rows = shuffled(rows, generator(self.config.seed, "order", epoch))
             loss = self._train_on(rows, epoch)
             validation = self._validate()
-        self._check_number(validation.loss, epoch, "validation loss")
+            self._check_number(validation.loss, epoch, "validation loss")
         self.epoch = epoch
         accuracy = validation.accuracy
         grand = "+".join(self.run.modalities)
@@ -333,11 +336,17 @@ class _Training:
         """Go back to a checkpoint. No random state is in it: every epoch seeds its own chance."""
         load_weights(self.model, checkpoint)
         state = load_state(checkpoint)
-        self.epoch = state["epoch"]
-        self.best = state["best"]
-        self.stale_epochs = state["stale_epochs"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.method.load_state_dict(state["method"])
+        try:
+            self.epoch = state["epoch"]
+            self.best = state["best"]
+            self.stale_epochs = state["stale_epochs"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.method.load_state_dict(state["method"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{checkpoint}/state.pt does not fit this training: {error}; start anew with "
+                "--overwrite"
+            ) from None
 
 
 def _rank(info: dict[str, Any]) -> tuple[float, float]:

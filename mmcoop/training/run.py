@@ -11,7 +11,7 @@ import pandas as pd
 from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, MmcoopError
-from mmcoop.files import read_json, whole_file, write_json
+from mmcoop.files import read_json, settle_folder, whole_file, whole_folder, write_json
 from mmcoop.scores import versions
 from mmcoop.training.build import Architecture
 from mmcoop.training.checkpoint import load_info, load_weights, weights_hash
@@ -79,9 +79,14 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch; no row before the first is done."""
+        """One row an epoch; no row before the first is done. `DataError` for a damaged file."""
         path = self.folder / "metrics.parquet"
-        return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        if not path.is_file():
+            return pd.DataFrame()
+        try:
+            return pd.read_parquet(path)
+        except (ValueError, OSError) as error:  # Arrow's errors are these
+            raise DataError(f"{path} is damaged: {error}") from None
 
     @property
     def cost(self) -> dict[str, float]:
@@ -127,22 +132,27 @@ class Run:
         self.save()
 
     def save(self) -> None:
-        """Write `run.json`, making the folder if need be."""
-        (self.folder / "contributions").mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.folder / "run.json",
-            {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "status": self.status,
-                "finished": self.finished,
-                "config": self.config.to_json(),
-                "model": self.architecture.to_json(),
-                "dataset": self.dataset,
-                "parent": self.parent,
-                "versions": versions(),
-            },
-        )
+        """Write `run.json`."""
+        write_json(self.folder / "run.json", self._to_json())
+
+    def create(self) -> None:
+        """Make the folder of a run that is about to start, in place of a run that stands there."""
+        with whole_folder(self.folder) as temporary:
+            (temporary / "contributions").mkdir()
+            write_json(temporary / "run.json", self._to_json())
+
+    def _to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "status": self.status,
+            "finished": self.finished,
+            "config": self.config.to_json(),
+            "model": self.architecture.to_json(),
+            "dataset": self.dataset,
+            "parent": self.parent,
+            "versions": versions(),
+        }
 
 
 def new_run(
@@ -152,7 +162,7 @@ def new_run(
     dataset: Dataset,
     parent: Run | None,
 ) -> Run:
-    """A run that is about to start. Nothing is written before its first `save`."""
+    """A run that is about to start. Nothing is written before `create`."""
     content = {
         "status": RUNNING,
         "finished": None,
@@ -179,6 +189,7 @@ def load_run(folder: Path | str) -> Run:
     Raises `DataError` where there is none, or one that this version cannot read.
     """
     folder = Path(folder)
+    settle_folder(folder)
     if not is_run(folder):
         raise DataError(f"{folder} is not a run folder (no run.json): train one with mmcoop train")
     path = folder / "run.json"

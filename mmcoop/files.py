@@ -91,6 +91,14 @@ def settle_folder(path: Path) -> None:
         shutil.rmtree(old)
 
 
+def standing_folder(path: Path) -> Path:
+    """Where the folder is at this moment: under its old name while `whole_folder` replaces it.
+
+    For those who only read: unlike `settle_folder` it changes nothing that a writer counts on.
+    """
+    return _old(path) if _old(path).is_dir() and not path.exists() else path
+
+
 def _old(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 

@@ -46,7 +46,7 @@ def find_run(path: Path | None, *, enhanced: bool = True) -> Run:
     if path is not None:
         run = load_run(path)
         if run.status != FINISHED:
-            raise DataError(f"the run {path} has not finished: go on with mmcoop train --resume")
+            raise DataError(f"the run {path} has not finished: go on with {run.resume_command}")
         return run
     runs = [load_run(folder) for folder in _folders(RUNS, is_run)]
     done = [r for r in runs if r.status == FINISHED and (enhanced or r.parent is None)]

@@ -193,7 +193,9 @@ def test_a_run_that_is_named_is_taken_enhanced_or_not(trained):
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_a_run_that_is_named_must_have_finished(trained, status):
     place_run(trained, "runs/joint", status=status, finished=None)
-    expected = "^the run runs/joint has not finished: go on with mmcoop train --resume$"
+    expected = (
+        "^the run runs/joint has not finished: go on with mmcoop train --resume --out runs/joint$"
+    )
     with pytest.raises(DataError, match=expected):
         find_run(Path("runs/joint"))
 

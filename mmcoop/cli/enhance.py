@@ -15,8 +15,7 @@ from mmcoop.methods import LEVELS
     {
         "set": options.setting(
             list[str],
-            "NAME=VALUE: an option of the level, may be repeated (modality: fraction, rule, "
-            "alpha).",
+            options.SET_HELP,
             "--set",
             panel="Method",
         ),
@@ -69,6 +68,7 @@ def enhance(
     from mmcoop.reporting.summaries import enhanced
     from mmcoop.training import loop
     from mmcoop.training.config import make_config
+    from mmcoop.training.run import load_run
     from mmcoop.workspace import dataset_of, enhanced_folder, find_run
 
     if resume and overwrite:
@@ -78,7 +78,11 @@ def enhance(
     chosen = options.given(settings)
     if pairs := chosen.pop("set", None):
         chosen["options"] = options.parse_pairs("--set", pairs)
+    if resume and out and run is None and (begun := load_run(out).parent):
+        run = Path(begun["path"])
     parent = find_run(run, enhanced=False)
+    if len(parent.modalities) < 2:
+        raise UsageError(f"{parent.folder} has one modality alone: enhancing needs two or more")
     dataset = dataset_of(parent, data)
     config = make_config(
         parent.config.to_json(),

@@ -22,8 +22,7 @@ _METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items
         ),
         "set": options.setting(
             list[str],
-            "NAME=VALUE: an option of the method, may be repeated (modality: fraction, rule, "
-            "alpha).",
+            options.SET_HELP,
             "--set",
             panel="Method",
         ),
@@ -35,7 +34,11 @@ def train(
     data: options.Data = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run folder to make. \\[default: runs/METHOD]"),
+        typer.Option(
+            "--out",
+            help="The run folder. \\[default: runs/METHOD, with -MODALITY, -FUSION and -seedN "
+            "where they are not the usual ones]",
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     resume: options.Resume = False,
@@ -66,7 +69,8 @@ def train(
     from mmcoop.reporting.summaries import trained
     from mmcoop.training import loop
     from mmcoop.training.config import make_config
-    from mmcoop.workspace import find_dataset, run_folder
+    from mmcoop.training.run import load_run
+    from mmcoop.workspace import dataset_of, find_dataset, run_folder
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -76,16 +80,27 @@ def train(
         method_options["modality"] = chosen.pop("modality")
     if method_options:
         chosen["options"] = method_options
-    dataset = find_dataset(data)
-    config = make_config(dataset.defaults.get("train", {}), chosen)
-    if "warmup" in chosen and not METHODS.load(config.method).has_warmup:
-        raise UsageError(f"method {config.method!r} has no warm-up: leave --warmup out")
-    folder = out or run_folder(config)
-    shown = options.progress(quiet)
-    where: dict[str, Any] = {"device": device, "workers": workers, "progress": shown}
+    where: dict[str, Any] = {
+        "device": device,
+        "workers": workers,
+        "progress": options.progress(quiet),
+    }
     if resume:
+        folder = out or run_folder(make_config(chosen))
+        dataset = dataset_of(load_run(folder), data)
         run = loop.resume(folder, dataset, expected=chosen, **where)
     else:
+        dataset = find_dataset(data)
+        config = make_config(dataset.defaults.get("train", {}), chosen)
+        has_warmup = METHODS.load(config.method).has_warmup
+        if "warmup" in chosen and not has_warmup:
+            raise UsageError(f"method {config.method!r} has no warm-up: leave --warmup out")
+        if has_warmup and config.warmup >= config.epochs:
+            raise UsageError(
+                f"the warm-up is {config.warmup} of {config.epochs} epochs, so method "
+                f"{config.method!r} would never set in: lower --warmup or raise --epochs"
+            )
+        folder = out or run_folder(config)
         run = loop.train(folder, dataset, config, overwrite=overwrite, **where)
     answer, tables = trained(run)
     report(answer, tables, as_json=as_json, quiet=quiet)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mmcoop.datasets.modality import Modality
 from mmcoop.errors import DataError, UsageError
-from mmcoop.files import read_json, settle_folder, sha256
+from mmcoop.files import read_json, sha256
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 1
 SPLITS = ("train", "validation", "test")
@@ -192,7 +192,6 @@ def open_dataset(folder: Path | str) -> Dataset:
     Raises `DataError` where there is none, or one that this version cannot read.
     """
     folder = Path(folder)
-    settle_folder(folder)
     if not is_dataset(folder):
         raise DataError(
             f"{folder} is not a dataset folder (no dataset.json): build one with "

@@ -26,6 +26,10 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
             for name, spec in dataset.modalities.items()
         },
         "columns": ", ".join(dataset.columns) or "none",
+        **{
+            f"advice to {name}": ", ".join(f"{k} {v}" for k, v in advice.items())
+            for name, advice in dataset.defaults.items()
+        },
         "rejects": dataset.rejects,
         "fingerprint": dataset.fingerprint,
     }
@@ -47,6 +51,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         "optimizer": f"{config.optimizer}, lr {config.lr:g}, weight decay {config.weight_decay:g}",
         "epochs": f"{len(metrics)} of {config.epochs}",
+        "warm-up": config.warmup,
     }
     if not metrics.empty and run.best.is_dir():
         best = run.best_epoch

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmcoop.errors import DataError
-from mmcoop.files import read_json, settle_folder, sha256, whole_folder, write_json
+from mmcoop.files import read_json, sha256, standing_folder, whole_folder, write_json
 
 WEIGHTS = "model.safetensors"
 _INFO = "checkpoint.json"
@@ -38,9 +39,8 @@ def save_checkpoint(
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether there is a checkpoint; one whose replacement was cut off is put back first."""
-    settle_folder(folder)
-    return folder.is_dir()
+    """Whether there is a checkpoint."""
+    return standing_folder(folder).is_dir()
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -76,8 +76,7 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def load_info(folder: Path) -> dict[str, Any]:
     """What `checkpoint.json` says: epoch, validation accuracy and loss."""
-    has_checkpoint(folder)
-    info = read_json(folder / _INFO)
+    info = read_json(standing_folder(folder) / _INFO)
     if not isinstance(info, dict):
         raise DataError(f"{folder / _INFO} is not what mmcoop writes: expected a JSON object")
     return info
@@ -85,21 +84,22 @@ def load_info(folder: Path) -> dict[str, Any]:
 
 def weights_hash(folder: Path) -> str:
     """sha256 of a checkpoint's weights file."""
-    if not has_checkpoint(folder) or not (folder / WEIGHTS).is_file():
-        raise DataError(f"{folder / WEIGHTS} is missing")
-    return sha256(folder / WEIGHTS)
+    path = standing_folder(folder) / WEIGHTS
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    return sha256(path)
 
 
 def _read(folder: Path, name: str, read: Any) -> Any:
-    path = folder / name
-    if not has_checkpoint(folder) or not path.is_file():
+    path = standing_folder(folder) / name
+    if not path.is_file():
         raise DataError(f"the checkpoint {path} is missing")
     try:
         return read(path)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"the checkpoint {path} is damaged: {reason}") from None
-    except Exception as error:  # noqa: BLE001 - unpickling refuses with a class of its own
+    except UnpicklingError:
         raise DataError(
-            f"the checkpoint {path} cannot be loaded safely: {type(error).__name__}"
+            f"the checkpoint {path} cannot be loaded safely: it is damaged, or holds more than data"
         ) from None

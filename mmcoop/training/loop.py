@@ -17,7 +17,7 @@ from mmcoop.core.valuation import value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_folder, has_format
+from mmcoop.files import check_new_folder, has_format, settle_folder
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, Task
 from mmcoop.progress import SILENT, Progress
@@ -90,6 +90,7 @@ def resume(
     `DataError` where the folder is not a run or was trained on another data set, `UsageError`
     where its settings are not the `expected` ones (of those named there).
     """
+    settle_folder(Path(folder))
     run = load_run(folder)
     run.check_dataset(dataset)
     begun, expected = run.config.to_json(), expected or {}
@@ -181,8 +182,8 @@ class _Training:
         except KeyboardInterrupt:
             self.run.set_status(STOPPED)
             raise Interrupted(
-                f"stopped in epoch {self.epoch + 1} of {self.config.epochs}; {self.run.folder} "
-                "goes on from its last whole epoch with --resume"
+                f"stopped in epoch {self.epoch + 1} of {self.config.epochs}; go on from the last "
+                f"whole epoch with {self.run.resume_command}"
             ) from None
         except Exception:
             self.run.set_status(STOPPED)

@@ -51,6 +51,7 @@ def test_an_empty_folder_says_what_to_do_first(mmcoop, tmp_path, command):
         (["train", "--method", "modality", "--set", "alpha=x", "--out", "r"], "must be float"),
         (["train", "--method", "modality", "--set", "fraction=2", "--out", "r"], "at most 1"),
         (["train", "--warmup", "2", "--out", "r"], "has no warm-up"),
+        (["train", "--method", "sample", "--epochs", "3", "--out", "r"], "would never set in"),
         (["train", "--lr", "-1", "--out", "r"], "not negative"),
         (["train", "--epochs", "0", "--out", "r"], "at least 1"),
         (["train", "--epochs", "many", "--out", "r"], "--epochs"),
@@ -151,3 +152,16 @@ def test_overwrite_never_removes_what_mmcoop_did_not_make(mmcoop, work):
     for command in (["build-dataset"], ["train"], ["enhance"]):
         fails(mmcoop(work, *command, *words), 2, "was not made by mmcoop")
     assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_of_one_modality_is_not_enhanced(mmcoop, work):
+    words = ["--method", "unimodal", "--modality", "audio", "--epochs", "1", "--quiet"]
+    assert mmcoop(work, "train", *words).returncode == 0
+    result = mmcoop(work, "enhance", "--run", "runs/unimodal-audio")
+    fails(result, 2, "runs/unimodal-audio has one modality alone")
+
+
+def test_going_on_needs_no_data_set_named_beside_others(mmcoop, work):
+    shutil.copytree(work / "data/keypad", work / "data/keypad-2")
+    for command in (["train"], ["enhance", "--out", "runs/joint-sample"]):
+        assert mmcoop(work, *command, "--resume").returncode == 0

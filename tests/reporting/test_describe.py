@@ -102,6 +102,7 @@ def test_the_facts_of_a_run(trained, tiny_dataset):
         "seed": 4,
         "optimizer": "adam, lr 0.001, weight decay 0.0001",
         "epochs": "3 of 3",
+        "warm-up": run.config.warmup,
         "best epoch": (
             f"{int(best['epoch'])}, validation accuracy {100 * best['validation_accuracy']:.1f} %"
         ),

@@ -362,7 +362,7 @@ def test_a_child_on_another_data_set_is_refused(parent, noisy_folder, quick, tmp
 def test_a_run_cannot_take_the_place_of_its_own_parent(parent, noisy, quick, tmp_path):
     folder = shutil.copytree(parent, tmp_path / "joint")
     before = content_of(folder)
-    with pytest.raises(UsageError, match=str(folder)):
+    with pytest.raises(UsageError, match=f"^{folder} is the run to start from: choose another --o"):
         train(folder, open_dataset(noisy), quick(), parent=load_run(folder), overwrite=True)
     assert content_of(folder) == before
 
@@ -602,7 +602,9 @@ def test_going_on_from_a_damaged_checkpoint_is_refused(interrupted, noisy, name)
 @pytest.mark.parametrize("state", [{}, {"epoch": 2, "best": None, "stale_epochs": 0}])
 def test_going_on_from_a_state_that_lacks_something_is_refused(interrupted, noisy, state):
     torch.save(state, interrupted / "checkpoints" / "last" / "state.pt")
-    with pytest.raises(DataError, match=r"state\.pt"):
+    with pytest.raises(
+        DataError, match=r"last/state\.pt does not fit this training: '(epoch|optimizer)'"
+    ):
         resume(interrupted, open_dataset(noisy))
 
 
@@ -629,7 +631,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     with pytest.raises(Interrupted) as error:
         train(folder, open_dataset(noisy), config, progress=stop)
     assert str(error.value) == (
-        f"stopped in epoch {epoch} of 4; {folder} goes on from its last whole epoch with --resume"
+        f"stopped in epoch {epoch} of 4; go on from the last whole epoch with "
+        f"mmcoop train --resume --out {folder}"
     )
     assert error.value.exit_code == 130
     assert load_run(folder).status == "stopped"
@@ -741,6 +744,8 @@ def start(*arguments: object) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # where the tests run in the background of a shell, it has them ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -844,7 +849,8 @@ def test_ctrl_c_exits_with_130_and_one_message_and_leaves_a_run_that_goes_on(
     assert len(notes) >= 3
     assert all(note.startswith("epoch ") for note in notes)
     assert message.startswith("Error: stopped in epoch ")
-    assert message.endswith(f" of 25; {folder} goes on from its last whole epoch with --resume")
+    command = f"mmcoop train --resume --out {folder}"
+    assert message.endswith(f" of 25; go on from the last whole epoch with {command}")
     assert load_run(folder).status == "stopped"
     resume(folder, open_dataset(noisy))
     assert_same_run(folder, reference(quick(**settings)))

@@ -46,7 +46,7 @@ class AVDigits:
     amount in each sample and recorded as snr_audio and snr_visual.
     """
 
-    source: Path = required("folder of the wav files, {digit}_{speaker}_{take}.wav")
+    source: Path = required("folder of the wav files, `{digit}_{speaker}_{take}.wav`")
     snr_audio: tuple[float, float] | None = option(
         None, "plant noise: lowest and highest audio SNR, in dB"
     )

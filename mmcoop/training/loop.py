@@ -106,6 +106,8 @@ def resume(
         )
     if run.status == FINISHED:
         return run
+    settle_folder(run.best)
+    settle_folder(run.last)
     training = _Training(run, dataset, pick_device(device), workers, progress)
     if has_checkpoint(run.last):
         training.load(run.last)

@@ -1,5 +1,6 @@
 """Where things are found when the user does not say: `data/` and `runs/` in the current folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mmcoop.datasets.store import Dataset, is_dataset, open_dataset
@@ -75,8 +76,7 @@ def enhanced_folder(parent: Run, level: str, seed: int) -> Path:
     return parent.folder.with_name("-".join([parent.name, level, *seed_part]))
 
 
-def _folders(parent: Path, wanted: object) -> list[Path]:
-    assert callable(wanted)
+def _folders(parent: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     if not parent.is_dir():
         return []
     return [f for f in sorted(parent.iterdir()) if wanted(f) and not f.name.startswith(".")]

@@ -11,17 +11,7 @@ from mmcoop.errors import UsageError
 from mmcoop.methods import LEVELS
 
 
-@options.with_options(
-    {
-        "set": options.setting(
-            list[str],
-            options.SET_HELP,
-            "--set",
-            panel="Method",
-        ),
-        **options.SETTINGS,
-    }
-)
+@options.with_options({"set": options.METHOD_OPTIONS, **options.SETTINGS})
 def enhance(
     level: Annotated[
         str,

@@ -39,14 +39,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and --json.")]
 
 
-SET_HELP = (
-    "NAME=VALUE: an option of the method, may be repeated. Of modality: fraction of the samples "
-    "that is valued (0.2), rule linear, tanh or power (linear), alpha (1)."
-)
-
-
 def setting(kind: type, help: str, *names: str, panel: str = "Training", **more: Any) -> Any:
     return Annotated[kind | None, typer.Option(*names, help=help, rich_help_panel=panel, **more)]
+
+
+METHOD_OPTIONS = setting(
+    list[str],
+    "NAME=VALUE: an option of the method, may be repeated. Of modality: fraction of the samples "
+    "that is valued (0.2), rule linear, tanh or power (linear), alpha (1).",
+    "--set",
+    panel="Method",
+)
 
 
 def _one_of(names: Sequence[str]) -> str:

@@ -20,12 +20,7 @@ _METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items
         "warmup": options.setting(
             int, "Ordinary epochs before sample or modality sets in.", panel="Method"
         ),
-        "set": options.setting(
-            list[str],
-            options.SET_HELP,
-            "--set",
-            panel="Method",
-        ),
+        "set": options.METHOD_OPTIONS,
         **options.MODEL_SETTINGS,
         **options.SETTINGS,
     }

@@ -51,9 +51,9 @@ def pictures_by_split(
         mine = rng.permutation(np.flatnonzero(labels == digit))
         first, second = np.round(np.cumsum(shares[:2]) * len(mine)).astype(int)
         # every split gets a picture of every digit, however small its share
-        cuts = [np.clip(first, 1, len(mine) - 2), np.clip(second, first + 1, len(mine) - 1)]
-        cuts[1] = max(cuts[1], cuts[0] + 1)
-        for split, part in zip(splits, np.split(mine, cuts), strict=True):
+        first = np.clip(first, 1, len(mine) - 2)
+        second = np.clip(second, first + 1, len(mine) - 1)
+        for split, part in zip(splits, np.split(mine, [first, second]), strict=True):
             split.append(part)
     return splits
 

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +23,8 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     with whole_file(path) as temporary:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+        # of a file name that is not UTF-8, what cannot be encoded is written as JSON escapes
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def has_format(path: Path, name: str) -> bool:
@@ -69,13 +71,47 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        settle_folder(path)
-        if path.exists():
-            path.rename(_old(path))
-        temporary.rename(path)
+        _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         settle_folder(path)
+
+
+@contextmanager
+def resumable_folder(path: Path) -> Iterator[Path]:
+    """Give a working folder that stays when the block fails, and is given again the next time.
+
+    Put in the place of `path` if the block ends well. Raises `UsageError` while another process
+    works in it.
+    """
+    working = path.with_name(f".{path.name}.building")
+    working.mkdir(parents=True, exist_ok=True)
+    lock = os.open(working, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = not os.path.samestat(os.fstat(lock), working.stat())  # it has just ended
+        except (BlockingIOError, FileNotFoundError):
+            taken = True
+        except OSError:
+            taken = False  # a file system without locks, as some of a network are
+        if taken:
+            raise UsageError(f"another process is building {path} right now")
+        yield working
+        try:
+            _put(working, path)
+        finally:
+            settle_folder(path)
+    finally:
+        os.close(lock)
+
+
+def _put(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`; what stands there keeps its old name until `settle_folder`."""
+    settle_folder(path)
+    if path.exists():
+        path.rename(_old(path))
+    folder.rename(path)
 
 
 def settle_folder(path: Path) -> None:
@@ -103,14 +139,17 @@ def _old(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def check_new_file(path: Path, overwrite: bool) -> None:
-    """Raise `UsageError` where `path` may not be written: it exists, or its folder does not."""
+def check_new_file(path: Path, overwrite: bool, option: str = "--out") -> None:
+    """Raise `UsageError` where `path` may not be written: it exists, or its folder does not.
+
+    `option` is the one that gave it.
+    """
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: give --out the name of a file")
+        raise UsageError(f"{path} is a folder: give {option} the name of a file")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists: choose another --out, or replace it with --overwrite")
+        raise UsageError(f"{path} exists: choose another {option}, or replace it with --overwrite")
     if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist: make it, or change --out")
+        raise UsageError(f"the folder {path.parent} does not exist: make it, or change {option}")
 
 
 def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
@@ -119,6 +158,8 @@ def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool
     An existing folder is replaced only on request, and only if `is_ours` recognises it: a
     mistyped `--out` must never cost a user other files. An empty folder is free.
     """
+    if path.name in ("", "..") or path.is_mount():
+        raise UsageError(f"{path} cannot be replaced: give --out the name of a folder to make")
     settle_folder(path)
     if path.is_dir() and not any(path.iterdir()):
         return

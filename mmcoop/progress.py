@@ -1,6 +1,6 @@
 """How long work reports on itself. Silent here; the command line passes one that draws."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -9,8 +9,17 @@ Item = TypeVar("Item")
 class Progress:
     """Told what is going on, says nothing."""
 
-    def track(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-        """Yield `items` unchanged; `total` is their number where `items` has no length."""
+    def track(
+        self,
+        items: Iterable[Item],
+        label: str,
+        total: int | None = None,
+        status: Callable[[], str] | None = None,
+    ) -> Iterator[Item]:
+        """Yield `items` unchanged; `total` is their number where `items` has no length.
+
+        `status` is asked now and then for what else there is to say.
+        """
         yield from items
 
     def note(self, text: str) -> None:

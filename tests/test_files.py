@@ -1,8 +1,11 @@
 """Files and folders appear whole or not at all."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from mmcoop.files import (
     check_new_file,
     check_new_folder,
     read_json,
+    resumable_folder,
     settle_folder,
     sha256,
     whole_file,
@@ -69,6 +73,13 @@ def test_json_reads_back_as_written_and_ends_its_last_line(tmp_path):
     assert "键盘" in text
     assert list(json.loads(text)) == ["z", "a"]
     assert list(tmp_path.iterdir()) == [tmp_path / "x.json"]
+
+
+def test_json_keeps_the_name_of_a_file_that_is_not_utf_8(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80")
+    write_json(tmp_path / "x.json", {name: [name, "\\udce9"]})
+    assert read_json(tmp_path / "x.json") == {name: [name, "\\udce9"]}
+    assert json.loads((tmp_path / "x.json").read_bytes()) == {name: [name, "\\udce9"]}
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
@@ -185,7 +196,7 @@ def test_what_a_killed_block_left_is_not_taken_over(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def killed_in(path: Path, moment: str) -> None:
+def killed_in(path: Path, moment: str, how: str = "whole_folder") -> None:
     """Run a process that replaces the folder `path` and is killed (SIGKILL) at `moment`.
 
     "block" is inside the block; "1" and "2" are right after the first and the second rename.
@@ -193,9 +204,9 @@ def killed_in(path: Path, moment: str) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from mmcoop.files import whole_folder
+import mmcoop.files
 
-path, moment = Path(sys.argv[1]), sys.argv[2]
+path, moment, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 done, rename = [], Path.rename
 
 def rename_and_die(self, target):
@@ -205,13 +216,13 @@ def rename_and_die(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Path.rename = rename_and_die
-with whole_folder(path) as temporary:
+with getattr(mmcoop.files, how)(path) as temporary:
     (temporary / "content").write_text("new")
     if moment == "block":
         os.kill(os.getpid(), signal.SIGKILL)
 """
     result = subprocess.run(
-        [sys.executable, "-c", code, path, moment],
+        [sys.executable, "-c", code, path, moment, how],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         check=False,
     )
@@ -249,6 +260,140 @@ def test_a_replacement_killed_at_any_moment_can_be_done_again(tmp_path, moment):
     assert list(tmp_path.iterdir()) == [path]
 
 
+# --- folders that are made in several goes
+
+
+def building(path: Path) -> Path:
+    return path.with_name(f".{path.name}.building")
+
+
+def test_a_resumable_folder_takes_the_old_one_s_place_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "folder"
+    written(path, "old")
+    (path / "only in the old one").touch()
+    with resumable_folder(path) as working:
+        assert list(working.iterdir()) == []
+        assert working.parent == path.parent, "a rename is whole only inside one file system"
+        (working / "content").write_text("new")
+        assert contents(path)["content"] == "old"
+    assert contents(tmp_path) == {"folder/content": "new"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_resumable_folder_makes_the_folders_above_it(tmp_path):
+    path = tmp_path / "a" / "b" / "folder"
+    with resumable_folder(path) as working:
+        (working / "content").write_text("new")
+    assert contents(tmp_path) == {"a/b/folder/content": "new"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("old", [True, False])
+def test_a_block_that_fails_keeps_its_work_for_the_next_one(tmp_path, error, old):
+    path = tmp_path / "folder"
+    if old:
+        written(path, "old")
+    for k in range(3):
+        with pytest.raises(error), resumable_folder(path) as working:
+            assert len(list(working.iterdir())) == k
+            (working / str(k)).touch()
+            raise error
+        assert contents(tmp_path).get("folder/content") == ("old" if old else None)
+    with resumable_folder(path) as working:
+        (working / "content").write_text("new")
+    assert contents(tmp_path) == {
+        "folder/content": "new",
+        **{f"folder/{k}": "" for k in range(3)},
+    }
+
+
+def test_one_process_at_a_time_works_in_a_resumable_folder(tmp_path):
+    path = tmp_path / "folder"
+    code = """
+import sys, time
+from pathlib import Path
+from mmcoop.files import resumable_folder
+
+with resumable_folder(Path(sys.argv[1])) as working:
+    (working / "content").write_text("half")
+    print("working", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, path],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "working\n"
+        with (
+            pytest.raises(UsageError, match="another process is building .*folder right now"),
+            resumable_folder(path),
+        ):
+            pytest.fail("two at once")
+        assert contents(building(path)) == {"content": "half"}
+    finally:
+        other.kill()
+        other.communicate()
+    with resumable_folder(path) as working:  # nothing is left of a process that was killed
+        assert contents(working) == {"content": "half"}
+    assert contents(tmp_path) == {"folder/content": "half"}
+
+
+def test_a_folder_that_is_put_in_its_place_while_another_waits_is_not_worked_in(
+    tmp_path, monkeypatch
+):
+    """The other process ends between the moments in which this one opens and locks its folder."""
+    path = tmp_path / "folder"
+    lock = fcntl.flock
+
+    def end_and_lock(*arguments: int) -> None:
+        (building(path) / "content").write_text("complete")
+        building(path).rename(path)
+        lock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", end_and_lock)
+    with (
+        pytest.raises(UsageError, match="another process is building .*folder right now"),
+        resumable_folder(path),
+    ):
+        pytest.fail("it works in a folder that is complete")
+    assert contents(tmp_path) == {"folder/content": "complete"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF, errno.ENOTSUP])
+def test_a_disk_without_locks_does_without(tmp_path, monkeypatch, number):
+    def refuse(*arguments: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with resumable_folder(tmp_path / "folder") as working:
+        (working / "content").write_text("new")
+    assert contents(tmp_path) == {"folder/content": "new"}
+
+
+def test_a_file_in_the_place_of_the_working_folder_is_an_error(tmp_path):
+    building(tmp_path / "folder").touch()
+    with pytest.raises(FileExistsError), resumable_folder(tmp_path / "folder"):
+        pytest.fail("it began")
+
+
+@pytest.mark.parametrize("moment", ["1", "2"])
+def test_a_resumable_folder_killed_at_its_renames_leaves_one_whole_folder(tmp_path, moment):
+    path = tmp_path / "folder"
+    written(path, "old")
+    killed_in(path, moment, "resumable_folder")
+    settle_folder(path)
+    assert contents(path) == {"content": "old" if moment == "1" else "new"}
+    with resumable_folder(path) as working:
+        assert contents(working) == ({"content": "new"} if moment == "1" else {})
+        (working / "content").write_text("newest")
+    assert contents(tmp_path) == {"folder/content": "newest"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_settling_a_folder_that_nobody_replaced_changes_nothing(tmp_path):
     settle_folder(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
@@ -281,6 +426,19 @@ def test_a_folder_is_not_written_as_a_file(tmp_path, overwrite):
         check_new_file(tmp_path, overwrite)
 
 
+def test_a_file_that_cannot_be_written_is_put_down_to_the_option_that_named_it(tmp_path):
+    with pytest.raises(UsageError, match="is a folder: give --preview the name of a file"):
+        check_new_file(tmp_path, False, "--preview")
+    with pytest.raises(UsageError, match="does not exist: make it, or change --preview$"):
+        check_new_file(tmp_path / "none" / "file", False, option="--preview")
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UsageError, match="file exists: choose another --preview, or replace it with --overwrite"
+    ):
+        check_new_file(tmp_path / "file", False, option="--preview")
+    check_new_file(tmp_path / "file", True, option="--preview")
+
+
 def test_an_existing_file_is_kept_without_overwrite(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
@@ -302,6 +460,27 @@ def test_a_new_folder_may_be_made_also_below_folders_that_are_not_there(tmp_path
 
 def test_an_empty_folder_is_free(tmp_path):
     check_new_folder(tmp_path, False, never)
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "./.", "a/.."])
+def test_a_folder_that_cannot_be_renamed_is_not_made_anew(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="cannot be replaced: give --out the name of a folder to"):
+        check_new_folder(Path(name), True, always)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_where_a_disk_is_mounted_is_not_made_anew(tmp_path):
+    """It is free, but it cannot be renamed, which would be found out only after all the work."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a disk cannot be mounted here")
+    try:
+        with pytest.raises(UsageError, match="cannot be replaced: give --out the name of a folder"):
+            check_new_folder(tmp_path, True, always)
+        check_new_folder(tmp_path / "folder", False, never)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_our_folder_is_kept_without_overwrite(tmp_path):

@@ -12,6 +12,33 @@ from mmcoop.cli import options
 from mmcoop.cli.output import report
 from mmcoop.datasets.recipes import DEFAULT_RECIPE, RECIPES
 
+#: The options of a recipe that reads clips which do not decide what is built.
+RUNNING: dict[str, Any] = {
+    "workers": options.setting(
+        int,
+        "Processes that read clips. \\[default: one a processor]",
+        panel="Running",
+        min=1,
+    ),
+    "dry_run": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Only say what would be found and what is missing.",
+                rich_help_panel="Running",
+            ),
+        ],
+        False,
+    ),
+    "write_missing": options.setting(
+        Path,
+        "Write the clips without a file to this CSV, with their start and end in seconds, for a "
+        "download tool.",
+        panel="Running",
+    ),
+}
+
 
 class RecipeGroup(TyperGroup):
     """The recipes as subcommands, loaded when asked for; the default one needs no name."""
@@ -46,6 +73,10 @@ def build_dataset() -> None:
     - `mmcoop build-dataset keypad --seed 1 --out data/keypad-1`
 
     - `mmcoop build-dataset av-digits --source recordings --snr-audio -10 10`
+
+    - `mmcoop build-dataset folder --source clips --workers 2`
+
+    - `mmcoop build-dataset mm-debiased --source clips --list MM-Debiased.json --dry-run`
     """
 
 
@@ -59,12 +90,20 @@ def recipe_command(name: str) -> Any:
         field.name: (
             Annotated[
                 hints[field.name],
-                typer.Option(help=field.metadata["help"], rich_help_panel="Recipe"),
+                typer.Option(
+                    *filter(None, [field.metadata["flag"]]),
+                    help=field.metadata["help"],
+                    rich_help_panel="Recipe",
+                ),
             ],
             Parameter.empty if field.default is MISSING else field.default,
         )
         for field in fields(recipe)
     }
+
+    reads_clips = hasattr(recipe, "listing")
+    if reads_clips:
+        parameters |= RUNNING
 
     @options.with_options(parameters)
     def command(
@@ -75,12 +114,34 @@ def recipe_command(name: str) -> Any:
         quiet: options.Quiet = False,
         **settings: Any,
     ) -> None:
+        from mmcoop.datasets.recipes.clips import write_missing
         from mmcoop.datasets.store import open_dataset
-        from mmcoop.reporting.describe import dataset_facts
+        from mmcoop.datasets.writer import check_new_dataset
+        from mmcoop.files import check_new_file
+        from mmcoop.reporting.describe import dataset_facts, listing_facts
         from mmcoop.reporting.tables import facts_table
 
-        recipe(**settings).build(out, overwrite=overwrite, progress=options.progress(quiet))
-        facts = dataset_facts(open_dataset(out))
+        running = {name: settings.pop(name) for name in RUNNING if name in settings}
+        more: dict[str, Any] = {}
+        written: dict[str, Any] = {}
+        chosen = recipe(**settings)
+        if reads_clips:
+            missing_file = running["write_missing"]
+            if missing_file is not None:
+                check_new_file(missing_file, overwrite, "--write-missing")
+            if not running["dry_run"]:
+                check_new_dataset(out, overwrite)  # reading the lists takes a while
+            listing = chosen.listing()
+            if missing_file is not None:
+                write_missing(missing_file, listing)
+                written["written"] = f"{len(listing.missing):,} missing clips to {missing_file}"
+            if running["dry_run"]:
+                facts = listing_facts(listing) | written
+                report(facts, [facts_table(facts)], as_json=as_json, quiet=quiet)
+                return
+            more = {"listing": listing, "workers": running["workers"]}
+        chosen.build(out, overwrite=overwrite, progress=options.progress(quiet), **more)
+        facts = dataset_facts(open_dataset(out)) | written
         report(facts, [f"built {out}:", facts_table(facts)], as_json=as_json, quiet=quiet)
 
     command.__doc__ = getdoc(recipe)

@@ -14,6 +14,16 @@ def info(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check a data set's shards against their sha256.")
     ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            "--preview",
+            help="Draw a few samples of each class of a data set into this picture (.png, .pdf).",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is at --preview.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Say what a dataset folder, a run folder or a scores file is.
@@ -22,12 +32,14 @@ def info(
 
     - `mmcoop info data/keypad --verify`
 
+    - `mmcoop info data/keypad --preview keypad.png`
+
     - `mmcoop info runs/joint`
 
     - `mmcoop info scores.parquet --json`
     """
     from mmcoop.datasets.store import is_dataset, open_dataset
-    from mmcoop.errors import DataError
+    from mmcoop.errors import DataError, UsageError
     from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
     from mmcoop.reporting.tables import facts_table
     from mmcoop.training.run import is_run, load_run
@@ -38,6 +50,14 @@ def info(
         if verify:
             dataset.verify()
             facts["sha256"] = "every shard is as it was written"
+        if preview is not None:
+            from mmcoop.reporting.preview import check_preview, draw_preview
+
+            check_preview(preview, overwrite)
+            draw_preview(dataset, preview)
+            facts["preview"] = str(preview)
+    elif preview is not None and path.exists():
+        raise UsageError(f"--preview is for data sets, and {path} is none")
     elif is_run(path):
         facts = run_facts(load_run(path))
     elif path.is_file():

@@ -16,7 +16,7 @@ def valuate(
     ] = None,
     data: options.RunData = None,
     split: Annotated[
-        str, typer.Option("--split", help="Which samples: train, validation or test.")
+        str, typer.Option("--split", help="Which samples: train, validation, test or all.")
     ] = "train",
     out: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")] = Path(
         "scores.parquet"

@@ -1,7 +1,10 @@
 """What a data set says about one modality."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from mmcoop.errors import DataError
 
@@ -15,6 +18,16 @@ KINDS = {
     "vector": "(features,)",
 }
 
+#: Which axis of a sample's shape is that of its channels: normalisation may differ along it.
+_CHANNEL_AXIS = {
+    "frames": -3,
+    "image": -3,
+    "flow": -3,
+    "spectrogram": -3,
+    "series": -1,
+    "vector": -1,
+}
+
 _DIMENSIONS = {"frames": 4, "image": 3, "flow": 4, "spectrogram": 3, "series": 2, "vector": 1}
 _DTYPES = ("uint8", "float16", "float32")
 
@@ -24,18 +37,19 @@ class Modality:
     """One modality of a data set, as `dataset.json` records it.
 
     `kind` is one of `KINDS`; `shape` is that of one stored sample; `dtype` is uint8, float16 or
-    float32. What a model sees is `(stored − mean) / std`. `encoder` is the one it trains with
-    unless asked otherwise. `training` holds the arguments of its training transform, by name
-    (see `transforms.py`); evaluation uses none of the random ones. `size` resizes frames to
-    `size × size` pixels.
+    float32. What a model sees is `(stored − mean) / std`, each one number or one a channel (for
+    a vector, one a feature). `encoder` is the one it trains with unless asked otherwise.
+    `training` holds the arguments of its training transform, by name (see `transforms.py`);
+    evaluation uses none of the random ones. `size` resizes frames to `size × size` pixels; then
+    the stored pictures may have any height and width, and `shape` has those after resizing.
     """
 
     kind: str
     shape: tuple[int, ...]
     dtype: str
     encoder: str
-    mean: float = 0.0
-    std: float = 1.0
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
     size: int | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -48,7 +62,12 @@ class Modality:
             raise DataError(f"unknown dtype {self.dtype!r}: one of {', '.join(_DTYPES)}")
         if self.size is not None and (self.kind != "frames" or self.size < 1):
             raise DataError(f"size is {self.size}: only frames are resized, to a size of 1 or more")
-        if not self.std > 0:
+        for name in ("mean", "std"):
+            number = getattr(self, name)
+            channels = self.shape[_CHANNEL_AXIS[self.kind]]
+            if isinstance(number, tuple) and len(number) != channels:
+                raise DataError(f"{name} has {len(number)} numbers: expected 1 or {channels}")
+        if not np.min(self.std) > 0:
             raise DataError(f"std is {self.std}: it must be above 0")
 
     @property
@@ -56,9 +75,25 @@ class Modality:
         """Shape of one sample as an encoder gets it."""
         return (*self.shape[:-2], self.size, self.size) if self.size else self.shape
 
+    @property
+    def no_motion(self) -> float:
+        """The stored number that means no displacement, for flow: unsigned bytes are centred."""
+        return 128.0 if self.dtype == "uint8" else 0.0
+
+    def along_channels(self, number: float | tuple[float, ...]) -> np.ndarray:
+        """`mean` or `std` as a float32 array that broadcasts over samples."""
+        return np.asarray(number, np.float32).reshape(-1, *(1,) * (-1 - _CHANNEL_AXIS[self.kind]))
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shape": list(self.shape)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Modality":
-        return cls(**{**content, "shape": tuple(content["shape"])})
+    def from_json(cls, content: Mapping[str, Any]) -> "Modality":
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()
+        }
+        return cls(**fields)

@@ -18,7 +18,7 @@ from mmcoop.datasets.modality import Modality
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import read_json, sha256
 
-FORMAT, FORMAT_VERSION = "mmcoop dataset", 1
+FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
 
 # Of the mapped shards at most about so much stays in the memory of the process.
@@ -40,7 +40,7 @@ class Split:
 
     def __getstate__(self) -> dict[str, Any]:
         # memory maps stay where they are: another process opens its own
-        mapped = ("_maps", "table", "_dense", "labels")
+        mapped = ("_maps", "table", "_dense", "_starts", "labels")
         return {k: v for k, v in self.__dict__.items() if k not in mapped}
 
     @cached_property
@@ -84,12 +84,16 @@ class Split:
         An array `(len(index), *shape)`; for frames, a list of lists of JPEG bytes.
         """
         spec = self.dataset.modalities[modality]
+        which = np.searchsorted(self._starts, index, side="right") - 1
         if spec.kind == "frames":
-            frames: list[list[bytes]] = self.table[modality].take(pa.array(index)).to_pylist()
+            stored = self.table[modality].chunks  # taking from all of them would join them first
+            frames: list[list[bytes]] = [
+                stored[chunk][row].as_py()
+                for chunk, row in zip(which, index - self._starts[which], strict=True)
+            ]
             self._count(sum(len(frame) for clip in frames for frame in clip))
             return frames
-        chunks, starts = self._dense[modality]
-        which = np.searchsorted(starts, index, side="right") - 1
+        chunks, starts = self._dense[modality], self._starts
         out = np.empty((len(index), *spec.shape), dtype=spec.dtype)
         for chunk in np.unique(which):
             here = which == chunk
@@ -108,18 +112,22 @@ class Split:
             self._bytes_read = 0
 
     @cached_property
-    def _dense(self) -> dict[str, tuple[list[np.ndarray], np.ndarray]]:
+    def _starts(self) -> np.ndarray:
+        """The position of the first sample of each record batch."""
+        lengths = [len(chunk) for chunk in self.table["id"].chunks]
+        return np.cumsum([0, *lengths[:-1]])
+
+    @cached_property
+    def _dense(self) -> dict[str, list[np.ndarray]]:
         """Dense modalities as views of the mapped memory, one array a record batch."""
         found = {}
         for name, spec in self.dataset.modalities.items():
             if spec.kind == "frames":
                 continue
-            column = self.table[name]
-            chunks = [
+            found[name] = [
                 chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, *spec.shape)
-                for chunk in column.chunks
+                for chunk in self.table[name].chunks
             ]
-            found[name] = (chunks, np.cumsum([0, *(len(chunk) for chunk in chunks[:-1])]))
         return found
 
 
@@ -127,7 +135,9 @@ class Dataset:
     """An opened dataset folder: what `dataset.json` says, and the splits.
 
     `modalities` are in the order of their sorted names, which is the order of every table's
-    columns. `fingerprint` is the sha256 of everything samples and labels depend on.
+    columns. `rejects` counts what did not get in by reason, `leakage` the groups shared between
+    splits (`{"train+test": 7}`), `report` is what the recipe tells of how it came about.
+    `fingerprint` is the sha256 of everything samples and labels depend on.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -139,7 +149,9 @@ class Dataset:
         self.classes: list[str] = content["classes"]
         self.columns: dict[str, str] = content["columns"]
         self.defaults: dict[str, dict[str, Any]] = content["defaults"]
-        self.rejects: int = content["rejects"]
+        self.rejects: dict[str, int] = content["rejects"]
+        self.leakage: dict[str, int] = content["leakage"]
+        self.report: dict[str, Any] = content["report"]
         self.modalities = {
             name: Modality.from_json(content["modalities"][name])
             for name in sorted(content["modalities"])

@@ -37,16 +37,20 @@ def build_transform(modality: Modality, *, training: bool) -> Transform:
         except TypeError as error:
             raise DataError(f"training transform {name!r}: {error}") from None
     changes = modality.training if training else {}
+    mean, std = (
+        torch.from_numpy(modality.along_channels(x)) for x in (modality.mean, modality.std)
+    )
+    no_motion = float(((modality.no_motion - mean) / std).flatten()[0])
 
     def transform(stored: Any) -> Tensor:
         if modality.kind == "frames":
             x = torch.stack([_decoded(frames, modality, training) for frames in stored])
         else:
             x = torch.from_numpy(np.ascontiguousarray(stored)).float()
-        x = (x - modality.mean) / modality.std
+        x = (x - mean) / std
         for name, arguments in changes.items():
             if name == "flip" and modality.kind == "flow":
-                arguments = {"flow_zero": -modality.mean / modality.std, **arguments}
+                arguments = {"flow_zero": no_motion, **arguments}
             x = RANDOM[name](x, **arguments)
         return x
 
@@ -81,13 +85,29 @@ def flip(x: Tensor, flow_zero: float | None = None) -> Tensor:
     return torch.where(chosen.view(-1, *(1,) * (x.dim() - 1)), mirrored, x)
 
 
+def crop(x: Tensor) -> Tensor:
+    """Cut a random part out of each sample of `(batch, …, H, W)` and resize it to `(H, W)`.
+
+    Of 8-100 % of the area and an aspect of 3:4 to 4:3, the same for all frames of a sample.
+    """
+    from torchvision.transforms import v2
+
+    resized = v2.RandomResizedCrop(x.shape[-2:], antialias=True)
+    return torch.stack([resized(one) for one in x]) if len(x) else x
+
+
 def noise(x: Tensor, scale: float) -> Tensor:
     """Add Gaussian noise of standard deviation `scale`."""
     return x + scale * torch.randn_like(x)
 
 
 #: Random changes that a data set may ask for in training, by name.
-RANDOM: dict[str, Callable[..., Tensor]] = {"shift": shift, "flip": flip, "noise": noise}
+RANDOM: dict[str, Callable[..., Tensor]] = {
+    "shift": shift,
+    "crop": crop,
+    "flip": flip,
+    "noise": noise,
+}
 
 
 def _decoded(frames: list[bytes], modality: Modality, training: bool) -> Tensor:

@@ -1,10 +1,14 @@
 """Writing a dataset folder. `store.py` opens it; `docs/formats.md` describes the files."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +16,34 @@ import pyarrow.parquet as pq
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.rejects import Unusable
 from mmcoop.datasets.store import FORMAT, FORMAT_VERSION, SPLITS, shard_schema
 from mmcoop.errors import DataError, UsageError
-from mmcoop.files import check_new_folder, has_format, sha256, whole_folder, write_json
+from mmcoop.files import (
+    check_new_folder,
+    has_format,
+    resumable_folder,
+    sha256,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 
-# Rows are written in record batches of this many and shards are closed at about this size:
-# small enough to write with little memory and to copy one by one, large enough to stay few.
+# Rows are written in record batches of this many, or fewer that are large, and shards are closed
+# at about this size: small enough to write with little memory, to copy one by one and to lose
+# little when cut off, large enough to stay few.
 _BATCH_ROWS = 256
+_BATCH_BYTES = 2**20
 _SHARD_BYTES = 512 * 2**20
+
+# What `continue_dataset` keeps beside the shards while it is at work.
+_PLAN = "plan.txt"
+_JOURNAL = "rejects.jsonl"
+
+# An Arrow file is a stream between the magic word, padded to a multiple of 8, and a footer that
+# ends with it.
+_MAGIC = b"ARROW1"
+_STREAM = 8
 
 _REJECTS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
@@ -30,7 +54,9 @@ class Header:
 
     `columns`: further columns that describe a sample, by name, with their Arrow type ("float32",
     "string", …). `defaults`: how the recipe advises to train on it, as `TrainConfig` fields under
-    "train" and "enhance".
+    "train" and "enhance". `report`: what else is worth knowing of how it came about, for people,
+    as JSON. `shared_groups`: whether a group may be in more than one split, as where published
+    splits say so; what is shared is reported as leakage either way.
     """
 
     name: str
@@ -41,12 +67,26 @@ class Header:
     source: str
     columns: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    shared_groups: bool = False
+
+
+class Reject(NamedTuple):
+    """Something asked for that did not get in: why, in a word (see `rejects.py`) and in detail."""
+
+    id: str
+    reason: str
+    detail: str = ""
 
 
 class DatasetWriter:
-    """Receives samples one by one and writes them; made by `write_dataset`."""
+    """Receives samples one by one and writes them; made by `write_dataset`.
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    `settled`: ids of what was added or rejected before, where a writer goes on with the work of
+    an earlier one (`continue_dataset`). `bytes_written` so far, or about to be.
+    """
+
+    def __init__(self, folder: Path, header: Header, rejects: Sequence[Reject] = ()) -> None:
         check_modalities(sorted(header.modalities))
         taken = {"id", "label", "group", *header.columns} & set(header.modalities)
         if taken:
@@ -56,25 +96,35 @@ class DatasetWriter:
         self._schema = shard_schema(header.columns, header.modalities)
         self._shards: dict[str, list[_Shard]] = {split: [] for split in SPLITS}
         self._pending: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        self._split_of_group: dict[str, str] = {}
+        self._splits_of_group: dict[str, set[str]] = defaultdict(set)
+        self._pending_bytes = dict.fromkeys(SPLITS, 0)
         self._ids: set[str] = set()
-        self._rejects: list[dict[str, str]] = []
+        self._rejects = list(rejects)
+        self._journal: TextIO | None = None
+        self.settled: set[str] = set()
+
+    @property
+    def bytes_written(self) -> int:
+        shards = sum(shard.bytes for shards in self._shards.values() for shard in shards)
+        return shards + sum(self._pending_bytes.values())
 
     def add(self, split: str, *, id: str, label: int, group: str, **columns: Any) -> None:
         """Add one sample; `columns` holds every modality and every further column.
 
         A dense modality is an array of its shape; frames are a list of JPEG bytes. Raises
         `DataError` for a repeated id, a group that is in another split already, a label without
-        a class, a column too many or too few, and an array of the wrong shape or with numbers
-        that its dtype cannot hold.
+        a class and a column too many or too few. It is an `Unusable` where only this sample is at
+        fault: an array of the wrong shape or with numbers that its dtype cannot hold, a name that
+        cannot be stored.
         """
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r} of sample {id!r}: one of {', '.join(SPLITS)}")
         if id in self._ids:
             raise DataError(f"sample id {id!r} occurs twice")
-        if self._split_of_group.get(group, split) != split:
+        elsewhere = self._splits_of_group[group] - {split}
+        if elsewhere and not self._header.shared_groups:
             raise DataError(
-                f"group {group!r} of sample {id!r} is in {self._split_of_group[group]} already: "
+                f"group {group!r} of sample {id!r} is in {min(elsewhere)} already: "
                 f"it cannot be in {split} too"
             )
         if not 0 <= label < len(self._header.classes):
@@ -84,31 +134,80 @@ class DatasetWriter:
             raise DataError(f"sample {id!r} has no {sorted(missing)[0]!r}")
         if odd := set(columns) - declared:
             raise DataError(f"sample {id!r} has columns nobody declared: {', '.join(sorted(odd))}")
+        if any(_text(name) != name for name in (id, group)):
+            raise Unusable("name", f"sample id {id!r} or group {group!r} is not UTF-8")
         row: dict[str, Any] = {"id": id, "label": label, "group": group}
         for name in self._header.columns:
             row[name] = columns[name]
         for name, modality in self._header.modalities.items():
             row[name] = _stored(id, name, modality, columns[name])
-        self._split_of_group[group] = split
+        self._splits_of_group[group].add(split)
         self._ids.add(id)
         self._pending[split].append(row)
-        if len(self._pending[split]) == _BATCH_ROWS:
+        self._pending_bytes[split] += sum(
+            cell.nbytes if isinstance(cell, np.ndarray) else sum(map(len, cell))
+            for cell in (row[name] for name in self._header.modalities)
+        )
+        if len(self._pending[split]) == _BATCH_ROWS or self._pending_bytes[split] >= _BATCH_BYTES:
             self._flush(split)
 
     def reject(self, id: str, reason: str, detail: str = "") -> None:
         """Record something asked for that cannot get in."""
-        self._rejects.append({"id": id, "reason": reason, "detail": detail})
+        self._rejects.append(Reject(id, reason, detail))
+        if self._journal:
+            self._journal.write(json.dumps(self._rejects[-1]) + "\n")
+            self._journal.flush()
+
+    def recover(self) -> None:
+        """Go on with what an earlier writer left in the folder, whatever cut it off.
+
+        The record batches that are complete stay; the rows of one that was being collected are
+        gone, and are to be added again.
+        """
+        for split in SPLITS:
+            left = sorted(self._folder.glob(f"{split}-*.arrow"))
+            # the one after these was being written; one more there is only after a power cut
+            closed = len(list(takewhile(_is_closed, left[:-1])))
+            for path in left[closed + 1 :]:
+                path.unlink()
+            for k, path in enumerate(left[: closed + 1]):
+                batches, end = _complete_batches(path, self._schema)
+                if not batches:
+                    path.unlink()
+                    continue
+                # the name it had before `finish` gave it its last one
+                path = path.rename(self._folder / f"{split}-{k:05d}.arrow")
+                shard = _Shard(path, None if k < closed else self._schema, there=end)
+                for batch in batches:
+                    shard.write(batch)
+                    self._ids.update(batch["id"].to_pylist())
+                    for group in batch["group"].to_pylist():
+                        self._splits_of_group[group].add(split)
+                self._shards[split].append(shard)
+        journal = self._folder / _JOURNAL
+        whole = _whole_lines(journal) if journal.is_file() else []
+        with whole_file(journal) as temporary:
+            temporary.write_text("".join(json.dumps(r) + "\n" for r in whole), encoding="utf-8")
+        self._rejects += whole
+        self._journal = journal.open("a", encoding="utf-8")
+        self.settled = self._ids | {reject.id for reject in whole}
 
     def finish(self) -> None:
         """Close the shards and write `rejects.parquet` and, last, `dataset.json`."""
         empty = [s for s in SPLITS if not self._shards[s] and not self._pending[s]]
         if empty:
-            raise DataError(f"no sample for the split {empty[0]}: a data set needs all three")
+            raise DataError(
+                f"no sample for the split {empty[0]}: a data set needs all three{self._why()}"
+            )
         for split in SPLITS:
             self._flush(split)
-        pq.write_table(
-            pa.Table.from_pylist(self._rejects, schema=_REJECTS), self._folder / "rejects.parquet"
+        # sorted, so that their order does not depend on when each was found out
+        rejects = pa.table(
+            [list(map(_text, column)) for column in zip(*sorted(self._rejects), strict=True)]
+            or [[], [], []],
+            schema=_REJECTS,
         )
+        pq.write_table(rejects, self._folder / "rejects.parquet")
         header = self._header
         write_json(
             self._folder / "dataset.json",
@@ -125,7 +224,9 @@ class DatasetWriter:
                 },
                 "columns": dict(header.columns),
                 "defaults": {name: dict(part) for name, part in header.defaults.items()},
-                "rejects": len(self._rejects),
+                "rejects": dict(sorted(Counter(reject.reason for reject in self._rejects).items())),
+                "leakage": leakage(self._splits_of_group),
+                "report": dict(header.report),
                 "splits": {
                     split: {
                         "rows": sum(shard.rows for shard in shards),
@@ -143,10 +244,22 @@ class DatasetWriter:
         """Let go of the files, finished or not."""
         for shards in self._shards.values():
             for shard in shards:
-                shard.close()
+                shard.abandon()
+        if self._journal:
+            self._journal.close()
+
+    def _why(self) -> str:
+        if not self._rejects:
+            return ""
+        first = min(self._rejects)
+        return (
+            f" ({len(self._rejects):,} were rejected, the first: {first.id}, {first.reason}: "
+            f"{first.detail})"
+        )
 
     def _flush(self, split: str) -> None:
         rows, self._pending[split] = self._pending[split], []
+        self._pending_bytes[split] = 0
         if not rows:
             return
         shards = self._shards[split]
@@ -161,27 +274,42 @@ class DatasetWriter:
 
 
 class _Shard:
-    """One Arrow file being written."""
+    """One Arrow file being written or, without a schema, one that is complete and only counted.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    The first `there` bytes of it are there already; they are to be written again all the same.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema | None, there: int = 0) -> None:
         self.path = path
         self.rows = 0
-        self._file = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._file, schema)
-        self._bytes = 0
+        self._file: Any = None
+        self._writer: Any = None
+        if schema is None:
+            self.bytes = path.stat().st_size
+        else:
+            self.bytes = 0
+            self._file = _Continued(path, there) if there else pa.OSFile(str(path), "wb")
+            self._writer = pa.ipc.new_file(self._file, schema)
 
     @property
     def full(self) -> bool:
-        return self._bytes >= _SHARD_BYTES
+        return self._writer is None or self.bytes >= _SHARD_BYTES
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch)
         self.rows += batch.num_rows
-        self._bytes += batch.nbytes
+        if self._writer is not None:
+            self._writer.write_batch(batch)
+            self.bytes = self._file.tell()
 
     def close(self) -> None:
-        if not self._file.closed:
+        """Complete the file."""
+        if self._file is not None and not self._file.closed:
             self._writer.close()
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Let go of the file as it is: a footer could be taken for the rest of a batch."""
+        if self._file is not None:
             self._file.close()
 
     def finish(self, name: str) -> dict[str, Any]:
@@ -193,6 +321,47 @@ class _Shard:
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
+
+
+class _Continued:
+    """A file written from its start of which the first `there` bytes stay as they are.
+
+    So Arrow's writer, which cannot append, goes on with a file and needs no room for a copy.
+    """
+
+    def __init__(self, path: Path, there: int) -> None:
+        os.truncate(path, there)
+        self._file = pa.OSFile(str(path), "ab")
+        self._there = there
+        self._at = 0
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._file.closed)
+
+    def write(self, content: Any) -> None:
+        known = max(self._there - self._at, 0)
+        self._at += len(content)
+        self._file.write(memoryview(content)[known:])
+
+    def tell(self) -> int:
+        return self._at
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def leakage(splits_of_group: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """How many groups are in more than one split: `{"train+test": 7, …}`, none left out."""
+    shared = Counter(
+        "+".join(split for split in SPLITS if split in splits)
+        for splits in splits_of_group.values()
+        if len(splits) > 1
+    )
+    return dict(sorted(shared.items()))
 
 
 @contextmanager
@@ -214,26 +383,107 @@ def write_dataset(
             writer.close()
 
 
+@contextmanager
+def continue_dataset(
+    folder: Path,
+    header: Header,
+    plan: str,
+    *,
+    rejects: Sequence[Reject] = (),
+    overwrite: bool = False,
+) -> Iterator[DatasetWriter]:
+    """As `write_dataset`, but going on where an earlier one with the same `plan` was cut off.
+
+    What was written stays beside `folder` until it is complete; it ends with the same bytes as if
+    nothing had happened. What was written for another plan is thrown away. `rejects` are known
+    beforehand. Raises `UsageError` where `folder` exists and may not be replaced, or another
+    process is at work.
+    """
+    check_new_dataset(folder, overwrite)
+    with resumable_folder(folder) as working:
+        mark = working / _PLAN
+        if not (mark.is_file() and mark.read_text(encoding="utf-8") == plan):
+            for path in working.iterdir():
+                path.unlink()
+            mark.write_text(plan, encoding="utf-8")
+        writer = DatasetWriter(working, header, rejects)
+        try:
+            writer.recover()
+            yield writer
+            writer.finish()
+        finally:
+            writer.close()
+        for name in (_PLAN, _JOURNAL):
+            (working / name).unlink()
+
+
 def check_new_dataset(folder: Path, overwrite: bool) -> None:
     """Raise `UsageError` where no dataset folder may be made; worth asking before long work."""
     check_new_folder(folder, overwrite, lambda f: has_format(f / "dataset.json", FORMAT))
 
 
+def _complete_batches(path: Path, schema: pa.Schema) -> tuple[list[pa.RecordBatch], int]:
+    """The record batches of an Arrow file, in mapped memory, and where the last one ends.
+
+    All there are up to where the file was cut off.
+    """
+    batches: list[pa.RecordBatch] = []
+    end = 0
+    with pa.memory_map(str(path)) as source:
+        source.seek(_STREAM)
+        try:
+            reader = pa.ipc.open_stream(source)
+            if reader.schema.equals(schema):
+                for batch in reader:
+                    batches.append(batch)
+                    end = source.tell()
+        except (pa.ArrowException, OSError):
+            pass
+    return batches, end
+
+
+def _is_closed(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - len(_MAGIC), 0))
+        return file.read() == _MAGIC
+
+
+def _whole_lines(journal: Path) -> list[Reject]:
+    """The rejects in a journal, but for a line that was cut off."""
+    found = []
+    for line in journal.read_bytes().splitlines(keepends=True):
+        with suppress(ValueError, TypeError):
+            if line.endswith(b"\n"):
+                found.append(Reject(*json.loads(line)))
+    return found
+
+
+def _text(name: str) -> str:
+    """`name` as UTF-8 can have it: a file's name may have bytes that are none."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _stored(id: str, name: str, spec: Modality, content: Any) -> Any:
     if spec.kind == "frames":
         if len(content) != spec.shape[0]:
-            raise DataError(f"sample {id!r} has {len(content)} frames: expected {spec.shape[0]}")
+            raise Unusable(
+                "wrong-shape",
+                f"sample {id!r} has {len(content)} frames: expected {spec.shape[0]}",
+            )
         return list(content)
     array = np.asarray(content)
     if array.shape != spec.shape:
-        raise DataError(
-            f"{name} of sample {id!r} has shape {array.shape}: expected {tuple(spec.shape)}"
+        raise Unusable(
+            "wrong-shape",
+            f"{name} of sample {id!r} has shape {array.shape}: expected {tuple(spec.shape)}",
         )
     with np.errstate(over="ignore", invalid="ignore"):
         stored = array.astype(spec.dtype)
     limits = np.iinfo(spec.dtype) if spec.dtype == "uint8" else np.finfo(spec.dtype)
     if not (np.isfinite(stored).all() and limits.min <= array.min() <= array.max() <= limits.max):
-        raise DataError(f"{name} of sample {id!r} has numbers {spec.dtype} cannot hold, or NaN")
+        raise Unusable(
+            "not-a-number", f"{name} of sample {id!r} has numbers {spec.dtype} cannot hold, or NaN"
+        )
     return stored.ravel()
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 from rich.console import Console
 from rich.progress import (
@@ -28,34 +28,49 @@ class TerminalProgress(Progress):
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
 
-    def track(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+    def track(
+        self,
+        items: Iterable[Item],
+        label: str,
+        total: int | None = None,
+        status: Callable[[], str] | None = None,
+    ) -> Iterator[Item]:
         if total is None and isinstance(items, Sized):
             total = len(items)
         if self._console.is_terminal:
-            yield from self._bar(items, label, total)
+            yield from self._bar(items, label, total, status or str)
         else:
-            yield from _lines(items, label, total)
+            yield from _lines(items, label, total, status or str)
 
     def note(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def _bar(self, items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+    def _bar(
+        self, items: Iterable[Item], label: str, total: int | None, status: Callable[[], str]
+    ) -> Iterator[Item]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
         )
         with RichProgress(*columns, console=self._console, transient=True) as progress:
-            yield from progress.track(items, total=total, description=label)
+            task = progress.add_task(label, total=total, status="")
+            for item in progress.track(items, total=total, task_id=task):
+                yield item
+                progress.update(task, status=status())
 
 
-def _lines(items: Iterable[Item], label: str, total: int | None) -> Iterator[Item]:
+def _lines(
+    items: Iterable[Item], label: str, total: int | None, status: Callable[[], str]
+) -> Iterator[Item]:
     said = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         if time.monotonic() - said >= _PLAIN_SECONDS:
             said = time.monotonic()
             of = f" of {total}" if total else ""
-            print(f"{label}: {done}{of}", file=sys.stderr, flush=True)
+            more = f" ({said_too})" if (said_too := status()) else ""
+            print(f"{label}: {done}{of}{more}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """The closing tables of the commands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -94,13 +94,38 @@ def before_after_table(before: Mapping[str, float], after: Mapping[str, float]) 
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Name and value, a row each."""
+    """Name and value, a row each; of what is nested, a row for each of the inner ones."""
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, fact in facts.items():
-        table.add_row(name, str(fact))
+    for name, fact in _flat(facts):
+        table.add_row(name.replace("_", " "), _in_words(fact))
     return table
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, fact in facts.items():
+        if isinstance(fact, Mapping) and any(isinstance(v, Mapping) for v in fact.values()):
+            yield from _flat(fact, f"{above}{name} ")
+        else:
+            yield above + name, fact
+
+
+def _in_words(fact: Any, most: int = 12) -> str:
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{k} {_in_words(v)}" for k, v in fact.items()) or "none"
+    if isinstance(fact, list) and all(isinstance(item, str) for item in fact):
+        shown = ", ".join(fact[:most]) or "none"
+        return shown if len(fact) <= most else f"{len(fact):,}: {shown}, …"
+    if isinstance(fact, list | tuple):
+        if all(isinstance(item, int) for item in fact):
+            return "×".join(map(str, fact))  # a shape
+        return " ".join(map(_in_words, fact))  # numbers as a command takes them
+    if isinstance(fact, bool | None):
+        return {True: "yes", False: "no", None: "none"}[fact]
+    if isinstance(fact, int):
+        return f"{fact:,}"
+    return f"{fact:g}" if isinstance(fact, float) else str(fact)
 
 
 def _cells(numbers: Sequence[float | None], form: str) -> list[str]:

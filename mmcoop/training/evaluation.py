@@ -7,12 +7,15 @@ from typing import Any
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.datasets.loading import load_batches
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.store import SPLITS, Dataset
 from mmcoop.files import check_new_file
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import scores_file, valuation_details
 from mmcoop.training.loop import pick_device
 from mmcoop.training.run import Run
+
+#: Where a split is asked for: every one of them, one after the other.
+ALL_SPLITS = "all"
 
 
 def value_run(
@@ -53,7 +56,9 @@ def valuate_run(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Summary:
-    """Write the scores of a split to the Parquet file `out`, in memory that does not grow with it.
+    """Write the scores of a split, or of `all`, to the Parquet file `out`.
+
+    Memory does not grow with the number of samples.
 
     Raises `UsageError` where `out` may not be written, `DataError` for another data set.
     """
@@ -69,11 +74,12 @@ def valuate_run(
         "split": split,
     }
     with scores_file(out, run.modalities, details) as scores:
-        for batch in value_run(
-            run, dataset, split, device=device, workers=workers, progress=progress
-        ):
-            scores.add(split, batch)
-            summary.add(batch)
+        for name in SPLITS if split == ALL_SPLITS else (split,):
+            for batch in value_run(
+                run, dataset, name, device=device, workers=workers, progress=progress
+            ):
+                scores.add(name, batch)
+                summary.add(batch)
     return summary
 
 

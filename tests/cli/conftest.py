@@ -25,6 +25,12 @@ def run_process(folder: Path, *arguments: str) -> Result:
     )
 
 
+@pytest.fixture(scope="session")
+def process() -> Callable[..., Result]:
+    """`mmcoop …` in a process of its own: `process(folder, *arguments)` gives what it said."""
+    return run_process
+
+
 @pytest.fixture
 def mmcoop(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -125,7 +125,7 @@ def test_info_says_what_each_thing_is(story, mmcoop):
     assert "started from" in run.stdout
     assert "runs/joint" in run.stdout
     scores = json.loads(mmcoop(folder, "info", "scores.parquet", "--json").stdout)
-    assert scores["samples"] == "1,000"
+    assert scores["samples"] == 1000
     assert scores["value"] == "paper"
     assert scores["weights"] == load_run(folder / "runs" / "joint").weights_hash
 

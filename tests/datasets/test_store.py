@@ -184,7 +184,7 @@ def test_dense_samples_are_views_of_the_mapped_shards(made, name):
     folder, written = made
     opened = open_dataset(folder).split("train")
     before = pa.total_allocated_bytes()
-    views, starts = opened._dense[name]
+    views, starts = opened._dense[name], opened._starts
     assert pa.total_allocated_bytes() == before
     maps = [
         (*(int(edge, 16) for edge in line.split()[0].split("-")), line.split()[-1])
@@ -212,6 +212,26 @@ def test_samples_read_the_same_after_their_pages_were_let_go(made, monkeypatch):
                 assert first == written["train"][0][name]
             else:
                 np.testing.assert_array_equal(first, written["train"][0][name])
+
+
+def test_reading_a_clip_takes_the_memory_of_that_clip(tmp_path):
+    """Not that of all clips, of which there may be more than an Arrow array can hold."""
+    like = header({"x": EVERY_KIND["clip"]})
+    clip = [bytes([k]) * 2**19 for k in range(2)]
+    with write_dataset(tmp_path / "data", like) as writer:
+        for split in SPLITS:
+            for k in range(20 if split == "train" else 1):
+                writer.add(split, **sample(f"{split}-{k}", x=[*clip[: k % 2], *clip][:2]))
+    opened = open_dataset(tmp_path / "data").split("train")
+    assert len(opened.table["x"].chunks) == 20
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert opened.read("x", np.array([18, 3, 18])) == [clip, [clip[0], clip[0]], clip]
+    finally:
+        pa.set_memory_pool(usual)
+    assert pool.max_memory() < 2**20
 
 
 def test_what_is_read_can_be_changed_without_changing_the_data_set(made):
@@ -270,24 +290,24 @@ def test_hugging_face_datasets_opens_the_shards_as_they_are(made, tmp_path, monk
 def test_rejects_open_in_pandas(made):
     rejects = pd.read_parquet(made[0] / "rejects.parquet")
     assert rejects.to_dict("records") == [
-        {"id": "clip 9", "reason": "unreadable", "detail": "moov atom not found"},
         {"id": "clip 4", "reason": "too-short", "detail": ""},
+        {"id": "clip 9", "reason": "unreadable", "detail": "moov atom not found"},
     ]
-    assert open_dataset(made[0]).rejects == 2
+    assert open_dataset(made[0]).rejects == {"unreadable": 1, "too-short": 1}
 
 
 def test_no_rejects_are_a_table_without_rows(tmp_path):
     rejects = pd.read_parquet(build_small(tmp_path / "data") / "rejects.parquet")
     assert list(rejects.columns) == ["id", "reason", "detail"]
     assert len(rejects) == 0
-    assert open_dataset(tmp_path / "data").rejects == 0
+    assert open_dataset(tmp_path / "data").rejects == {}
 
 
 def test_dataset_json_says_what_the_data_set_is(made):
     folder, _ = made
     content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["format"] == "mmcoop dataset"
-    assert content["format_version"] == 1
+    assert content["format_version"] == 2
     assert content["name"] == "small"
     assert content["recipe"] == "tests"
     assert content["options"] == {"seed": 3}
@@ -295,7 +315,9 @@ def test_dataset_json_says_what_the_data_set_is(made):
     assert content["classes"] == ["no", "yes"]
     assert content["columns"] == {"duration": "float32", "speaker": "string", "take": "int64"}
     assert content["defaults"] == {"train": {"epochs": 7}, "enhance": {"epochs": 5}}
-    assert content["rejects"] == 2
+    assert content["rejects"] == {"unreadable": 1, "too-short": 1}
+    assert content["leakage"] == {}
+    assert content["report"] == {}
     assert list(content["modalities"]) == sorted(EVERY_KIND)
     assert content["modalities"]["sound"] == {
         "kind": "spectrogram",
@@ -557,11 +579,11 @@ def test_a_dataset_json_that_is_not_json_is_refused(tmp_path):
         open_dataset(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_format_version_is_refused(tmp_path, version):
     folder = edited(build_small(tmp_path / "data"), lambda c: c.update(format_version=version))
     with pytest.raises(
-        DataError, match=rf"dataset\.json has format version {version}: this mmcoop reads 1"
+        DataError, match=rf"dataset\.json has format version {version}: this mmcoop reads 2"
     ):
         open_dataset(folder)
 
@@ -585,6 +607,8 @@ def test_json_that_is_no_header_at_all_is_refused(tmp_path, content):
         "columns",
         "defaults",
         "rejects",
+        "leakage",
+        "report",
         "modalities",
         "splits",
     ],

@@ -126,7 +126,7 @@ def test_normalising_leaves_the_stored_samples_as_they_are():
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_changes_happen_in_training_alone_and_follow_the_seed(name):
-    arguments = {"shift": {"height": 2, "width": 2}, "flip": {}, "noise": {"scale": 0.5}}[name]
+    arguments = {"shift": {"height": 2, "width": 2}, "noise": {"scale": 0.5}}.get(name, {})
     modality = Modality(
         "image", (1, 8, 8), "float32", "conv", mean=1.0, std=2.0, training={name: arguments}
     )
@@ -162,7 +162,7 @@ def test_an_unknown_training_transform_is_refused_with_the_known_ones(training):
         "vector", (3,), "float32", "mlp", training={"noise": {"scale": 1}, "blur": {}}
     )
     with pytest.raises(
-        DataError, match="unknown training transform 'blur': one of shift, flip, noise"
+        DataError, match="unknown training transform 'blur': one of shift, crop, flip, noise"
     ):
         build_transform(modality, training=training)
 

@@ -2,18 +2,23 @@
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.recipes.clips import Listing
 from mmcoop.datasets.store import open_dataset
-from mmcoop.datasets.writer import Header, write_dataset
+from mmcoop.datasets.writer import Header, Reject, write_dataset
 from mmcoop.errors import DataError
-from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
+from mmcoop.reporting.describe import dataset_facts, listing_facts, run_facts, scores_facts
+from mmcoop.reporting.tables import facts_table
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.loop import train
@@ -39,6 +44,11 @@ def trained(tiny_dataset, tmp_path_factory) -> Path:
     return folder
 
 
+def plain(facts: dict[str, Any]) -> bool:
+    """Whether JSON has all of it as it is."""
+    return json.loads(json.dumps(facts)) == facts
+
+
 # --- data sets
 
 
@@ -48,20 +58,35 @@ def test_the_facts_of_a_data_set(tiny_dataset):
         "dataset": str(tiny_dataset),
         "name": "tiny",
         "recipe": "tiny",
-        "options": "seed=0",
+        "options": {"seed": 0},
         "source": "made by the tests",
-        "samples": "train 36, validation 12, test 12",
-        "classes": "3: left, middle, right",
-        "modality features": "vector 6 float32, encoder mlp",
-        "modality motion": "series 20×3 float32, encoder conv1d",
-        "modality picture": "image 1×28×28 float16, encoder conv",
-        "columns": "quality",
-        "rejects": 0,
+        "samples": {"train": 36, "validation": 12, "test": 12},
+        "classes": ["left", "middle", "right"],
+        "modalities": {
+            "features": {"kind": "vector", "shape": [6], "dtype": "float32", "encoder": "mlp"},
+            "motion": {
+                "kind": "series",
+                "shape": [20, 3],
+                "dtype": "float32",
+                "encoder": "conv1d",
+            },
+            "picture": {
+                "kind": "image",
+                "shape": [1, 28, 28],
+                "dtype": "float16",
+                "encoder": "conv",
+            },
+        },
+        "columns": ["quality"],
+        "advice": {},
+        "rejects": {},
+        "groups_in_several_splits": {},
         "fingerprint": dataset.fingerprint,
     }
+    assert plain(dataset_facts(dataset))
 
 
-def test_many_classes_are_cut_short_and_large_numbers_are_grouped(tmp_path):
+def test_many_classes_are_cut_short_and_large_numbers_are_grouped_in_the_table(tmp_path):
     header = Header(
         name="many",
         recipe="tests",
@@ -75,12 +100,80 @@ def test_many_classes_are_cut_short_and_large_numbers_are_grouped(tmp_path):
             for i in range(rows):
                 writer.add(split, id=f"{split}{i}", label=0, group=f"{split}{i}", x=[0.0])
         writer.reject("gone", "unreadable")
-    facts = dataset_facts(open_dataset(tmp_path / "many"))
+    table = facts_table(dataset_facts(open_dataset(tmp_path / "many")))
+    facts = dict(zip(*(column._cells for column in table.columns), strict=True))
     names = ", ".join(f"class{k}" for k in range(12))
     assert facts["classes"] == f"13: {names}, …"
     assert facts["samples"] == "train 1,234, validation 1, test 2"
     assert facts["options"] == facts["columns"] == "none"
-    assert facts["rejects"] == 1
+    assert facts["rejects"] == "unreadable 1"
+    assert facts["modalities x"] == "kind vector, shape 1, dtype float32, encoder mlp"
+
+
+def test_what_was_left_out_shared_and_reported_is_among_the_facts(tmp_path):
+    header = Header(
+        name="small",
+        recipe="tests",
+        options={"snr": [-6.0, 3.0], "limit": None},
+        classes=["one"],
+        modalities={"x": Modality("vector", (1,), "float32", "mlp")},
+        source="made by the tests",
+        defaults={"train": {"epochs": 3}},
+        report={"asked_for": {"train": 5}, "moved": {"test to train": 1}},
+        shared_groups=True,
+    )
+    with write_dataset(tmp_path / "small", header) as writer:
+        for split in ("train", "validation", "test"):
+            writer.add(split, id=split, label=0, group=split.strip("in"), x=[0.0])
+            writer.add(split, id=f"{split}2", label=0, group="one", x=[0.0])
+        for id, reason in (("a", "missing"), ("b", "missing"), ("c", "unreadable")):
+            writer.reject(id, reason)
+    facts = dataset_facts(open_dataset(tmp_path / "small"))
+    assert facts["options"] == {"snr": [-6.0, 3.0], "limit": None}
+    assert facts["advice"] == {"train": {"epochs": 3}}
+    assert facts["rejects"] == {"missing": 2, "unreadable": 1}
+    assert facts["groups_in_several_splits"] == {"train+validation+test": 1}
+    assert facts["asked_for"] == {"train": 5}
+    assert facts["moved"] == {"test to train": 1}
+    assert plain(facts)
+
+
+# --- what a recipe would build
+
+
+def test_the_facts_of_a_listing():
+    def clip(id: str, split: str, group: str, there: bool = True) -> Clip:
+        return Clip(id, split, 0, group, {"path": Path(id)} if there else {})
+
+    listing = Listing(
+        name="mine",
+        source="the tests",
+        classes=("low", "high"),
+        clips=[
+            clip("a", "test", "one"),
+            clip("b", "train", "one"),
+            *(clip(f"gone{k}", "train", f"video{k}", there=False) for k in range(7)),
+            clip("c", "validation", "video0", there=False),
+        ],
+        kinds={},
+        names="a.mp4, b.mp4",
+        rejects=[Reject("x", "duplicate"), Reject("y", "duplicate"), Reject("z", "unknown-class")],
+        report={"moved": {"test to train": 3}},
+    )
+    facts = listing_facts(listing)
+    assert facts == {
+        "recipe": "mine",
+        "classes": ["low", "high"],
+        "asked_for": {"clips": 10, "train": 8, "validation": 1, "test": 1},
+        "found": {"clips": 2, "train": 1, "validation": 0, "test": 1},
+        "missing": {"clips": 8, "train": 7, "validation": 1, "test": 0},
+        "first_missing": [f"gone{k}" for k in range(5)],
+        "in_the_source": "a.mp4, b.mp4",
+        "groups_in_several_splits": {"groups": 2, "train+test": 1, "train+validation": 1},
+        "rejects": {"duplicate": 2, "unknown-class": 1},
+        "moved": {"test to train": 3},
+    }
+    assert plain(facts)
 
 
 # --- runs
@@ -94,22 +187,25 @@ def test_the_facts_of_a_run(trained, tiny_dataset):
         "run": str(trained),
         "status": "finished",
         "method": "modality",
-        "method options": "fraction=0.5, rule=linear, alpha=1.0",
-        "modalities": "features (mlp), motion (conv1d), picture (conv)",
+        "method_options": {"fraction": 0.5, "rule": "linear", "alpha": 1.0},
+        "modalities": {"features": "mlp", "motion": "conv1d", "picture": "conv"},
         "fusion": "concat",
-        "data set": f"tiny at {tiny_dataset}",
-        "started from": "scratch",
+        "dataset": {"name": "tiny", "path": str(tiny_dataset)},
+        "started_from": "scratch",
         "seed": 4,
-        "optimizer": "adam, lr 0.001, weight decay 0.0001",
-        "epochs": "3 of 3",
-        "warm-up": run.config.warmup,
-        "best epoch": (
-            f"{int(best['epoch'])}, validation accuracy {100 * best['validation_accuracy']:.1f} %"
-        ),
-        "rows encoded": f"{metrics['rows_encoded'].sum():,}",
-        "rows valued": str(2 * 18 * 3),  # twice half of 36 samples, three modalities each
-        "seconds": f"{round(metrics['seconds'].sum(), 1):,}",
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "epochs": 3,
+        "epochs_done": 3,
+        "warmup": run.config.warmup,
+        "best_epoch": int(best["epoch"]),
+        "validation_accuracy": round(best["validation_accuracy"], 4),
+        "rows_encoded": metrics["rows_encoded"].sum(),
+        "rows_valued": 2 * 18 * 3,  # twice half of 36 samples, three modalities each
+        "seconds": round(metrics["seconds"].sum(), 1),
     }
+    assert plain(run_facts(run))
 
 
 def test_a_child_names_the_run_it_started_from(trained, tiny_dataset, tmp_path):
@@ -117,8 +213,8 @@ def test_a_child_names_the_run_it_started_from(trained, tiny_dataset, tmp_path):
     dataset = open_dataset(tiny_dataset)
     child = train(tmp_path / "child", dataset, config, parent=load_run(trained))
     facts = run_facts(child)
-    assert facts["started from"] == str(trained)
-    assert facts["method options"] == "none"
+    assert facts["started_from"] == str(trained)
+    assert facts["method_options"] == {}
 
 
 def test_a_run_without_an_epoch_has_no_best_one_and_no_cost(trained, tmp_path):
@@ -129,8 +225,8 @@ def test_a_run_without_an_epoch_has_no_best_one_and_no_cost(trained, tmp_path):
     (folder / "run.json").write_text(json.dumps({**content, "status": "stopped"}))
     facts = run_facts(load_run(folder))
     assert facts["status"] == "stopped"
-    assert facts["epochs"] == "0 of 3"
-    assert not {"best epoch", "rows encoded", "rows valued", "seconds"} & facts.keys()
+    assert facts["epochs_done"] == 0
+    assert not {"best_epoch", "rows_encoded", "rows_valued", "seconds"} & facts.keys()
 
 
 def test_a_run_killed_between_its_first_metrics_and_its_first_checkpoint_has_facts(
@@ -142,7 +238,7 @@ def test_a_run_killed_between_its_first_metrics_and_its_first_checkpoint_has_fac
     metrics.iloc[:1].to_parquet(folder / "metrics.parquet", index=False)
     facts = run_facts(load_run(folder))
     assert facts["run"] == str(folder)
-    assert "best epoch" not in facts
+    assert "best_epoch" not in facts
 
 
 # --- scores
@@ -154,22 +250,21 @@ def test_the_facts_of_scores(trained, tiny_dataset, tmp_path):
     valuate_run(run, dataset, "validation", path)
     facts = scores_facts(path)
     assert facts["scores"] == str(path)
-    assert facts["samples"] == "12"
-    assert facts["columns"] == ", ".join(pd.read_parquet(path).columns)
-    assert facts["modalities"] == "features, motion, picture"
+    assert facts["samples"] == 12
+    assert facts["columns"] == list(pd.read_parquet(path).columns)
+    assert facts["modalities"] == ["features", "motion", "picture"]
     assert facts["run"] == "modality"
     assert facts["weights"] == run.weights_hash
-    assert facts["dataset"] == f"name tiny, fingerprint {dataset.fingerprint}" or (
-        facts["dataset"] == f"fingerprint {dataset.fingerprint}, name tiny"
-    )
+    assert facts["dataset"] == {"name": "tiny", "fingerprint": dataset.fingerprint}
     assert (facts["split"], facts["value"], facts["absent"], facts["estimator"]) == (
         "validation",
         "paper",
         "zero",
         "exact",
     )
-    assert "torch " in facts["versions"]
+    assert facts["versions"]["torch"] == version("torch")
     assert "format" not in facts
+    assert plain(facts)
 
 
 @pytest.mark.parametrize("content", ["text", "parquet"])

@@ -1,6 +1,7 @@
 """Progress: bars on a terminal, plain lines elsewhere, and the items as they were."""
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -56,6 +57,7 @@ def test_the_silent_one_yields_the_items_and_says_nothing(capfd):
     items = [object(), object()]
     assert list(SILENT.track(items, "work")) == items
     assert list(SILENT.track(iter(items), "work", total=2)) == items
+    assert list(SILENT.track(items, "work", 2, lambda: "never asked")) == items
     SILENT.note("done")
     assert capfd.readouterr() == ("", "")
 
@@ -90,6 +92,33 @@ def test_the_total_is_the_length_of_the_items_and_left_out_where_there_is_none(c
     assert capsys.readouterr().err == "sized: 1 of 3\nsized: 2 of 3\nsized: 3 of 3\n"
     clock.work(TerminalProgress().track(iter([7, 8]), "stream"), 11, 11)
     assert capsys.readouterr().err == "stream: 1\nstream: 2\n"
+
+
+def test_a_plain_line_ends_with_what_else_there_is_to_say(capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+    asked = []
+
+    def status() -> str:
+        asked.append(clock.now)
+        return f"{len(asked)} rejected"
+
+    long = TerminalProgress().track(iter(range(5)), "reading clips", 5, status)
+    assert clock.work(long, 4, 4, 4, 9, 2) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err == (
+        "reading clips: 3 of 5 (1 rejected)\nreading clips: 5 of 5 (2 rejected)\n"
+    )
+    assert asked == [1012, 1023], "asked when there is a line to write"
+    clock.work(TerminalProgress().track("a", "stream", status=lambda: ""), 11)
+    assert capsys.readouterr().err == "stream: 1 of 1\n"
+
+
+def test_the_status_is_that_after_the_work_on_the_item(capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+    done: list[int] = []
+    for item in TerminalProgress().track([7, 8], "work", status=lambda: f"{done}"):
+        done.append(item)
+        clock.now += 11
+    assert capsys.readouterr().err == "work: 1 of 2 ([7])\nwork: 2 of 2 ([7, 8])\n"
 
 
 def test_items_are_taken_one_at_a_time():
@@ -139,6 +168,20 @@ def test_a_terminal_shows_a_bar_that_goes_when_the_work_is_done():
     assert "━" in text
     assert "/4" in text
     # the last it does is to wipe the line it was on
+    assert text.rstrip().endswith("\x1b[2K")
+
+
+def test_a_terminal_shows_the_status_behind_the_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    done: list[int] = []
+    written: list[str] = []
+    with terminal(written):
+        tracked = TerminalProgress().track(range(4), "reading", 4, lambda: f"{len(done)} rejected")
+        for item in tracked:
+            done.append(item)
+            time.sleep(0.15)
+    text = "".join(written)
+    assert re.search(r"━ ([123])/4 .* [123] rejected", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text))
     assert text.rstrip().endswith("\x1b[2K")
 
 

@@ -213,12 +213,69 @@ def test_before_and_after_stand_beside_each_other_with_their_change():
 
 
 def test_facts_have_a_row_each_with_whatever_they_hold():
-    facts = {"name": "keypad", "samples": 1797, "options": "[bold]seed[/bold]", "nothing": None}
+    facts = {
+        "name": "keypad",
+        "samples": 1797,
+        "options": "[bold]seed[/bold]",
+        "nothing": None,
+        "started_from": "scratch",
+        "lr": 5e-5,
+        "accuracy": 0.9371,
+        "found": True,
+        "lost": False,
+        "epoch": 0,
+    }
     assert cells(facts_table(facts)) == [
         ["name", "keypad"],
-        ["samples", "1797"],
+        ["samples", "1,797"],
         ["options", "[bold]seed[/bold]"],
-        ["nothing", "None"],
+        ["nothing", "none"],
+        ["started from", "scratch"],
+        ["lr", "5e-05"],
+        ["accuracy", "0.9371"],
+        ["found", "yes"],
+        ["lost", "no"],
+        ["epoch", "0"],
+    ]
+
+
+def test_several_names_are_listed_and_of_many_the_first():
+    names = [f"class{k}" for k in range(1300)]
+    assert cells(facts_table({"few": names[:3], "twelve": names[:12], "none": []})) == [
+        ["few", "class0, class1, class2"],
+        ["twelve", ", ".join(names[:12])],
+        ["none", "none"],
+    ]
+    ((_, many),) = cells(facts_table({"many": names}))
+    assert many == f"1,300: {', '.join(names[:12])}, …"
+
+
+def test_a_shape_and_a_range_are_told_apart():
+    """A shape as it is spoken, numbers as a command takes them."""
+    facts = {"options": {"snr_audio": [-6.0, 12.5], "shape": [1, 128, 1024], "sigma": None}}
+    assert cells(facts_table(facts)) == [
+        ["options", "snr_audio -6 12.5, shape 1×128×1024, sigma none"]
+    ]
+
+
+def test_what_is_nested_has_a_row_for_each_of_the_inner_ones():
+    facts = {
+        "samples": {"train": 1000, "test": 20},
+        "modalities": {
+            "audio": {"kind": "vector", "shape": [6]},
+            "visual": {"kind": "image", "shape": [1, 28, 28]},
+        },
+        "mixed": {"a": {"b": 1}, "c": {}, "d": "text"},
+        "empty": {},
+    }
+    assert cells(facts_table(facts)) == [
+        ["samples", "train 1,000, test 20"],
+        ["modalities audio", "kind vector, shape 6"],
+        ["modalities visual", "kind image, shape 1×28×28"],
+        ["mixed a", "b 1"],
+        ["mixed c", "none"],
+        ["mixed d", "text"],
+        ["empty", "none"],
     ]
 
 

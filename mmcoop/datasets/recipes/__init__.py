@@ -24,6 +24,36 @@ RECIPES = Registry(
             "AVDigits",
             "recordings of spoken digits and handwritten digits",
         ),
+        "folder": Entry(
+            "mmcoop.datasets.recipes.folder",
+            "Folder",
+            "your own clips, in class folders or listed in a table",
+        ),
+        "mm-debiased": Entry(
+            "mmcoop.datasets.recipes.mm_debiased",
+            "MMDebiased",
+            "the paper's debiased data set, from its list and your clips",
+        ),
+        "kinetics-sounds": Entry(
+            "mmcoop.datasets.recipes.kinetics_sounds",
+            "KineticsSounds",
+            "31 classes of Kinetics, from published lists and your clips",
+        ),
+        "ucf101": Entry(
+            "mmcoop.datasets.recipes.ucf101",
+            "UCF101",
+            "101 actions as pictures and optical flow, from the official lists and your videos",
+        ),
+        "features": Entry(
+            "mmcoop.datasets.recipes.features",
+            "Features",
+            "tables or arrays, one a modality: sensors, EEG, embeddings",
+        ),
+        "debiased": Entry(
+            "mmcoop.datasets.recipes.debiased",
+            "Debiased",
+            "the largest part of another data set on which modalities contribute equally",
+        ),
     },
 )
 
@@ -38,11 +68,14 @@ class Recipe(Protocol):
         """Write the dataset folder, whole or not at all."""
 
 
-def option(default: Any, help: str) -> Any:
-    """A field of a recipe with the help text of its command-line option."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, flag: str | None = None) -> Any:
+    """A field of a recipe with the help text of its command-line option.
+
+    `flag` is how the option is spelled, where that is not the field's name.
+    """
+    return field(default=default, metadata={"help": help, "flag": flag})
 
 
-def required(help: str) -> Any:
+def required(help: str, flag: str | None = None) -> Any:
     """A field of a recipe that has no default."""
-    return field(metadata={"help": help})
+    return field(metadata={"help": help, "flag": flag})

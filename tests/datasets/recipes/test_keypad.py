@@ -73,7 +73,7 @@ def test_the_header_says_how_it_was_built(keypad):
     assert opened.defaults["train"]["epochs"] == 25
     assert opened.defaults["train"]["warmup"] == 4
     assert opened.defaults["train"]["lr"] == 1e-3
-    assert opened.rejects == 0
+    assert opened.rejects == {}
     assert opened.modalities["audio"].shape == (1, 40, 32)
     assert opened.modalities["audio"].training == {"shift": {"height": 0, "width": 8}}
     assert opened.modalities["visual"].shape == (1, 28, 28)

@@ -1,0 +1,89 @@
+"""How fast clips become a data set, against only decoding them.
+
+The floor decodes every clip with PyAV, pictures and sound, from end to end, in as many processes,
+and throws the result away. The build decodes them too and, besides, scales and codes pictures,
+computes filter banks, writes and hashes. Both are run in turn; start-up included. Every clip of the
+folder with sound and picture is taken `--repeat` times.
+
+    python benchmarks/build_speed.py ../shared/data/clips --repeat 20 --workers 2
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+
+from mmcoop.datasets.building import Plan, build_clips
+from mmcoop.datasets.clips import Clip, Reading, read_clip
+from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.store import SPLITS
+from mmcoop.datasets.writer import Header
+
+KINDS = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
+
+
+def decode(path: Path) -> int:
+    """Decode a file and forget it; how many frames there were."""
+    frames = 0
+    with av.open(str(path)) as container:
+        streams = [container.streams.best("video"), container.streams.best("audio")]
+        for stream in streams:
+            stream.codec_context.thread_count = 1
+        for packet in container.demux(*streams):
+            frames += len(packet.decode())
+    return frames
+
+
+def usable(path: Path) -> bool:
+    try:
+        read_clip(Clip("clip", "train", 0, "clip", {"path": path}), Reading(KINDS))
+    except Unusable:
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    paths = [p for p in SourceFiles(arguments.clips, VIDEO_FILES).paths if usable(p)]
+    paths *= arguments.repeat
+    clips = [
+        Clip(f"clip-{k:05d}", SPLITS[k % 3], 0, f"clip-{k:05d}", {"path": path})
+        for k, path in enumerate(paths)
+    ]
+    reading = Reading(KINDS)
+    header = Header("bench", "bench", {}, ["class"], reading.modalities(), "clips",
+                    columns={"duration": "float32"})  # fmt: skip
+    speeds: dict[str, list[float]] = {"decode and throw away": [], "build": []}
+    context = get_context("forkserver")
+    for _ in range(arguments.rounds):
+        begun = time.perf_counter()
+        with context.Pool(arguments.workers) as pool:
+            pool.map(decode, paths, chunksize=1)
+        speeds["decode and throw away"].append(len(paths) / (time.perf_counter() - begun))
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            build_clips(Path(folder, "data"), Plan(header, reading, clips),
+                        workers=arguments.workers)  # fmt: skip
+            speeds["build"].append(len(paths) / (time.perf_counter() - begun))
+    print(f"{len(paths)} clips, {arguments.workers} processes, median of {arguments.rounds}:")
+    for name, found in speeds.items():
+        print(f"{name}: {statistics.median(found):.1f} clips/s")
+    ratio = statistics.median(
+        floor / build
+        for floor, build in zip(speeds["decode and throw away"], speeds["build"], strict=True)
+    )
+    print(f"build / floor, in time: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Clips → samples: what is read of a clip, for each of its modalities."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmcoop.datasets import flow, spectrogram
+from mmcoop.datasets.media import file_seconds, read_footage, read_picture
+from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.rejects import Unusable
+
+# Mean and standard deviation of ImageNet's pictures, 0…1, by colour: the field's usual ones.
+_COLOUR_MEAN = (0.485, 0.456, 0.406)
+_COLOUR_STD = (0.229, 0.224, 0.225)
+# Flow has no colours: the mean of these deviations, in levels of a byte.
+_FLOW_STD = 57.6
+
+_JPEG_QUALITY = 90
+
+#: Kinds of modality that come from a video or sound file, and so share one decoding.
+MEDIA_KINDS = ("frames", "spectrogram", "flow")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip that is asked for.
+
+    `paths`: its files by column ("path" where there is one). `start`, `end`: the window, in
+    seconds, None for the whole file. `perhaps_cut`: a file that is hardly longer than the window
+    is the clip already, not the video it was cut from. `columns`: further columns of its row.
+    """
+
+    id: str
+    split: str
+    label: int
+    group: str
+    paths: Mapping[str, Path]
+    start: float | None = None
+    end: float | None = None
+    perhaps_cut: bool = False
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of every clip.
+
+    `kinds`: by modality, its kind and the column of its file. `frames` frames, stored with a
+    shorter side of at most `short_side` pixels and seen by a model at `size × size`; clips of less
+    than `min_seconds` and files above `max_bytes` are rejected. `flow_folder`: precomputed flow.
+    `shapes`: of arrays, by modality.
+    """
+
+    kinds: Mapping[str, tuple[str, str]]
+    frames: int = 3
+    short_side: int = 256
+    size: int = 224
+    min_seconds: float = 0.5
+    max_bytes: int = 4 * 2**30
+    flow_folder: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def modalities(self) -> dict[str, Modality]:
+        """How the data set describes its modalities."""
+        return {name: self._modality(name, kind) for name, (kind, _) in self.kinds.items()}
+
+    def _modality(self, name: str, kind: str) -> Modality:
+        side = self.size
+        if kind == "frames":
+            return Modality(
+                kind,
+                (self.frames, 3, side, side),
+                "uint8",
+                "resnet18",
+                mean=_COLOUR_MEAN,
+                std=_COLOUR_STD,
+                size=side,
+                training={"flip": {}},
+            )
+        if kind == "image":
+            return Modality(
+                kind,
+                (3, side, side),
+                "uint8",
+                "resnet18",
+                mean=tuple(255 * m for m in _COLOUR_MEAN),
+                std=tuple(255 * s for s in _COLOUR_STD),
+                training={"crop": {}, "flip": {}},
+            )
+        if kind == "flow":
+            return Modality(
+                kind,
+                (self.frames, 2, side, side),
+                "uint8",
+                "resnet18",
+                mean=float(flow.CENTRE),
+                std=_FLOW_STD,
+                training={"crop": {}, "flip": {}},
+            )
+        if kind == "spectrogram":
+            shape = (1, spectrogram.MEL_BINS, spectrogram.TIME_STEPS)
+            return Modality(
+                kind, shape, "float16", "resnet18", mean=spectrogram.MEAN, std=spectrogram.STD
+            )
+        encoder = "mlp" if kind == "vector" else "conv1d"
+        return Modality(kind, self.shapes[name], "float32", encoder)
+
+
+def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
+    """The row of a clip: its modalities, further columns, and `duration` in seconds.
+
+    Every file is decoded once, whatever is taken from it. Raises `Unusable`.
+    """
+    row: dict[str, Any] = dict(clip.columns)
+    lasts = []
+    for column, path in clip.paths.items():
+        mine = {name: kind for name, (kind, of) in reading.kinds.items() if of == column}
+        _check_file(path, reading.max_bytes)
+        if any(kind in MEDIA_KINDS for kind in mine.values()):
+            lasts.append(_read_media(clip, path, mine, reading, row))
+        for name, kind in mine.items():
+            if kind == "image":
+                row[name] = read_picture(path, reading.size).transpose(2, 0, 1)
+            elif kind not in MEDIA_KINDS:
+                row[name] = read_array(path, reading.shapes[name])
+    row["duration"] = min(lasts, default=None)
+    return row
+
+
+def _read_media(
+    clip: Clip, path: Path, kinds: Mapping[str, str], reading: Reading, row: dict[str, Any]
+) -> float:
+    """Add the media modalities of one file to `row`; how many seconds there are of the clip."""
+    wanted = set(kinds.values())
+    sound = "spectrogram" in wanted
+    computes_flow = "flow" in wanted and reading.flow_folder is None
+    pictures = "frames" in wanted or computes_flow
+    if not pictures and not sound:  # flow alone, and precomputed
+        footage, seconds = None, file_seconds(path, sound=False)
+    else:
+        start, end = clip.start, clip.end
+        if clip.perhaps_cut and start is not None and end is not None:
+            # a second more than asked for is what cutting at key frames leaves
+            whole = file_seconds(path, pictures=pictures, sound=sound)
+            if whole <= end - start + 1:
+                start, end = None, None
+        footage = read_footage(
+            path,
+            start=start,
+            end=end,
+            frames=reading.frames if pictures else 0,
+            pairs=computes_flow,
+            short_side=reading.short_side,
+            rate=spectrogram.SAMPLE_RATE if sound else None,
+            threads=1,
+        )
+        seconds = footage.seconds
+    needed = reading.min_seconds
+    if sound:
+        needed = max(needed, spectrogram.SHORTEST / spectrogram.SAMPLE_RATE)
+    if seconds < needed:
+        raise Unusable("too-short", f"{path}: {seconds:.2f} s of it, at least {needed:g} needed")
+    for name, kind in kinds.items():
+        if kind == "frames":
+            assert footage is not None
+            row[name] = [_jpeg(frame) for frame in footage.frames]
+        elif kind == "spectrogram":
+            assert footage is not None
+            assert footage.sound is not None
+            row[name] = spectrogram.filter_bank(footage.sound)
+        elif kind == "flow":
+            if reading.flow_folder is not None:
+                row[name] = flow.stored_flow(
+                    reading.flow_folder, path.stem, reading.frames, reading.size
+                )
+            else:
+                assert footage is not None
+                pairs = zip(footage.frames, footage.following, strict=True)
+                row[name] = np.stack([flow.dense_flow(a, b, reading.size) for a, b in pairs])
+    return seconds
+
+
+def read_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
+    """A `.npy` array of numbers as float32; `Unusable` where it is none, or has another shape."""
+    try:
+        stored = np.lib.format.open_memmap(path, mode="r")
+        if stored.dtype.kind not in "biuf":
+            raise ValueError(f"it has {stored.dtype}")
+        with np.errstate(over="ignore"):
+            array: np.ndarray = stored.astype(np.float32)
+    except (OSError, ValueError, SyntaxError, TokenError) as error:
+        raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
+    if shape is not None and array.shape != tuple(shape):
+        raise Unusable("wrong-shape", f"{path}: shape {array.shape}, the first one's is {shape}")
+    if not np.isfinite(array).all():
+        raise Unusable("not-a-number", f"{path} has NaN or infinite numbers")
+    return array
+
+
+def _check_file(path: Path, max_bytes: int) -> None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        found = None
+    if found is None or not S_ISREG(found.st_mode):
+        raise Unusable("missing", f"{path} is not there, or is not a file")
+    if found.st_size > max_bytes:
+        raise Unusable(
+            "too-large", f"{path} has {found.st_size:,} bytes, the limit is {max_bytes:,}"
+        )
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,259 @@
+"""What the recipes that read clips share: from a list of clips to a plan to a data set."""
+
+import csv
+import math
+from abc import abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mmcoop.datasets.building import Plan, build_clips
+from mmcoop.datasets.clips import Clip, Reading
+from mmcoop.datasets.flow import require_opencv
+from mmcoop.datasets.recipes import option, required
+from mmcoop.datasets.splitting import cut_by_group
+from mmcoop.datasets.store import SPLITS
+from mmcoop.datasets.writer import Header, Reject, check_new_dataset, leakage
+from mmcoop.errors import DataError, UsageError
+from mmcoop.files import whole_file
+from mmcoop.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is asked for, and what of it was found.
+
+    `clips` in order, those of whom no file was found without `paths`. `kinds`: by modality, its
+    kind and the column of its file. `rejects`: what cannot be asked for at all. `report`: what else
+    to tell. `folder`: where files were looked for, and `names` some that are there.
+    """
+
+    name: str
+    source: str
+    classes: Sequence[str]
+    clips: Sequence[Clip]
+    kinds: Mapping[str, tuple[str, str]]
+    names: str
+    rejects: Sequence[Reject] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+    shared_groups: bool = False
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    flow_folder: Path | None = None
+
+    @property
+    def found(self) -> list[Clip]:
+        return [clip for clip in self.clips if clip.paths]
+
+    @property
+    def missing(self) -> list[Clip]:
+        return [clip for clip in self.clips if not clip.paths]
+
+    @property
+    def leakage(self) -> dict[str, int]:
+        """Groups in several splits, of all that is asked for."""
+        splits: dict[str, set[str]] = defaultdict(set)
+        for clip in self.clips:
+            splits[clip.group].add(clip.split)
+        return leakage(splits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecipe:
+    """A recipe that reads clips: it says which (`listing`), and all else is here."""
+
+    source: Path = required("folder of the clips; folders in it are searched too")
+    frames: int = option(3, "pictures taken of a clip, evenly spaced")
+    short_side: int = option(256, "shorter side of a stored picture, in pixels, at most")
+    size: int = option(224, "side of the square a model sees, in pixels")
+    min_seconds: float = option(0.5, "reject clips that have less")
+    size_limit: float = option(4.0, "reject files of more GiB")
+    time_limit: float = option(60.0, "reject clips that take longer to read, in seconds")
+    limit: int | None = option(None, "no more clips a split than this, shared among the classes")
+    seed: int = option(0, "decides what chance decides")
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "short_side", "size", "limit"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {number}: it must be at least 1")
+        for name in ("min_seconds", "size_limit", "time_limit"):
+            number = getattr(self, name)
+            if not 0 < number < math.inf:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {number}: it must be a number above 0"
+                )
+
+    @abstractmethod
+    def listing(self) -> Listing:
+        """What is asked for and what of it is there. Reads lists and names, no clip.
+
+        Raises `DataError` for a list or folder that is not what it should be.
+        """
+
+    def plan(self, listing: Listing) -> Plan:
+        """How to build what was found; `DataError` where nothing was, of all or of a split."""
+        kinds = [kind for kind, _ in listing.kinds.values()]
+        if "flow" in kinds and listing.flow_folder is None:
+            require_opencv()
+        self._check_found(listing)
+        found = listing.found
+        reading = Reading(
+            kinds=listing.kinds,
+            frames=self.frames,
+            short_side=self.short_side,
+            size=self.size,
+            min_seconds=self.min_seconds,
+            max_bytes=int(self.size_limit * 2**30),
+            flow_folder=listing.flow_folder,
+            shapes=listing.shapes,
+        )
+        columns = {name: _arrow_type(cell) for name, cell in found[0].columns.items()}
+        if taken := {"id", "label", "group", *columns, "duration"} & set(listing.kinds):
+            raise UsageError(f"a modality cannot be named like the column {min(taken)!r}")
+        return Plan(
+            Header(
+                name=listing.name,
+                recipe=listing.name,
+                options=self.options(),
+                classes=listing.classes,
+                modalities=reading.modalities(),
+                source=listing.source,
+                columns={**columns, "duration": "float32"},
+                report={
+                    "asked_for": by_split(listing.clips),
+                    "found": by_split(found),
+                    "groups_in_several_splits_of_those_asked_for": listing.leakage,
+                    **listing.report,
+                },
+                shared_groups=listing.shared_groups,
+            ),
+            reading,
+            # a split at a time: what a build that is cut off loses is then least
+            sorted(limited(found, self.limit), key=lambda clip: SPLITS.index(clip.split)),
+            [
+                *listing.rejects,
+                *(Reject(clip.id, "missing", "no file found") for clip in listing.missing),
+            ],
+            self.time_limit,
+        )
+
+    def build(
+        self,
+        folder: Path,
+        *,
+        overwrite: bool = False,
+        progress: Progress = SILENT,
+        workers: int | None = None,
+        listing: Listing | None = None,
+    ) -> None:
+        """Write the dataset folder; see `build_clips` for how, and what it raises."""
+        check_new_dataset(folder, overwrite)
+        plan = self.plan(listing or self.listing())
+        build_clips(folder, plan, workers=workers, overwrite=overwrite, progress=progress)
+
+    def options(self) -> dict[str, Any]:
+        """The options as JSON."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: str(value) if isinstance(value, Path) else value for name, value in found.items()
+        }
+
+    def _check_found(self, listing: Listing) -> None:
+        parts = {"": listing.clips}
+        parts |= {f"{s} ": [clip for clip in listing.clips if clip.split == s] for s in SPLITS}
+        for part, clips in parts.items():
+            if not clips:
+                first = listing.rejects[0] if listing.rejects else None
+                rejected = f"; rejected: {first.id}, {first.detail}, …" if first else ""
+                raise DataError(
+                    f"there is no {part}clip to look for{rejected}: give clips for all three "
+                    "splits, or so many that all three can be cut"
+                )
+            if not any(clip.paths for clip in clips):
+                wanted = ", ".join(clip.id for clip in clips[:3]) + ", …" * (len(clips) > 3)
+                needed = ", and a data set needs all three splits" if part else ""
+                raise DataError(
+                    f"none of the {len(clips):,} {part}clips is in --source {self.source}{needed}: "
+                    f"looked for {wanted}; there is {listing.names}"
+                )
+
+
+def by_split(clips: Sequence[Clip]) -> dict[str, int]:
+    """How many clips there are of every split."""
+    counts = Counter(clip.split for clip in clips)
+    return {split: counts[split] for split in SPLITS}
+
+
+def limited(clips: Sequence[Clip], limit: int | None) -> list[Clip]:
+    """At most `limit` clips a split, in order, taking turns among the classes."""
+    if limit is None:
+        return list(clips)
+    turns: Counter[tuple[str, int]] = Counter()
+    turn_of = {}
+    for k, clip in enumerate(clips):
+        turn_of[k] = turns[clip.split, clip.label]
+        turns[clip.split, clip.label] += 1
+    chosen = [
+        k
+        for split in SPLITS
+        for k in sorted(
+            (k for k, clip in enumerate(clips) if clip.split == split), key=lambda k: turn_of[k]
+        )[:limit]
+    ]
+    return [clips[k] for k in sorted(chosen)]
+
+
+def without_duplicates(clips: Sequence[Clip]) -> tuple[list[Clip], list[Reject]]:
+    """The first clip of every id, and a reject for every other one."""
+    seen: set[str] = set()
+    first, rejects = [], []
+    for clip in clips:
+        if clip.id in seen:
+            rejects.append(Reject(clip.id, "duplicate", "listed more than once"))
+        else:
+            seen.add(clip.id)
+            first.append(clip)
+    return first, rejects
+
+
+def in_splits(clips: Sequence[Clip], splits: Sequence[str]) -> list[Clip]:
+    """The clips with their splits replaced."""
+    return [replace(clip, split=split) for clip, split in zip(clips, splits, strict=True)]
+
+
+def cut_validation(
+    clips: Sequence[Clip], share: float, seed: int, keep: Collection[str] = ()
+) -> list[Clip]:
+    """The clips with about `share` of the training ones in validation, a group at a time.
+
+    Groups in `keep` stay in training. Depends on what is asked for, not on what was found.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"--validation {share}: it must be between 0 and 1")
+    free = [clip for clip in clips if clip.split == "train" and clip.group not in keep]
+    cut = cut_by_group(
+        [clip.group for clip in free], [clip.label for clip in free], share, seed, "validation"
+    )
+    taken = {clip.id for clip, goes in zip(free, cut, strict=True) if goes}
+    return in_splits(clips, ["validation" if clip.id in taken else clip.split for clip in clips])
+
+
+def write_missing(path: Path, listing: Listing) -> None:
+    """Write a CSV of the clips without a file: id, video, and start and end in seconds if any."""
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "video", "start", "end"])
+        for clip in listing.missing:
+            writer.writerow(
+                [
+                    clip.id,
+                    clip.group,
+                    *("" if t is None else f"{t:.12g}" for t in (clip.start, clip.end)),
+                ]
+            )
+
+
+def _arrow_type(cell: Any) -> str:
+    return {str: "string", int: "int64", float: "float64", bool: "bool"}[type(cell)]

@@ -1,0 +1,342 @@
+"""folder: clips in class folders, or listed in a table."""
+
+import errno
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+
+import pandas as pd
+
+from mmcoop.core.coalitions import check_modalities
+from mmcoop.datasets.clips import Clip, read_array
+from mmcoop.datasets.modality import KINDS
+from mmcoop.datasets.recipes import option
+from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits, without_duplicates
+from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.source_files import (
+    PICTURE_FILES,
+    SOUND_FILES,
+    VIDEO_FILES,
+    SourceFiles,
+    inside,
+)
+from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
+from mmcoop.datasets.writer import Reject
+from mmcoop.errors import DataError, UsageError
+
+_DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
+_ARRAY_FILES = frozenset([".npy"])
+
+# What a modality of such a name usually is.
+_KIND_OF_NAME = {
+    **dict.fromkeys(("audio", "sound", "speech", "music"), "spectrogram"),
+    **dict.fromkeys(("visual", "video", "rgb", "frames"), "frames"),
+    **dict.fromkeys(("image", "picture"), "image"),
+    "flow": "flow",
+}
+_FILES_OF_KIND = {
+    "frames": VIDEO_FILES,
+    "flow": VIDEO_FILES,
+    "spectrogram": SOUND_FILES | VIDEO_FILES,
+    "image": PICTURE_FILES,
+    "series": _ARRAY_FILES,
+    "vector": _ARRAY_FILES,
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a table, or one file of a class folder."""
+
+    id: str
+    label: str
+    paths: Mapping[str, str]
+    split: str | None = None
+    group: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(ClipRecipe):
+    """Your own clips: class folders, or a table that lists them.
+
+    Without --manifest, --source has a folder a class (`SOURCE/CLASS/clip.mp4`), or one a split
+    with those in it (`SOURCE/train/CLASS/clip.mp4`). A manifest is a .csv or .parquet table with
+    columns id, label, path and, if you like, split, start and end (seconds) and group (what must
+    not be in two splits: the source video, the speaker); paths are relative to --source. What
+    there is no split for is cut at random, a group at a time.
+
+    A modality is the sound (spectrogram), the pictures (frames) or the optical flow (flow) of a
+    video or sound file, a picture (image), or a .npy array (series or vector).
+    """
+
+    manifest: Path | None = option(None, "table that lists the clips, .csv or .parquet")
+    modality: list[str] | None = option(
+        None,
+        "NAME=COLUMN or NAME=COLUMN:KIND, may be repeated: the column with the path of its files "
+        "(without a manifest: path), and what is taken of them. Default: audio=path visual=path",
+    )
+    validation: float = option(0.1, "share that becomes validation, where there is none")
+    test: float = option(0.2, "share that becomes test, where there is none")
+
+    def listing(self) -> Listing:
+        wanted = self._wanted()
+        if self.manifest is None:
+            files = SourceFiles(self.source, self._endings(wanted))
+            rows, rejects = _class_folders(files)
+            names = files.some_names()
+            if not rows:
+                raise DataError(
+                    f"--source {self.source} has no folder of a class with clips: there is {names}"
+                )
+        else:
+            rows = list(self._manifest({column for column, _ in wanted.values()}))
+            rejects = []
+            if not rows:
+                raise DataError(f"--manifest {self.manifest} has no line below its header")
+            # only that it is a folder: a table says itself what is where
+            names = SourceFiles(self.source, frozenset()).some_names()
+        classes = _sorted_classes({row.label for row in rows})
+        clips = []
+        for row in rows:
+            try:
+                paths = _files(self.source, row.paths)
+            except Unusable as error:
+                rejects.append(Reject(row.id, error.reason, error.detail))
+                continue
+            clips.append(
+                Clip(
+                    row.id,
+                    row.split or "",
+                    classes.index(row.label),
+                    row.group or row.id,
+                    paths,
+                    row.start,
+                    row.end,
+                )
+            )
+        clips, duplicates = without_duplicates(clips)
+        splits = fill_splits(
+            [clip.split or None for clip in clips],
+            [clip.group for clip in clips],
+            [clip.label for clip in clips],
+            self.validation,
+            self.test,
+            self.seed,
+        )
+        clips = in_splits(clips, splits)
+        found = [clip for clip in clips if clip.paths]
+        kinds, shapes = {}, {}
+        for name, (column, kind) in wanted.items():
+            if not found:  # and so nothing is built
+                continue
+            of_clips = [clip.paths[column] for clip in found]
+            kind = kind or _kind_of(name, of_clips[0])
+            if kind in ("series", "vector", "array"):
+                kind, shapes[name] = _array_kind(name, kind, of_clips)
+            kinds[name] = (kind, column)
+        return Listing(
+            name="folder",
+            source=str(self.source),
+            classes=classes,
+            clips=clips,
+            kinds=kinds,
+            names=names,
+            rejects=[*rejects, *duplicates],
+            shared_groups=True,
+            shapes=shapes,
+        )
+
+    def _wanted(self) -> dict[str, tuple[str, str | None]]:
+        """Column and kind by modality; the kind None where it is to be found out."""
+        if not self.modality:
+            return {name: (column, kind) for name, (kind, column) in _DEFAULT.items()}
+        wanted: dict[str, tuple[str, str | None]] = {}
+        for text in self.modality:
+            name, sign, rest = text.partition("=")
+            column, colon, kind = rest.partition(":")
+            if not (name and sign and column) or (colon and kind not in KINDS):
+                raise UsageError(
+                    f"--modality {text!r}: write NAME=COLUMN or NAME=COLUMN:KIND, KIND one of "
+                    f"{', '.join(KINDS)}"
+                )
+            if name in wanted:
+                raise UsageError(f"--modality {name} is given twice")
+            if self.manifest is None and column != "path":
+                raise UsageError(f"--modality {text!r}: without a manifest the only column is path")
+            wanted[name] = (column, kind or None)
+        check_modalities(list(wanted))
+        return wanted
+
+    def _endings(self, wanted: Mapping[str, tuple[str, str | None]]) -> frozenset[str]:
+        """Names of files that hold every modality wanted."""
+        every = frozenset[str]().union(*_FILES_OF_KIND.values())
+        kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
+        return every.intersection(*(_FILES_OF_KIND[kind] for kind in kinds if kind))
+
+    def _manifest(self, path_columns: set[str]) -> Iterator[_Row]:
+        assert self.manifest is not None
+        table = _read_table(self.manifest)
+        needed = {"id", "label", *path_columns}
+        if missing := needed - set(table.columns):
+            raise DataError(
+                f"--manifest {self.manifest} has no column {', '.join(sorted(missing))}; it has "
+                f"{', '.join(table.columns)}"
+            )
+        cells = table.to_dict("records")
+        splits = split_names(
+            [row.get("split") or None for row in cells], f"the column split of {self.manifest}"
+        )
+        for line, (row, split) in enumerate(zip(cells, splits, strict=True), start=2):
+            if not any(cell.strip() for cell in row.values()):
+                continue
+            where = f"--manifest {self.manifest}, line {line}"
+            if not row["id"] or not row["label"]:
+                raise DataError(f"{where}: id or label is empty")
+            start, end = (_seconds(row.get(name, ""), name, where) for name in ("start", "end"))
+            if end is not None and end <= (start or 0):
+                raise DataError(f"{where}: the end, {end:g} s, is not after the start")
+            yield _Row(
+                id=row["id"],
+                label=row["label"],
+                paths={column: row[column] for column in path_columns},
+                split=split,
+                group=row.get("group") or None,
+                start=start,
+                end=end,
+            )
+
+
+def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
+    """A row a file in a class folder; a reject for each that lies beside them."""
+    parts = {path: path.relative_to(files.folder).parts for path in files.paths}
+    synonyms = {word for words in NAMES.values() for word in words}
+    tops = {part[0] for part in parts.values() if len(part) > 1}
+    splits = {top for top in tops if top.lower() in synonyms}
+    in_split_folders = splits == tops
+    # with classes of their own in them, they are no classes
+    within = {part[0] for part in parts.values() if len(part) > 2}
+    if not in_split_folders and splits & within:
+        raise DataError(
+            f"--source {files.folder}: {min(splits & within)} looks like a split, and "
+            f"{min(tops - splits)} does not: let there be folders of splits alone, or of classes "
+            "alone, or list the clips in a --manifest"
+        )
+    rows, rejects = [], []
+    for path, part in parts.items():
+        split, below = (part[0], part[1:]) if in_split_folders else (None, part)
+        name = path.relative_to(files.folder).as_posix()
+        if len(below) < 2:
+            rejects.append(Reject(name, "unknown-class", "it is not in the folder of a class"))
+            continue
+        rows.append(
+            _Row(
+                id=name.removesuffix(path.suffix),
+                label=below[0],
+                paths={"path": name},
+                split=split and split_names([split])[0],
+            )
+        )
+    return rows, rejects
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A table, every cell as text; an empty one for what is missing."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+            return table.astype(object).where(table.notna(), "").astype(str)
+        # with its empty lines, so that those below them are counted right
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"--manifest {path} cannot be read as a table: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first ones for an index
+        raise DataError(
+            f"--manifest {path}: its lines have more cells than its header: quote cells with commas"
+        )
+    return table
+
+
+def _seconds(cell: str, name: str, where: str) -> float | None:
+    if not cell:
+        return None
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise DataError(f"{where}: {name} is {cell!r}, expected seconds from the file's beginning")
+    return number
+
+
+def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
+    """The files called so in `folder`, by column; none where one of them is not there.
+
+    Raises `Unusable` where a name is empty, leads out of the folder, or round in a loop.
+    """
+    found = {}
+    for column, name in names.items():
+        if not name:
+            raise Unusable("missing", f"its {column} is empty")
+        path = inside(folder, name)
+        try:
+            if S_ISREG(path.stat().st_mode):
+                found[column] = path
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Unusable("outside-folder", f"{name!r} is a loop of symbolic links") from None
+        except ValueError:  # a null character
+            pass
+    return found if len(found) == len(names) else {}
+
+
+def _kind_of(name: str, path: Path) -> str:
+    """What a modality is, by its name or, where that is of other files, by its first file."""
+    suffix = path.suffix.lower()
+    by_name = _KIND_OF_NAME.get(name)
+    if by_name and suffix in _FILES_OF_KIND[by_name]:
+        return by_name
+    for kind, endings in (
+        ("spectrogram", SOUND_FILES),
+        ("frames", VIDEO_FILES),
+        ("image", PICTURE_FILES),
+        ("array", _ARRAY_FILES),
+    ):
+        if suffix in endings:
+            return kind
+    raise DataError(
+        f"what is modality {name!r}, of files like {path}? Say it: --modality {name}=COLUMN:KIND, "
+        f"KIND one of {', '.join(KINDS)}"
+    )
+
+
+def _array_kind(name: str, kind: str, paths: Sequence[Path]) -> tuple[str, tuple[int, ...]]:
+    """Whether arrays are vectors or series, and their shape: that of the first that can be read.
+
+    Raises `DataError` where it is neither, or not the `kind` that was asked for.
+    """
+    first: Unusable | None = None
+    for path in paths:
+        try:
+            shape = read_array(path).shape
+        except Unusable as error:
+            first = first or error
+            continue
+        found = {1: "vector", 2: "series"}.get(len(shape))
+        if found is None or 0 in shape or kind not in (found, "array"):
+            expected = [KINDS[k] for k in ("vector", "series") if kind in (k, "array")]
+            raise DataError(
+                f"modality {name!r}: {path} has shape {shape}: expected {' or '.join(expected)}"
+            )
+        return found, shape
+    raise DataError(f"modality {name!r}: none of its files can be read, the first: {first}")
+
+
+def _sorted_classes(labels: set[str]) -> list[str]:
+    if all(re.fullmatch(r"-?\d{1,18}", label) for label in labels):
+        return sorted(labels, key=int)
+    return sorted(labels)

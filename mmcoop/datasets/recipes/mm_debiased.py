@@ -1,0 +1,136 @@
+"""mm-debiased: the paper's data set on which modalities contribute equally on average.
+
+Its list, `MM-Debiased.json`, has 14,025 clips of VGGSound and Kinetics-400 in 10 classes:
+`{id: {"subset": …, "label": …}}`.
+"""
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcoop.datasets.clips import Clip
+from mmcoop.datasets.recipes import option, required
+from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits
+from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.store import SPLITS
+from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
+from mmcoop.errors import DataError, UsageError
+
+_SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
+_SPLIT_RULES = ("listed", "leak-free")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMDebiased(ClipRecipe):
+    """MM-Debiased: 14,025 clips of 10 classes, sound and picture equally informative on average.
+
+    --list is the authors' MM-Debiased.json; the clips are yours to supply, from VGGSound and
+    Kinetics-400, in any folders under --source: named after their id (`ID.mp4`, `ID_30.mp4`,
+    `ID_000030.mp4`, `ID_000030_000040.mp4`), or the whole videos (`ID.mp4`), of which the window
+    is cut out. 185 videos are in more than one of the list's subsets.
+    """
+
+    list: Path = required("the authors' MM-Debiased.json")
+    split: str = option(
+        "listed",
+        "listed: the list's own subsets; leak-free: every video in one split alone, that where it "
+        "has most clips",
+    )
+
+    def listing(self) -> Listing:
+        if self.split not in _SPLIT_RULES:
+            raise UsageError(
+                f"unknown --split {self.split!r}: choose one of {', '.join(_SPLIT_RULES)}"
+            )
+        entries = _read_list(self.list)
+        classes = sorted({entry["label"] for entry in entries.values()})
+        files = SourceFiles(self.source, VIDEO_FILES)
+        videos = YouTubeFiles(files)
+        clips = []
+        for id, entry in entries.items():
+            name = parse_name(id)
+            assert name is not None
+            found = videos.find(id, entry["label"])
+            start = end = None
+            if name.start is not None:
+                start = float(name.start)
+                end = float(name.end or name.start + CLIP_SECONDS)
+            whole = found is not None and found[1]
+            clips.append(
+                Clip(
+                    id,
+                    _SUBSETS[entry["subset"]],
+                    classes.index(entry["label"]),
+                    name.video,
+                    {"path": found[0]} if found else {},
+                    # a file named after its window is that window already
+                    start if whole or found is None else None,
+                    end if whole or found is None else None,
+                    perhaps_cut=whole,
+                )
+            )
+        moved: dict[str, int] = {}
+        if self.split == "leak-free":
+            listed = clips
+            clips = in_splits(clips, leak_free(clips))
+            moved = dict(
+                Counter(
+                    f"{before.split} to {after.split}"
+                    for before, after in zip(listed, clips, strict=True)
+                    if before.split != after.split
+                )
+            )
+        return Listing(
+            name="mm-debiased",
+            source="MM-Debiased (Wei et al., CVPR 2024), of VGGSound and Kinetics-400",
+            classes=classes,
+            clips=clips,
+            kinds={"audio": ("spectrogram", "path"), "visual": ("frames", "path")},
+            names=files.some_names(),
+            report={"moved_to_keep_every_video_in_one_split": moved} if moved else {},
+            shared_groups=self.split == "listed",
+        )
+
+
+def leak_free(clips: list[Clip]) -> list[str]:
+    """A split for every clip such that every group is in one alone.
+
+    That where the group has most clips; of equal ones the earlier of train, validation, test.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for clip in clips:
+        counts[clip.group][clip.split] += 1
+    home = {
+        group: max(SPLITS, key=lambda split: (count[split], -SPLITS.index(split)))
+        for group, count in counts.items()
+    }
+    return [home[clip.group] for clip in clips]
+
+
+def _read_list(path: Path) -> dict[str, dict[str, str]]:
+    expected = 'expected {id: {"subset": "training", "label": "bowling"}, …}'
+    try:
+        text = path.read_text(encoding="utf-8")
+        entries = json.loads(text)
+    except FileNotFoundError:
+        raise DataError(f"--list {path} is missing: give the authors' MM-Debiased.json") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--list {path} cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"--list {path} is not JSON: {error}: {expected}") from None
+    if not isinstance(entries, dict) or not entries:
+        raise DataError(f"--list {path} is not the list: {expected}, found {text[:60]!r}")
+    for id, entry in entries.items():
+        if not (
+            parse_name(id)
+            and isinstance(entry, dict)
+            and entry.get("subset") in list(_SUBSETS)  # it may be anything, a list too
+            and isinstance(entry.get("label"), str)
+        ):
+            line = text[: max(text.find(json.dumps(id, ensure_ascii=False)), 0)].count("\n") + 1
+            raise DataError(
+                f"--list {path}, line {line}: {expected} with subset "
+                f"{', '.join(_SUBSETS)}, found {json.dumps({id: entry})[:120]}"
+            )
+    return entries

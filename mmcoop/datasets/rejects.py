@@ -1,0 +1,34 @@
+"""Why something that was asked for did not get into a data set."""
+
+from mmcoop.errors import DataError
+
+#: The reasons in `rejects.parquet`, and what each means.
+REASONS = {
+    "missing": "no file was found for it",
+    "duplicate": "it was asked for more than once",
+    "name": "its file is not named as the recipe expects",
+    "outside-folder": "its path leaves the source folder",
+    "unknown-class": "its class is not one of the data set's",
+    "unreadable": "its file is damaged, or is not of the kind expected",
+    "no-audio": "its file has no sound",
+    "no-video": "its file has no picture",
+    "outside-file": "its window begins after the end of its file",
+    "too-short": "there is less of it than is needed",
+    "too-large": "its file, its picture or its length is beyond the limit",
+    "timeout": "reading it took longer than the limit",
+    "crashed": "the process that read it died",
+    "wrong-shape": "its array has another shape than the first one",
+    "not-a-number": "it has numbers that are NaN or infinite",
+}
+
+
+class Unusable(DataError):
+    """Something that cannot get into a data set: one of `REASONS`, and in detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail

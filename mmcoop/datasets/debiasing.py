@@ -475,7 +475,7 @@ def _why_none(
     lead = parts[worst].contributions[:, most] - parts[worst].contributions[:, least]
     samples = parts[worst].samples
     return (
-        f"{what} has --tolerance {demands.tolerance:g}, --class-ratio {demands.class_ratio:g} and "
+        f"{what} was found with --tolerance {demands.tolerance:g}, --class-ratio {demands.class_ratio:g} and "
         f"--min-spread {demands.min_spread:g}: in {splits[worst]}, {modalities[most]} contributes "
         f"more than {modalities[least]} to {samples[lead > _ROUNDING].sum():,} of "
         f"{samples.sum():,} samples and less to {samples[lead < -_ROUNDING].sum():,}; "

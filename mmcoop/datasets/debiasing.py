@@ -110,8 +110,9 @@ def balanced_subset(
     Two classes or more stay, the same in every split. `seed` decides which of several samples of
     equal split, class and contributions stay; `modalities` names them in messages.
 
-    Up to 500 different rows of split, class and contributions the subset is the largest there is.
-    Above, it may lack about one sample in a thousand.
+    Up to 500 different rows of split, class and contributions the subset is the largest there is,
+    unless demands are so hard to meet that proving it takes too long. Above, it may lack about one
+    sample in a thousand.
 
     Raises `UsageError` for demands out of range; `DataError` for contributions that are not finite
     or of one modality alone, and where there is no such subset, saying what stands in its way.
@@ -119,7 +120,7 @@ def balanced_subset(
     check_demands(tolerance, class_ratio, min_spread)
     contributions = np.asarray(contributions, np.float64)
     if contributions.ndim != 2 or contributions.shape[1] < 2:
-        raise DataError("contributions of two modalities at least are needed to balance them")
+        raise DataError("there is one modality: contributions of two or more can be balanced")
     if not np.isfinite(contributions).all():
         raise DataError("contributions hold NaN or infinity: value the samples again")
     demands = _Demands(tolerance, class_ratio, min_spread)
@@ -383,8 +384,10 @@ class _Program:
     def _matrix(self) -> tuple[csr_array, np.ndarray, np.ndarray]:
         columns, factors, low, high = zip(*self._rows, strict=True)
         starts = np.cumsum([0, *map(len, columns)])
+        # SciPy before 1.15 hands HiGHS 32 bits an index, whatever it is given
+        column, start = np.concatenate(columns).astype(np.int32), starts.astype(np.int32)
         shape = (len(columns), len(self.upper))
-        matrix = csr_array((np.concatenate(factors), np.concatenate(columns), starts), shape=shape)
+        matrix = csr_array((np.concatenate(factors), column, start), shape=shape)
         return matrix, np.array(low), np.array(high)
 
     @property
@@ -462,7 +465,7 @@ def _why_none(
         stuck, what = parts[worst], f"no part of the {splits[worst]} split"
     else:
         worst = int(np.argmax([np.ptp(_means(part)) for part in parts]))
-        stuck, what = kinds, "no part with the same classes in every split"
+        stuck, what = kinds, "no subset with the same classes in every split"
     loosened = {
         "--tolerance": demands._replace(tolerance=2 * np.abs(kinds.contributions).max() + 1),
         "--class-ratio": demands._replace(class_ratio=float(kinds.samples.sum())),
@@ -475,9 +478,9 @@ def _why_none(
     lead = parts[worst].contributions[:, most] - parts[worst].contributions[:, least]
     samples = parts[worst].samples
     return (
-        f"{what} was found with --tolerance {demands.tolerance:g}, --class-ratio {demands.class_ratio:g} and "
-        f"--min-spread {demands.min_spread:g}: in {splits[worst]}, {modalities[most]} contributes "
-        f"more than {modalities[least]} to {samples[lead > _ROUNDING].sum():,} of "
+        f"{what} meets --tolerance {demands.tolerance:g}, --class-ratio {demands.class_ratio:g} "
+        f"and --min-spread {demands.min_spread:g}: in {splits[worst]}, {modalities[most]} "
+        f"contributes more than {modalities[least]} to {samples[lead > _ROUNDING].sum():,} of "
         f"{samples.sum():,} samples and less to {samples[lead < -_ROUNDING].sum():,}; "
         f"loosen {advice}"
     )

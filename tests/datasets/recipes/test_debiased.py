@@ -167,7 +167,7 @@ def test_what_changed_is_said_on_the_command_line(keypad, built, tmp_path, capsy
         ),
         (
             lambda f: f.assign(contribution_audio=1.5, contribution_visual=0.5),
-            "audio contributes more than visual to 1,000 of 1,000 samples",
+            "audio contributes more than visual to 500 of 500 samples",
         ),
     ],
 )

@@ -279,18 +279,15 @@ class _Sound:
         self._parts: list[np.ndarray] = []
         self._begin = 0.0  # of what was collected
         self._next = 0.0  # its end so far, by the number of its samples
-        self._over = True  # whether nothing was heard after `start`
 
     def see(self, frame: av.AudioFrame, time: float) -> None:
         """The next frame, and the time from which it is heard."""
         lasts = frame.samples / frame.sample_rate
         if time + lasts <= self._start - _LEAD:
             return  # what follows a seek need not be sound yet, nor as long as it says
-        self._over = False
-        if time >= self._end:
-            return
         if frame.sample_rate not in _RATES:
             raise Unusable("unreadable", f"its sound has {frame.sample_rate} samples a second")
+        time = min(time, self._end)  # of what begins later only that it is silent until then
         of = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._of is None:
             self._begin = self._next = time
@@ -308,11 +305,12 @@ class _Sound:
     def heard(self) -> np.ndarray:
         """What was heard; silence before the first sound."""
         self._flush()
-        all_of_it = math.isinf(self._end)
-        stop = None if all_of_it else round((self._end - self._start) * self._rate)
         if not self._parts:
-            return np.zeros(0 if self._over else stop or 0, np.float32)
+            return np.zeros(0, np.float32)
         sound = np.concatenate(self._parts)
+        stop = None
+        if math.isfinite(self._end):
+            stop = round((self._end - self._start) * self._rate)
         ahead = round((self._start - self._begin) * self._rate)
         if ahead < 0:
             sound = np.concatenate([np.zeros(-ahead, np.float32), sound])
@@ -384,6 +382,7 @@ def _pass(
         decoded: dict[VideoStream | AudioStream, float] = {}  # how far each stream was decoded
         reach = dict.fromkeys(streams, 0.0)  # … and how far its packets go, in any order
         open_streams = set(streams)
+        unknown = math.inf if seek else 0.0  # the time of what does not say it
         for packet in _packets(container, streams):
             stream = packet.stream
             if stream not in open_streams:
@@ -409,8 +408,8 @@ def _pass(
                     "unreadable", f"it is damaged at {begin:.2f} s: {_reason(error)}"
                 ) from None
             for frame in frames:
-                begin = _begin_of(frame, zero, decoded.get(stream, 0.0))
-                if seek and stream not in decoded and (frame.time is None or begin > start):
+                begin = _begin_of(frame, zero, decoded.get(stream, unknown))
+                if seek and stream not in decoded and begin > start:
                     return None
                 if begin >= end:
                     open_streams.discard(stream)

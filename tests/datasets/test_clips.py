@@ -38,10 +38,10 @@ def noise(rate: int, seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def talk(film, tmp_path_factory) -> Path:
-    """Four seconds, 100 pictures, with sound."""
+    """Four seconds, 100 pictures, with sound. Five a scene, in which all moves to the right."""
     return film(
         tmp_path_factory.mktemp("talk") / "talk.mp4",
-        [picture(k // 5) for k in range(100)],
+        [np.roll(picture(k // 5), 2 * (k % 5), axis=1) for k in range(100)],
         sound=noise(48_000, 4.0),
     )
 
@@ -110,6 +110,7 @@ def test_flow_is_that_between_each_frame_and_the_next(talk):
     assert row["motion"].shape == (2, 2, 48, 48)
     for field, a, b in zip(row["motion"], footage.frames, footage.following, strict=True):
         np.testing.assert_array_equal(field, dense_flow(a, b, 48))
+        assert np.median(field[0]) > 128 + 3
     alone = read_clip(clip(talk), Reading({"motion": ("flow", "path")}, frames=2, size=48))
     np.testing.assert_array_equal(alone["motion"], row["motion"])
 

@@ -216,17 +216,17 @@ def test_a_title_in_an_old_encoding_does_not_matter(tmp_path):
     assert len(read_audio(tmp_path / "b.wav", 8000)) == 8000
 
 
-def test_a_file_whose_channels_change_on_the_way_is_read_or_named(tmp_path):
+def test_a_file_whose_channels_change_on_the_way_is_read(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     sound = sine(440, 16_000)
     soundfile.write(tmp_path / "mono.mp3", sound, 16_000)
     soundfile.write(tmp_path / "stereo.mp3", np.stack([sound, sound], 1), 16_000)
     both = (tmp_path / "mono.mp3").read_bytes() + (tmp_path / "stereo.mp3").read_bytes()
     (tmp_path / "both.mp3").write_bytes(both)
-    try:
-        assert len(read_audio(tmp_path / "both.mp3", 8000)) > 15_000
-    except Unusable as error:
-        assert "both.mp3" in str(error)
+    read = read_audio(tmp_path / "both.mp3", 8000)
+    assert len(read) == pytest.approx(16_000, abs=1000)
+    for part in (read[2000:6000], read[-6000:-2000]):
+        assert np.abs(part).max() == pytest.approx(0.5, rel=0.1)
 
 
 # Real clips
@@ -532,6 +532,14 @@ def test_a_window_has_the_pictures_and_the_sound_that_the_whole_film_has_there(k
     assert errors[lag] < 0.15
 
 
+def test_a_window_may_begin_anywhere(known):
+    """Between key pictures, and wherever seeking leads to in a file without an index."""
+    for k in range(43):
+        t = 1.03 + 0.11 * k
+        footage = read_footage(known.path, start=t - 0.01, end=t + 0.01, frames=1, rate=8000)
+        assert number_of(footage.frames[0]) in known.may_show(t, 0.002)
+
+
 def test_sound_and_pictures_of_a_window_are_the_same_alone_and_together(known):
     both = read_footage(known.path, start=2.6, end=4.1, frames=4, rate=16_000)
     pictures = read_footage(known.path, start=2.6, end=4.1, frames=4)
@@ -714,6 +722,23 @@ def test_a_flash_and_a_click_stay_together(tmp_path, film, file, codec, sound_co
     assert flash == pytest.approx(2.4, abs=apart + footage.seconds / 400)
 
 
+def test_pictures_that_begin_later_count_from_the_beginning_of_the_sound(tmp_path, film):
+    path = film(
+        tmp_path / "a.mp4",
+        [numbered(k) for k in range(100)],
+        times=[1.5 + k / 25 for k in range(100)],
+        sound=sine(440, 48_000, 5.5),
+        options={"bf": "0"},
+    )
+    assert file_seconds(path) == pytest.approx(5.5, abs=0.05)
+    frames = read_footage(path, start=2.49, end=4.49, frames=2).frames
+    assert [number_of(frame) for frame in frames] == [37, 62]
+    footage = read_footage(path, frames=4, rate=16_000)
+    # the first is shown before it begins, too: there is no other
+    assert [number_of(frame) for frame in footage.frames] == [0, 14, 48, 82]
+    assert footage.seconds == pytest.approx(5.5, abs=0.05)
+
+
 @pytest.mark.parametrize(("file", "codec"), [("a.mp4", "aac"), ("a.mkv", "flac")])
 def test_sound_that_begins_later_is_silent_before(tmp_path, film, file, codec):
     path = film(
@@ -816,20 +841,20 @@ def test_a_window_is_sought_not_read_from_the_beginning(tmp_path, film, kind):
         pytest.skip("only Linux counts them")
     codec, _, _, options = KINDS_OF_FILM[kind]
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (8, 120, 160, 3), dtype=np.uint8)
+    pictures = rng.integers(0, 256, (8, 64, 96, 3), dtype=np.uint8)
     path = film(
         tmp_path / kind,
-        [pictures[k % 8] for k in range(300)],
+        [pictures[k % 8] for k in range(1000)],
         codec=codec,
-        options={**options, "b": "4000000", "preset": "ultrafast"},
+        options={**options, "b": "2000000", "preset": "ultrafast"},
     )
 
     def bytes_read() -> int:
         return int(counter.read_text().split()[1])
 
     before = bytes_read()
-    read_footage(path, start=9.0, end=9.5, frames=2)
-    assert bytes_read() - before < 0.4 * path.stat().st_size
+    read_footage(path, start=30.0, end=30.5, frames=2)
+    assert bytes_read() - before < 0.5 * path.stat().st_size  # 0.3: some to learn what is in it
 
 
 # Sizes, colours and the way up
@@ -1252,17 +1277,18 @@ def test_whatever_is_damaged_is_read_or_unusable_and_nothing_else(known, tmp_pat
 def test_what_lasts_longer_than_an_hour_is_too_large_without_a_window(tmp_path, film):
     path = film(
         tmp_path / "a.mkv", [numbered(1), numbered(2), numbered(3)], codec="ffv1",
-        times=[0, 3000, 3700],
+        times=[0, 3700, 3800],
     )  # fmt: skip
-    message = "a.mkv: it lasts 3700 s, the most is 3600: give start and end"
+    message = "a.mkv: it lasts 3800 s, the most is 3600: give start and end"
     with pytest.raises(Unusable, match=message) as caught:
         read_footage(path, frames=1)
     assert caught.value.reason == "too-large"
     with pytest.raises(Unusable, match="it lasts 3690 s"):
         read_footage(path, start=0.0, end=3690.0, frames=1)
-    assert number_of(read_footage(path, start=200.0, frames=1).frames[0]) == 1
-    assert number_of(read_footage(path, start=3000.0, end=3100.0, frames=1).frames[0]) == 2
-    assert file_seconds(path, sound=False) == pytest.approx(3700, abs=1)
+    assert number_of(read_footage(path, start=250.0, frames=1).frames[0]) == 1
+    assert number_of(read_footage(path, start=0.0, end=10.0, frames=1).frames[0]) == 1
+    assert number_of(read_footage(path, start=3710.0, end=3720.0, frames=1).frames[0]) == 2
+    assert file_seconds(path, sound=False) == pytest.approx(3800, abs=1)
 
 
 def test_what_states_too_little_does_not_get_past_the_limit(tmp_path, film, monkeypatch):

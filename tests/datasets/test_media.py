@@ -224,7 +224,7 @@ def test_a_file_whose_channels_change_on_the_way_is_read(tmp_path):
     both = (tmp_path / "mono.mp3").read_bytes() + (tmp_path / "stereo.mp3").read_bytes()
     (tmp_path / "both.mp3").write_bytes(both)
     read = read_audio(tmp_path / "both.mp3", 8000)
-    assert len(read) == pytest.approx(16_000, abs=1000)
+    assert len(read) == pytest.approx(16_000, abs=1600), "two seconds, and what encoders add"
     for part in (read[2000:6000], read[-6000:-2000]):
         assert np.abs(part).max() == pytest.approx(0.5, rel=0.1)
 
@@ -533,11 +533,15 @@ def test_a_window_has_the_pictures_and_the_sound_that_the_whole_film_has_there(k
 
 
 def test_a_window_may_begin_anywhere(known):
-    """Between key pictures, and wherever seeking leads to in a file without an index."""
+    """Between key pictures, and wherever seeking leads to in a file without an index.
+
+    MPEG program streams do not state the time of every picture: one picture off after seeking.
+    """
+    slack = 0.045 if known.path.suffix == ".mpg" else 0.002
     for k in range(43):
         t = 1.03 + 0.11 * k
         footage = read_footage(known.path, start=t - 0.01, end=t + 0.01, frames=1, rate=8000)
-        assert number_of(footage.frames[0]) in known.may_show(t, 0.002)
+        assert number_of(footage.frames[0]) in known.may_show(t, slack)
 
 
 def test_sound_and_pictures_of_a_window_are_the_same_alone_and_together(known):

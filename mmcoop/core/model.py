@@ -1,14 +1,13 @@
 """A multimodal classifier: one encoder a modality, and a fusion."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mmcoop.core.coalitions import check_modalities
-from mmcoop.core.encoders.base import Encoder
+from mmcoop.core.encoders.base import Encoder, defined_statistics
 from mmcoop.core.fusions.base import Features, Fusion
 from mmcoop.errors import DataError
 
@@ -34,7 +33,8 @@ class MultimodalModel(nn.Module):
         return self.fuse(self.encode(inputs, present), present)
 
     def encode(self, inputs: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """Features by modality, `(batch, width)`, zero where it is absent.
+        """Features by modality, as the fusion takes them: `(batch, width)` for most; zero where
+        it is absent.
 
         Only the rows that have a modality go through its encoder. Raises `DataError` where a
         modality that is present has no input.
@@ -46,11 +46,12 @@ class MultimodalModel(nn.Module):
             if len(rows) == len(present):
                 features[modality] = _encode(encoder, self._inputs_of(inputs, modality))
             elif len(rows) == 0:
-                features[modality] = self._zeros(encoder, len(present))
+                like = next(self.parameters())
+                features[modality] = cast(Encoder, encoder).absent(len(present), like)
             else:
                 x = self._inputs_of(inputs, modality)
                 z = _encode(encoder, x[rows.to(x.device)])
-                features[modality] = z.new_zeros(len(present), z.shape[1]).index_copy(
+                features[modality] = z.new_zeros(len(present), *z.shape[1:]).index_copy(
                     0, rows.to(z.device), z
                 )
         return features
@@ -78,28 +79,8 @@ class MultimodalModel(nn.Module):
     def _device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def _zeros(self, encoder: nn.Module, batch: int) -> Tensor:
-        return next(self.parameters()).new_zeros(batch, cast(Encoder, encoder).width)
-
 
 def _encode(encoder: nn.Module, x: Tensor) -> Tensor:
-    with _batch_statistics_defined(encoder, len(x)):
+    with defined_statistics(encoder, len(x)):
         features: Tensor = encoder(x)
         return features
-
-
-@contextmanager
-def _batch_statistics_defined(encoder: nn.Module, rows: int) -> Iterator[None]:
-    """Let a lone row be normalised by the running statistics.
-
-    The variance over one value a channel is undefined, and batch normalisation refuses it; it
-    happens when only one row of a batch has a modality.
-    """
-    training = [m for m in encoder.modules() if m.training] if rows == 1 else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -20,6 +20,27 @@ METHODS = Registry(
         "modality": Entry(
             "mmcoop.methods.modality", "ModalityLevel", "modality-level enhancement of the paper"
         ),
+        "uniform": Entry(
+            "mmcoop.methods.uniform", "Uniform", "joint loss plus every modality's own, equally"
+        ),
+        "ensemble": Entry(
+            "mmcoop.methods.ensemble", "Ensemble", "unimodal models, averaged (needs --fusion late)"
+        ),
+        "random": Entry(
+            "mmcoop.methods.random", "Random", "as many extra rows as sample, chosen at random"
+        ),
+        "ogm": Entry("mmcoop.methods.ogm", "OGM", "slows the stronger modality's encoder"),
+        "ogm-ge": Entry("mmcoop.methods.ogm", "OGMGE", "ogm, and noise on the gradients"),
+        "greedy": Entry(
+            "mmcoop.methods.greedy",
+            "Greedy",
+            "cares for the slower learning branch (needs --fusion mmtm)",
+        ),
+        "pmr": Entry("mmcoop.methods.pmr", "PMR", "pulls the weaker modality to class prototypes"),
+        "g-blending": Entry(
+            "mmcoop.methods.g_blending", "GBlending", "weights losses by how little they overfit"
+        ),
+        "agm": Entry("mmcoop.methods.agm", "AGM", "scales each modality's share of the logits"),
     },
 )
 

@@ -1,6 +1,6 @@
 """What a training method is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ class Task:
     `model` is the one that is trained. `value(samples)` gives the contributions `(k, n)` of the
     training samples at the positions `samples` (all of them for None), by the model as it is, in
     evaluation mode and with the evaluation transform. `warmup` is the number of ordinary epochs
-    before the method sets in.
+    before the method sets in. `batches(split, rows, seed)` gives batches of "train" or
+    "validation", of all samples, whole, unless `rows` says otherwise, with the evaluation transform
+    unless a seed is given; what goes through it is counted as cost. `optimizer(parameters)` makes
+    one as the run's own.
     """
 
     model: MultimodalModel
@@ -30,6 +33,8 @@ class Task:
     seed: int
     warmup: int
     value: Callable[[Tensor | None], Tensor]
+    batches: Callable[[str, Rows | None, int | None], Iterable[Batch]]
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
 
     @property
     def n_modalities(self) -> int:
@@ -82,3 +87,9 @@ class Method(nn.Module):
 
     def after_backward(self, batch: Batch) -> None:
         """Called when the gradients are there, before the step."""
+
+    def coefficients(self) -> dict[str, float]:
+        """What the method's own numbers came to in the epoch, for its metrics; asked once an
+        epoch, at the end, and always with the same names.
+        """
+        return {}

@@ -50,8 +50,8 @@ class Architecture:
         """The model, its weights drawn from `seed`; torch's own generator is left as it was."""
         with seeded(derive_seed(seed, "weights")):
             encoders = {m: build_encoder(self.encoders[m], self.shapes[m]) for m in self.encoders}
-            widths = {name: encoders[name].width for name in sorted(encoders)}
-            return MultimodalModel(encoders, build_fusion(self.fusion, widths, len(self.classes)))
+            ordered = {name: encoders[name] for name in sorted(encoders)}
+            return MultimodalModel(*build_fusion(self.fusion, ordered, len(self.classes)))
 
 
 def architecture_of(dataset: Dataset, config: TrainConfig) -> Architecture:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
+from mmcoop.core.batch import Batch
 from mmcoop.core.resampling import Rows, shuffled
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.summary import Summary
@@ -161,6 +162,8 @@ class _Training:
             seed=config.seed,
             warmup=config.warmup,
             value=self._value,
+            batches=self._batches,
+            optimizer=lambda parameters: _optimizer(config, list(parameters)),
         )
         with seeded(derive_seed(config.seed, "method")):
             self.method: Method = METHODS.load(config.method)(task, **config.options)
@@ -172,6 +175,7 @@ class _Training:
         # of the epoch at hand
         self._scores: ScoresWriter | None = None
         self._valued: list[Tensor] = []
+        self._cost = {"encoded": 0, "valued": 0}
 
     def finish(self) -> Run:
         """Train all epochs that are left."""
@@ -202,6 +206,7 @@ class _Training:
         path = self.run.contributions_file(epoch)
         with scores_file(path, self.run.modalities, details) as self._scores:
             self._valued = []
+            self._cost = {"encoded": 0, "valued": 0}
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
             rows = self.method.rows(epoch)
             rows = shuffled(rows, generator(self.config.seed, "order", epoch))
@@ -217,8 +222,8 @@ class _Training:
             "lr": self.config.learning_rate(epoch),
             "loss": loss,
             "rows": len(rows),
-            "rows_encoded": int(rows.present.sum()),
-            "rows_valued": sum(part.numel() for part in self._valued),
+            "rows_encoded": int(rows.present.sum()) + self._cost["encoded"],
+            "rows_valued": sum(part.numel() for part in self._valued) + self._cost["valued"],
             **{
                 f"contribution_{m}": train_means[k] if train_means else math.nan
                 for k, m in enumerate(self.run.modalities)
@@ -230,6 +235,7 @@ class _Training:
                 f"validation_contribution_{m}": mean
                 for m, mean in validation.mean_contribution.items()
             },
+            **{f"method_{name}": number for name, number in self.method.coefficients().items()},
             "seconds": time.perf_counter() - start,
         }
         self._save(row)
@@ -273,6 +279,22 @@ class _Training:
             f"the {what} of epoch {epoch} is {number}: training stopped, {kept}. Try a lower "
             "--lr, and look for NaN in the data"
         )
+
+    def _batches(self, split: str, rows: Rows | None, seed: int | None) -> Iterable[Batch]:
+        """Batches for a method's own purposes, counted as cost."""
+        samples = self.train_split if split == "train" else self.validation_split
+        n = len(self.run.modalities)
+        passed = len(samples) * n if rows is None else int(rows.present.sum())
+        self._cost["valued" if seed is None else "encoded"] += passed
+        batches = load_batches(
+            samples,
+            rows,
+            modalities=self.run.modalities,
+            batch_size=self.config.batch_size,
+            seed=seed,
+            workers=self.workers,
+        )
+        return (batch.to(self.device) for batch in batches)
 
     def _value(self, samples: Tensor | None) -> Tensor:
         """Contributions of training samples, noted down in the epoch's scores."""

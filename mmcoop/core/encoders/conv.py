@@ -2,7 +2,13 @@
 
 from torch import Tensor, nn
 
-from mmcoop.core.encoders.base import Encoder, averaged_over_frames, image_channels
+from mmcoop.core.encoders.base import (
+    Encoder,
+    Stages,
+    averaged_over_frames,
+    image_channels,
+    places,
+)
 
 
 class ConvEncoder(Encoder):
@@ -32,3 +38,10 @@ class ConvEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         return averaged_over_frames(self.layers, x)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        return places([self.layers[:8]], x)
+
+    def stages(self) -> Stages:
+        blocks = [self.layers[:3], self.layers[3:6], self.layers[6:8]]
+        return Stages(blocks, [self.width // 4, self.width // 2, self.width])

@@ -35,3 +35,7 @@ class SeriesEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.layers(x.transpose(1, 2))
         return features
+
+    def tokens(self, x: Tensor) -> Tensor:
+        by_time: Tensor = self.layers[:-2](x.transpose(1, 2))
+        return by_time.transpose(1, 2)

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from mmcoop.core.encoders.base import Encoder, averaged_over_frames, image_channels
+from mmcoop.core.encoders.base import (
+    Encoder,
+    Stages,
+    averaged_over_frames,
+    image_channels,
+    places,
+)
 
 
 class ResNet18Encoder(Encoder):
@@ -29,3 +35,11 @@ class ResNet18Encoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         return averaged_over_frames(self.layers, x)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        return places(self.stages().blocks, x)
+
+    def stages(self) -> Stages:
+        net = self.layers
+        first = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
+        return Stages([first, net.layer2, net.layer3, net.layer4], [64, 128, 256, 512])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mmcoop.registry import Entry, Registry
 
 if TYPE_CHECKING:
+    from mmcoop.core.encoders.base import Encoder
     from mmcoop.core.fusions.base import Fusion
 
 FUSIONS = Registry(
@@ -14,11 +15,46 @@ FUSIONS = Registry(
         "concat": Entry("mmcoop.core.fusions.concat", "Concat", "concatenation and a linear head"),
         "sum": Entry("mmcoop.core.fusions.sum", "Sum", "sum of one linear head a modality"),
         "late": Entry("mmcoop.core.fusions.late", "Late", "mean of the present modalities' logits"),
+        "film": Entry(
+            "mmcoop.core.fusions.film", "FiLM", "the first modality scales and shifts the others"
+        ),
+        "film-last": Entry(
+            "mmcoop.core.fusions.film", "FiLMLast", "the last modality scales and shifts the others"
+        ),
+        "gated": Entry(
+            "mmcoop.core.fusions.gated", "Gated", "the other modalities gate the last one"
+        ),
+        "bilinear": Entry(
+            "mmcoop.core.fusions.bilinear",
+            "LowRankBilinear",
+            "products of all modalities' features",
+        ),
+        "transformer": Entry(
+            "mmcoop.core.fusions.transformer",
+            "TransformerFusion",
+            "self-attention over one token a modality",
+        ),
+        "bottleneck": Entry(
+            "mmcoop.core.fusions.bottleneck",
+            "Bottleneck",
+            "attention through a few shared tokens (MBT)",
+        ),
+        "mmtm": Entry(
+            "mmcoop.core.fusions.mmtm",
+            "MMTM",
+            "encoders gate each other between their stages (MMTM)",
+        ),
     },
 )
 
 
-def build_fusion(name: str, widths: Mapping[str, int], n_classes: int) -> "Fusion":
-    """The fusion called `name` for features of these widths, by modality in order."""
-    fusion: Fusion = FUSIONS.load(name)(widths, n_classes)
-    return fusion
+def build_fusion(
+    name: str, encoders: "Mapping[str, Encoder]", n_classes: int
+) -> "tuple[Mapping[str, Encoder], Fusion]":
+    """The fusion called `name` over these encoders, by modality in order.
+
+    Returns the encoders to use, too: those given, or views of them that give the fusion what it
+    takes. Raises `UsageError` for encoders that it cannot be built over.
+    """
+    built: tuple[Mapping[str, Encoder], Fusion] = FUSIONS.load(name).over(encoders, n_classes)
+    return built

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-#: Features by modality, each `(batch, width)`, in the model's order of modalities.
+from mmcoop.core.encoders.base import Encoder
+
+#: Features by modality, in the model's order of modalities; each `(batch, width)` unless the
+#: fusion asks its encoders for something else (`Fusion.over`).
 Features = Mapping[str, Tensor]
 
 
@@ -15,6 +18,28 @@ class Fusion(nn.Module):
 
     An absent modality is zero at every place where modalities meet, whatever its features hold.
     """
+
+    #: Whether the joint logits are made of logits of each modality (`unimodal_logits`).
+    has_unimodal_logits = False
+    #: Whether features are vectors `(batch, width)`.
+    takes_vectors = True
+
+    @classmethod
+    def over(
+        cls, encoders: Mapping[str, Encoder], n_classes: int
+    ) -> tuple[Mapping[str, Encoder], "Fusion"]:
+        """The fusion of these encoders, and the encoders that give it the features it takes."""
+        return encoders, cls({m: e.width for m, e in encoders.items()}, n_classes)
+
+    def __init__(self, widths: Mapping[str, int], n_classes: int) -> None:
+        super().__init__()
+
+    def unimodal_logits(self, features: Features, present: Tensor) -> Tensor:
+        """What each modality alone says, `(batch, n, classes)`, where `has_unimodal_logits`.
+
+        Of a linear head these are its parts: they sum, or average, to the joint logits.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def forward(self, features: Features, present: Tensor) -> Tensor:
@@ -33,11 +58,32 @@ class Fusion(nn.Module):
         return logits.reshape(batch, n_coalitions, logits.shape[-1])
 
 
+def zeroed(features: Features, present: Tensor) -> dict[str, Tensor]:
+    """The features, zero where a modality is absent.
+
+    By where(), not by a product: what an absent modality's features hold must not matter, to the
+    logits and to the gradients, even if it is NaN.
+    """
+    return {
+        m: torch.where(here.view(-1, *(1,) * (z.dim() - 1)), z, 0)
+        for (m, z), here in zip(features.items(), present.unbind(1), strict=True)
+    }
+
+
 class AdditiveFusion(Fusion):
     """A fusion whose logits are a sum of one part a modality.
 
     Coalitions need no second run: the parts are worked out once and added up for each of them.
     """
+
+    has_unimodal_logits = True
+
+    def unimodal_logits(self, features: Features, present: Tensor) -> Tensor:
+        """u_m = W_m zᵐ + b/n, so that Σ_m u_m is the joint logits."""
+        parts = self.parts(zeroed(features, present))
+        n = parts.shape[1]
+        nothing = self.join(torch.zeros_like(parts[:, 0]), present.sum(1))
+        return parts + nothing.unsqueeze(1) / n
 
     @abstractmethod
     def parts(self, features: Features) -> Tensor:
@@ -48,13 +94,8 @@ class AdditiveFusion(Fusion):
         return sums
 
     def forward(self, features: Features, present: Tensor) -> Tensor:
-        # where(), not a product: what an absent modality's features hold must not matter, to the
-        # logits and to the gradients, even if it is NaN
-        zeroed = {
-            m: torch.where(here.unsqueeze(-1), z, 0)
-            for (m, z), here in zip(features.items(), present.unbind(1), strict=True)
-        }
-        sums = torch.where(present.unsqueeze(-1), self.parts(zeroed), 0).sum(1)
+        parts = self.parts(zeroed(features, present))
+        sums = torch.where(present.unsqueeze(-1), parts, 0).sum(1)
         return self.join(sums, present.sum(1))
 
     def coalition_logits(self, features: Features, coalitions: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ class Concat(AdditiveFusion):
     """logits = W [z¹; …; zⁿ] + b, that is Σ_m W_m zᵐ + b with W split by columns."""
 
     def __init__(self, widths: Mapping[str, int], n_classes: int) -> None:
-        super().__init__()
+        super().__init__(widths, n_classes)
         self.widths = list(widths.values())
         self.head = nn.Linear(sum(self.widths), n_classes)
 

@@ -16,7 +16,7 @@ class Sum(AdditiveFusion):
     """
 
     def __init__(self, widths: Mapping[str, int], n_classes: int) -> None:
-        super().__init__()
+        super().__init__(widths, n_classes)
         self.heads = nn.ModuleDict(
             {m: nn.Linear(width, n_classes, bias=False) for m, width in widths.items()}
         )

@@ -1,0 +1,89 @@
+"""AGM: adaptive gradient modulation (Li et al., ICCV 2023)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcoop.core.batch import Batch
+from mmcoop.core.coalitions import coalition_matrix
+from mmcoop.core.shapley import shapley_matrix
+from mmcoop.errors import UsageError
+from mmcoop.methods.base import Method, Task
+
+
+def shares(coalition_logits: Tensor) -> Tensor:
+    """The Shapley split of logits `(batch, 2ⁿ − 1, classes)`, of all coalitions but the empty one
+    (whose logits count as 0): `(batch, n, classes)`, summing to those of the grand coalition.
+    """
+    n = (coalition_logits.shape[1] + 1).bit_length() - 1
+    weights = shapley_matrix(n)[1:].to(coalition_logits)
+    return torch.einsum("bkc,km->bmc", coalition_logits, weights)
+
+
+def ratio(c: Tensor) -> Tensor:
+    """r_m = exp(mean_{j≠m}(c_j − c_m)) of the shares' cross-entropies `(n,)`."""
+    n = len(c)
+    return torch.exp(n / (n - 1) * (c.mean() - c))
+
+
+class AGM(Method):
+    """Splits the joint logits among the modalities (Shapley values of the logits) and scales the
+    gradient that reaches modality m's share by κ_m = exp(α min(τ_m − r_m, cap)).
+
+    r_m says how far m is ahead in the batch, τ_m how far it usually is. Costs the fusion of all
+    coalitions. `clip` limits the norm of the gradient where one of a fusion weight is above 1;
+    0 leaves it.
+    """
+
+    def __init__(
+        self, task: Task, *, alpha: float = 1.0, cap: float = 10.0, clip: float = 1.0
+    ) -> None:
+        super().__init__(task)
+        if min(alpha, clip) < 0:
+            raise UsageError("alpha and clip cannot be negative")
+        if task.n_modalities < 2:
+            raise UsageError("method 'agm' needs two modalities or more")
+        self.alpha = alpha
+        self.cap = cap
+        self.clip = clip
+        self.register_buffer("usual", torch.zeros(task.n_modalities))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._seen: list[Tensor] = []
+
+    usual: Tensor
+    steps: Tensor
+
+    def loss(self, batch: Batch) -> Tensor:
+        model = self.task.model
+        features = model.encode(batch.inputs, batch.present)
+        coalitions = coalition_matrix(self.task.n_modalities)[1:]
+        q = shares(model.coalition_logits(features, coalitions))
+        kappa = self.kappa(q.detach(), batch.labels).view(1, -1, 1)
+        # the value of q, and κ times its gradient
+        scaled = kappa * q + (1 - kappa) * q.detach()
+        return F.cross_entropy(scaled.sum(1), batch.labels)
+
+    def kappa(self, q: Tensor, labels: Tensor) -> Tensor:
+        """κ `(n,)` of the shares of a batch, whose cross-entropies go into the usual ones."""
+        p = q.softmax(-1)[torch.arange(len(labels), device=labels.device), :, labels]
+        c = -p.clamp(min=1e-8).log().mean(0)
+        kappa = torch.exp(self.alpha * (ratio(self.usual) - ratio(c)).clamp(max=self.cap))
+        self.steps += 1
+        self.usual += (c - self.usual) / self.steps
+        self._seen.append(kappa)
+        return kappa
+
+    def after_backward(self, batch: Batch) -> None:
+        if not self.clip:
+            return
+        fusion = [
+            p.grad.abs().max() for p in self.task.model.fusion.parameters() if p.grad is not None
+        ]
+        if fusion and float(torch.stack(fusion).max()) > 1:
+            torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip)
+
+    def coefficients(self) -> dict[str, float]:
+        """The mean κ_m of the epoch."""
+        means = torch.stack(self._seen).mean(0).tolist()
+        self._seen = []
+        return {f"kappa_{m}": k for m, k in zip(self.task.model.modalities, means, strict=True)}

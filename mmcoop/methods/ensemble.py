@@ -1,0 +1,26 @@
+"""Unimodal models side by side, their logits averaged."""
+
+from torch import Tensor
+
+from mmcoop.core.batch import Batch
+from mmcoop.core.fusions.late import Late
+from mmcoop.errors import UsageError
+from mmcoop.methods.base import Method, Task
+from mmcoop.methods.unimodal_heads import unimodal_losses
+
+
+class Ensemble(Method):
+    """L = Σ_m CE(u_m): with late fusion no weight sees another modality, so these are unimodal
+    models that share batches; they meet in the mean of their logits alone.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        if not isinstance(task.model.fusion, Late):
+            raise UsageError("method 'ensemble' averages unimodal models: give --fusion late")
+
+    def loss(self, batch: Batch) -> Tensor:
+        present = batch.present.to(batch.labels.device)
+        features = self.task.model.encode(batch.inputs, batch.present)
+        logits = self.task.model.fusion.unimodal_logits(features, present)
+        return unimodal_losses(logits, batch.labels, present).sum()

@@ -1,0 +1,27 @@
+"""The plainest control: every modality's own loss beside the joint one."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcoop.core.batch import Batch
+from mmcoop.errors import UsageError
+from mmcoop.methods.base import Method, Task
+from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses
+
+
+class Uniform(Method):
+    """L = CE(o) + weight · Σ_m CE(u_m): no valuation, every sample, equal weights."""
+
+    def __init__(self, task: Task, *, weight: float = 1.0) -> None:
+        super().__init__(task)
+        if weight < 0:
+            raise UsageError(f"weight is {weight}: it cannot be negative")
+        self.weight = weight
+        self.heads = UnimodalHeads(task.model, task.n_classes, "uniform")
+
+    def loss(self, batch: Batch) -> Tensor:
+        present = batch.present.to(batch.labels.device)
+        features = self.task.model.encode(batch.inputs, batch.present)
+        joint = F.cross_entropy(self.task.model.fuse(features, batch.present), batch.labels)
+        own = unimodal_losses(self.heads(features, present), batch.labels, present)
+        return joint + self.weight * own.sum()

@@ -8,7 +8,7 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.shapley import shapley_matrix
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, Task, check_not_negative
 
 
 def shares(coalition_logits: Tensor) -> Tensor:
@@ -39,8 +39,9 @@ class AGM(Method):
         self, task: Task, *, alpha: float = 1.0, cap: float = 10.0, clip: float = 1.0
     ) -> None:
         super().__init__(task)
-        if min(alpha, clip) < 0:
-            raise UsageError("alpha and clip cannot be negative")
+        check_not_negative(alpha=alpha, clip=clip)
+        if not cap >= 0:
+            raise UsageError(f"cap is {cap}: it cannot be negative; inf is none")
         if task.n_modalities < 2:
             raise UsageError("method 'agm' needs two modalities or more")
         self.alpha = alpha

@@ -1,5 +1,6 @@
 """What a training method is."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,14 @@ from torch.optim import Optimizer
 from mmcoop.core.batch import Batch
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.resampling import Rows, whole_rows
+from mmcoop.errors import UsageError
+
+
+def check_not_negative(**options: float) -> None:
+    """Raise `UsageError`, naming it, for an option that is negative or no finite number."""
+    for name, number in options.items():
+        if not (math.isfinite(number) and number >= 0):
+            raise UsageError(f"{name} is {number}: it must be a number that is not negative")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.fusions.mmtm import MMTM
 from mmcoop.core.resampling import Rows
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, Task, check_not_negative
 from mmcoop.methods.unimodal_heads import unimodal_losses
 
 
@@ -31,8 +31,9 @@ class Greedy(Method):
         super().__init__(task)
         if not isinstance(task.model.fusion, MMTM):
             raise UsageError("method 'greedy' needs the gates of --fusion mmtm")
-        if epsilon < 0 or steps < 0 or start < 0:
-            raise UsageError("epsilon, steps and start cannot be negative")
+        check_not_negative(epsilon=epsilon, steps=steps, start=start)
+        if task.n_modalities < 2:
+            raise UsageError("method 'greedy' needs two modalities or more")
         self.epsilon = epsilon
         self.steps = steps
         self.start = start
@@ -82,7 +83,7 @@ class Greedy(Method):
             exchanges = [
                 p
                 for exchange in fusion.exchanges
-                for part in (exchange.squeeze, exchange.excite[m])  # type: ignore[index, union-attr]
+                for part in (exchange.squeeze, exchange.excite[m])  # type: ignore[index]
                 for p in part.parameters()  # type: ignore[union-attr]
             ]
             own = [*self.task.model.encoders[m].parameters(), *fusion.branch_parameters(m)]

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 from mmcoop.core.batch import Batch
 from mmcoop.core.resampling import Rows
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, Task, check_not_negative
 from mmcoop.methods.unimodal_heads import scores
 
 
 def discrepancy(s: Tensor) -> Tensor:
     """ρ_m = s_m / mean_{j≠m} s_j of scores `(n,)`; for two modalities s_m / s_other."""
-    return s * (len(s) - 1) / (s.sum() - s)
+    return s * (len(s) - 1) / (s.sum() - s).clamp(min=1e-8)
 
 
 def modulation(s: Tensor, alpha: float) -> Tensor:
@@ -26,7 +26,7 @@ class OGM(Method):
     """Scales the gradients of encoder m by k_m = 1 − tanh(α ρ_m) where modality m is ahead.
 
     Of encoders' weights of two dimensions or more; biases, normalisation and the head are left
-    alone. From the epoch after the warm-up, if any, until epoch `until`.
+    alone. Until epoch `until`.
     """
 
     noise = 0.0
@@ -34,8 +34,7 @@ class OGM(Method):
 
     def __init__(self, task: Task, *, alpha: float = 0.3, until: int = 50) -> None:
         super().__init__(task)
-        if alpha < 0:
-            raise UsageError(f"alpha is {alpha}: it cannot be negative")
+        check_not_negative(alpha=alpha)
         if not task.model.fusion.has_unimodal_logits:
             raise UsageError(
                 f"method {self.name!r} needs a fusion with unimodal logits, as concat, sum, late "
@@ -106,6 +105,5 @@ class OGMGE(OGM):
         self, task: Task, *, alpha: float = 0.3, until: int = 50, noise: float = 1.0
     ) -> None:
         super().__init__(task, alpha=alpha, until=until)
-        if noise < 0:
-            raise UsageError(f"noise is {noise}: it cannot be negative")
+        check_not_negative(noise=noise)
         self.noise = noise

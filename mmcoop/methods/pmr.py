@@ -11,7 +11,7 @@ from mmcoop.core.resampling import Rows
 from mmcoop.core.seeds import generator
 from mmcoop.core.valuation import evaluation_mode
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, Task, check_not_negative
 
 RULES = ("clip", "switch")
 
@@ -30,7 +30,7 @@ def strengths(scores: Tensor, rule: str) -> Tensor:
 
     clip: clip(S_max / S_m − 1, 0, 1). switch: 1 for every modality but the best one.
     """
-    behind = scores.max() / scores - 1
+    behind = scores.max() / scores.clamp(min=1e-8) - 1
     return behind.clamp(0, 1) if rule == "clip" else (behind > 0).to(scores.dtype)
 
 
@@ -54,10 +54,11 @@ class PMR(Method):
         until: int = 100,
     ) -> None:
         super().__init__(task)
-        if alpha < 0 or not 0 <= momentum < 1 or not 0 < fraction <= 1:
+        check_not_negative(alpha=alpha)
+        if not 0 <= momentum < 1 or not 0 < fraction <= 1:
             raise UsageError(
-                f"alpha {alpha}, momentum {momentum}, fraction {fraction}: alpha cannot be "
-                "negative, momentum is in [0, 1), fraction in (0, 1]"
+                f"momentum {momentum}, fraction {fraction}: momentum is in [0, 1), fraction in "
+                "(0, 1]"
             )
         if rule not in RULES:
             raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")

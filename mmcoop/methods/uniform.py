@@ -4,8 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, Task, check_not_negative
 from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses
 
 
@@ -14,8 +13,7 @@ class Uniform(Method):
 
     def __init__(self, task: Task, *, weight: float = 1.0) -> None:
         super().__init__(task)
-        if weight < 0:
-            raise UsageError(f"weight is {weight}: it cannot be negative")
+        check_not_negative(weight=weight)
         self.weight = weight
         self.heads = UnimodalHeads(task.model, task.n_classes, "uniform")
 

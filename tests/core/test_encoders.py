@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mmcoop.core.encoders import ENCODERS, build_encoder
+from mmcoop.core.encoders.base import defined_statistics
 from mmcoop.core.encoders.conv import ConvEncoder
 from mmcoop.core.encoders.conv1d import SeriesEncoder
 from mmcoop.core.encoders.mlp import MLPEncoder
@@ -106,6 +107,99 @@ def test_no_samples_give_no_features():
     for name, shape in (("conv", (2, 1, 28, 28)), ("mlp", (5,)), ("conv1d", (16, 2))):
         encoder = built(name, shape)
         assert encoder(torch.zeros(0, *shape)).shape == (0, encoder.width)
+
+
+# features by place, and parts
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "tokens"),
+    [
+        ("conv", (1, 28, 28), 7 * 7),
+        ("conv", (2, 30, 33), 7 * 8),
+        ("conv", (3, 1, 28, 32), 3 * 7 * 8),
+        ("resnet18", (3, 64, 96), 2 * 3),
+        ("resnet18", (2, 1, 64, 64), 2 * 2 * 2),
+        ("conv1d", (41, 3), 6),
+        ("mlp", (5,), 1),
+    ],
+)
+def test_features_are_the_mean_of_the_features_by_place(name, shape, tokens):
+    encoder = built(name, shape)
+    x = some(3, *shape)
+    with torch.no_grad():
+        by_place = encoder.tokens(x)
+        assert by_place.shape == (3, tokens, encoder.width)
+        torch.testing.assert_close(by_place.mean(1), encoder(x), atol=1e-5, rtol=1e-5)
+    if tokens > 1:  # places differ, or the mean would say nothing
+        assert by_place.std(1).amax() > 1e-3
+
+
+def test_places_come_frame_by_frame_and_row_by_row():
+    encoder = built("conv", (2, 1, 28, 32))
+    x = some(1, 2, 1, 28, 32)
+    with torch.no_grad():
+        by_place = encoder.tokens(x)
+        maps = encoder.layers[:8](x[0])  # (frames, C, 7, 8)
+    assert maps.shape == (2, 64, 7, 8)
+    for frame, row, column in ((0, 0, 0), (0, 6, 7), (1, 2, 5)):
+        place = frame * 56 + row * 8 + column
+        torch.testing.assert_close(by_place[0, place], maps[frame, :, row, column])
+
+
+@pytest.mark.parametrize("name", IMAGE_ENCODERS)
+def test_stages_one_after_the_other_are_the_encoder_but_for_the_mean_over_places(name):
+    encoder = built(name, (2, 64, 64))
+    stages = encoder.stages()
+    x = some(3, 2, 64, 64)
+    with torch.no_grad():
+        maps = x
+        sizes = []
+        for block in stages.blocks:
+            maps = block(maps)
+            sizes.append(tuple(maps.shape[1:]))
+        torch.testing.assert_close(maps.mean((2, 3)), encoder(x), atol=1e-5, rtol=1e-5)
+    assert (
+        sizes
+        == {
+            "conv": [(16, 32, 32), (32, 16, 16), (64, 16, 16)],
+            "resnet18": [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)],
+        }[name]
+    )
+    assert [size[0] for size in sizes] == list(stages.channels)
+    # the encoder's own weights, none of them twice
+    parts = [id(p) for block in stages.blocks for p in block.parameters()]
+    assert sorted(parts) == sorted(id(p) for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [("mlp", (5,), "MLPEncoder"), ("conv1d", (16, 2), "SeriesEncoder")],
+)
+def test_an_encoder_that_is_not_convolutional_over_images_has_no_stages(name, shape, kind):
+    with pytest.raises(UsageError, match=f"^{kind} has no stages: exchanging between encoders "):
+        built(name, shape).stages()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("conv", (1, 28, 28)), ("mlp", (5,))])
+def test_features_of_nobody_are_zeros(name, shape):
+    encoder = built(name, shape)
+    absent = encoder.absent(4, torch.ones(1, dtype=torch.float64))
+    assert absent.shape == (4, encoder.width)
+    assert absent.dtype == torch.float64
+    assert (absent == 0).all()
+
+
+def test_statistics_are_frozen_for_a_lone_row_alone_and_only_where_they_moved():
+    block = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.ReLU()).train()
+    block[1].eval()
+    with defined_statistics(block, 2):
+        assert [module.training for module in block] == [True, False, True]
+    with defined_statistics(block, 1):
+        assert [module.training for module in block] == [False] * 3
+        assert not block.training
+    assert block.training
+    assert [module.training for module in block] == [True, False, True]
 
 
 def test_a_resnet18_of_rgb_images_is_torchvisions_without_its_classifier():

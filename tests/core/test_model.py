@@ -6,7 +6,7 @@ from torch import nn
 
 from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.encoders import build_encoder
-from mmcoop.core.encoders.base import Encoder
+from mmcoop.core.encoders.base import Encoder, Stages
 from mmcoop.core.fusions import FUSIONS, build_fusion
 from mmcoop.core.model import MultimodalModel
 from mmcoop.errors import DataError, UsageError
@@ -28,20 +28,53 @@ class Recording(Encoder):
         return self.linear(x)
 
 
+class RecordingFirst(nn.Sequential):
+    """The first stage of an encoder, that keeps every input it was given."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x):
+        self.seen.append(x.detach().clone())
+        return super().forward(x)
+
+
+class RecordingImages(Encoder):
+    """The same for images `(d, 3, 3)`, in convolutional stages."""
+
+    def __init__(self, d: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.first = RecordingFirst(nn.Conv2d(d, 6, 3, padding=1), nn.Tanh())
+        self.second = nn.Sequential(nn.Conv2d(6, width, 2), nn.Tanh())
+
+    def stages(self) -> Stages:
+        return Stages([self.first, nn.Identity(), self.second], [6, 6, self.width])
+
+
 SHAPES = {"audio": (5, 2), "text": (3, 4), "visual": (4, 3)}  # inputs, features
 
 
 def make_model(fusion: str = "concat", order=("visual", "audio", "text")) -> MultimodalModel:
     """A model of recording encoders, handed over in an order that is not sorted."""
     torch.manual_seed(0)
-    encoders = {m: Recording(*SHAPES[m]) for m in order}
-    widths = {m: encoders[m].width for m in sorted(order)}
-    return MultimodalModel(encoders, build_fusion(fusion, widths, CLASSES))
+    kind = RecordingImages if fusion == "mmtm" else Recording
+    encoders = {m: kind(*SHAPES[m]) for m in order}
+    built, joined = build_fusion(fusion, {m: encoders[m] for m in sorted(order)}, CLASSES)
+    return MultimodalModel({m: built[m] for m in order}, joined)
 
 
-def make_inputs(batch: int = 6) -> dict[str, torch.Tensor]:
+def seen(model: MultimodalModel, modality: str) -> list[torch.Tensor]:
+    """The inputs that reached an encoder, of whatever the fusion has made of it."""
+    (recording,) = (m for m in model.encoders[modality].modules() if hasattr(m, "seen"))
+    return recording.seen
+
+
+def make_inputs(batch: int = 6, fusion: str = "concat") -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return {m: torch.randn(batch, d, generator=generator) for m, (d, _) in SHAPES.items()}
+    places = (3, 3) if fusion == "mmtm" else ()
+    return {m: torch.randn(batch, d, *places, generator=generator) for m, (d, _) in SHAPES.items()}
 
 
 MIXED = torch.tensor(
@@ -62,13 +95,13 @@ def test_modalities_are_the_encoders_names_sorted():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_columns_of_present_are_by_sorted_name_whatever_the_order_of_the_inputs(fusion):
-    model, inputs = make_model(fusion), make_inputs()
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     only_text = torch.tensor([[False, True, False]]).expand(6, -1)
     upside_down = dict(reversed(inputs.items()))
     expected = model(inputs, only_text)
     assert torch.equal(model(upside_down, only_text), expected)
-    assert len(model.encoders["text"].seen) == 2
-    assert model.encoders["audio"].seen == model.encoders["visual"].seen == []
+    assert len(seen(model, "text")) == 2
+    assert seen(model, "audio") == seen(model, "visual") == []
     torch.testing.assert_close(model({"text": inputs["text"]}, only_text), expected)
 
 
@@ -80,19 +113,20 @@ def test_the_order_in_which_encoders_are_handed_over_does_not_matter():
     assert torch.equal(one(inputs, MIXED), other(inputs, MIXED))
 
 
-def test_only_the_rows_that_have_a_modality_reach_its_encoder_in_one_call():
-    model, inputs = make_model(), make_inputs()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_only_the_rows_that_have_a_modality_reach_its_encoder_in_one_call(fusion):
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     model(inputs, MIXED)
     for position, modality in enumerate(model.modalities):
-        (seen,) = model.encoders[modality].seen
+        (reached,) = seen(model, modality)
         rows = [i for i in range(6) if MIXED[i, position]]
-        assert torch.equal(seen, inputs[modality][rows])
-    assert [len(model.encoders[m].seen[0]) for m in model.modalities] == [4, 1, 4]
+        assert torch.equal(reached, inputs[modality][rows])
+    assert [len(seen(model, m)[0]) for m in model.modalities] == [4, 1, 4]
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_mixed_batch_gives_what_its_rows_give_one_by_one(fusion):
-    model, inputs = make_model(fusion), make_inputs()
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     together = model(inputs, MIXED)
     assert together.shape == (6, CLASSES)
     for i in range(6):
@@ -109,8 +143,9 @@ def test_features_are_the_encoders_where_a_modality_is_present_and_zero_where_it
         torch.testing.assert_close(z, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_forward_is_encode_then_fuse():
-    model, inputs = make_model(), make_inputs()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_forward_is_encode_then_fuse(fusion):
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     expected = model.fuse(model.encode(inputs, MIXED), MIXED)
     assert torch.equal(model(inputs, MIXED), expected)
 
@@ -123,42 +158,58 @@ def test_all_modalities_are_present_unless_said_otherwise():
     torch.testing.assert_close(model(inputs), model.fusion.head(zeroed), atol=1e-6, rtol=1e-5)
 
 
-def test_a_modality_absent_from_the_whole_batch_needs_no_input():
-    model, inputs = make_model(), make_inputs()
+FEATURES_OF_NOBODY = {"bottleneck": (6, 1, 4), "mmtm": (6, 1, 6, 1, 1)}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_modality_absent_from_the_whole_batch_needs_no_input(fusion):
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     present = MIXED.clone()
     present[:, 1] = False
     expected = model(inputs, present)
     del inputs["text"]
     assert torch.equal(model(inputs, present), expected)
     features = model.encode(inputs, present)
-    assert features["text"].shape == (6, 4)
+    assert features["text"].shape == FEATURES_OF_NOBODY.get(fusion, (6, 4))
     assert (features["text"] == 0).all()
-    assert model.encoders["text"].seen == []
+    assert seen(model, "text") == []
+    # as if somebody else in the batch had it
+    mixed = torch.cat([present, torch.ones(1, 3, dtype=torch.bool)])
+    whole = make_inputs(7, fusion)
+    for m in ("audio", "visual"):
+        whole[m][:6] = inputs[m]
+    torch.testing.assert_close(model(whole, mixed)[:6], expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("held", [float("nan"), float("inf"), 1e30])
-def test_what_an_absent_modalitys_input_holds_does_not_matter(held):
-    model, inputs = make_model(), make_inputs()
+def test_what_an_absent_modalitys_input_holds_does_not_matter(fusion, held):
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     expected = model(inputs, MIXED)
+    expected.sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     for position, modality in enumerate(model.modalities):
         inputs[modality][~MIXED[:, position]] = held
+    model.zero_grad()
     found = model(inputs, MIXED)
     assert torch.equal(found, expected)
     found.sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all()
+        assert torch.equal(parameter.grad, gradients[name])
 
 
 def test_a_row_with_no_modality_at_all_gets_the_bias_and_encodes_nothing():
     model = make_model()
     logits = model({}, torch.zeros(2, 3, dtype=torch.bool))
     assert torch.equal(logits, model.fusion.head.bias.expand(2, -1))
-    assert all(encoder.seen == [] for encoder in model.encoders.values())
+    assert all(seen(model, m) == [] for m in model.modalities)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("idle", range(3))
 def test_gradients_reach_only_the_encoders_of_present_modalities(fusion, idle):
-    model, inputs = make_model(fusion), make_inputs()
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     present = torch.ones(6, 3, dtype=torch.bool)
     present[:, idle] = False
     model(inputs, present).square().sum().backward()
@@ -170,8 +221,9 @@ def test_gradients_reach_only_the_encoders_of_present_modalities(fusion, idle):
                 assert parameter.grad.abs().max() > 0
 
 
-def test_encoder_gradients_of_a_mixed_batch_are_the_sum_over_its_rows():
-    model, inputs = make_model(), make_inputs()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_encoder_gradients_of_a_mixed_batch_are_the_sum_over_its_rows(fusion):
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     model(inputs, MIXED).square().sum().backward()
     together = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -184,19 +236,20 @@ def test_encoder_gradients_of_a_mixed_batch_are_the_sum_over_its_rows():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_coalition_logits_of_one_encoding_are_forward_run_once_a_coalition(fusion):
-    model, inputs = make_model(fusion), make_inputs()
+    model, inputs = make_model(fusion), make_inputs(fusion=fusion)
     coalitions = coalition_matrix(3)
     features = model.encode(inputs, torch.ones(6, 3, dtype=torch.bool))
     found = model.coalition_logits(features, coalitions)
-    assert all(len(encoder.seen) == 1 for encoder in model.encoders.values())
+    assert all(len(seen(model, m)) == 1 for m in model.modalities)
     for column, row in enumerate(coalitions):
         torch.testing.assert_close(
             found[:, column], model(inputs, row.expand(6, -1)), atol=1e-6, rtol=1e-5
         )
 
 
-def test_a_batch_of_no_rows_has_no_logits():
-    assert make_model()(make_inputs(0)).shape == (0, CLASSES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_batch_of_no_rows_has_no_logits(fusion):
+    assert make_model(fusion)(make_inputs(0, fusion)).shape == (0, CLASSES)
 
 
 @pytest.mark.parametrize("modality", ["audio", "visual"])
@@ -242,8 +295,7 @@ def test_a_modality_named_like_an_attribute_of_a_module_is_refused(name):
 def image_model(name: str, shape: tuple[int, ...]) -> MultimodalModel:
     torch.manual_seed(0)
     encoders = {"features": build_encoder("mlp", (3,)), "picture": build_encoder(name, shape)}
-    widths = {m: encoder.width for m, encoder in encoders.items()}
-    return MultimodalModel(encoders, build_fusion("concat", widths, CLASSES))
+    return MultimodalModel(*build_fusion("concat", encoders, CLASSES))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import nn
 from mmcoop.core import valuation
 from mmcoop.core.batch import Batch
 from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.encoders.base import Encoder
+from mmcoop.core.encoders.base import Encoder, Stages
 from mmcoop.core.fusions import FUSIONS, build_fusion
 from mmcoop.core.fusions.base import Fusion
 from mmcoop.core.model import MultimodalModel
@@ -129,11 +129,27 @@ class Counting(Encoder):
         return self.layers(x)
 
 
+class CountingImages(Encoder):
+    """The same for images `(3, 2, 2)`, in convolutional stages, of which the first one counts."""
+
+    def __init__(self, d: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.first = nn.Sequential(nn.Conv2d(d, 5, 1), nn.BatchNorm2d(5), nn.Dropout(0.5))
+        self.second = nn.Sequential(nn.Conv2d(5, 6, 1), nn.BatchNorm2d(6), nn.Tanh())
+        self.third = nn.Sequential(nn.Conv2d(6, width, 2), nn.Dropout(0.5), nn.Tanh())
+        self.first.rows = []
+        self.first.register_forward_hook(lambda first, x, _: first.rows.append(len(x[0])))
+
+    def stages(self) -> Stages:
+        return Stages([self.first, self.second, self.third], [5, 6, self.width])
+
+
 class Highest(Fusion):
     """A fusion that is no sum of parts: the highest logit of the present modalities."""
 
     def __init__(self, widths, n_classes):
-        super().__init__()
+        super().__init__(widths, n_classes)
         self.heads = nn.ModuleDict({m: nn.Linear(w, n_classes) for m, w in widths.items()})
 
     def forward(self, features, present):
@@ -146,20 +162,32 @@ WIDTHS = {"audio": 4, "text": 5, "visual": 6}
 
 def make_model(fusion: Fusion | str = "concat") -> MultimodalModel:
     torch.manual_seed(0)
-    fusion = build_fusion(fusion, WIDTHS, CLASSES) if isinstance(fusion, str) else fusion
-    model = MultimodalModel({m: Counting(3, width) for m, width in WIDTHS.items()}, fusion)
+    kind = CountingImages if fusion == "mmtm" else Counting
+    encoders = {m: kind(3, width) for m, width in WIDTHS.items()}
+    if isinstance(fusion, str):
+        encoders, fusion = build_fusion(fusion, encoders, CLASSES)
+    model = MultimodalModel(encoders, fusion)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
             module.running_var.uniform_(0.5, 2)
     return model
 
 
-def make_batches(sizes=(7, 1, 16)) -> list[dict]:
+def encoded(model: MultimodalModel) -> list[list[int]]:
+    """How many rows each encoder has got in each of its calls."""
+    return [
+        next(part.rows for part in encoder.modules() if hasattr(part, "rows"))
+        for encoder in model.encoders.values()
+    ]
+
+
+def make_batches(sizes=(7, 1, 16), fusion: Fusion | str = "concat") -> list[dict]:
     generator = torch.Generator().manual_seed(5)
+    places = (2, 2) if fusion == "mmtm" else ()
     return [
         {
-            "inputs": {m: torch.randn(size, 3, generator=generator) for m in NAMES},
+            "inputs": {m: torch.randn(size, 3, *places, generator=generator) for m in NAMES},
             "labels": torch.randint(CLASSES, (size,), generator=generator),
             "ids": [f"{size}-{i}" for i in range(size)],
         }
@@ -179,12 +207,11 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("fusion", [*FUSIONS, "highest"])
 def test_encoding_once_gives_what_calling_the_model_once_a_coalition_gives(fusion):
     model = make_model(Highest(WIDTHS, CLASSES) if fusion == "highest" else fusion)
-    found = list(value_batches(model, make_batches(), modalities=NAMES))
+    batches = make_batches(fusion=fusion)
+    found = list(value_batches(model, batches, modalities=NAMES))
     model.eval()
     asked = list(
-        value_batches(
-            lambda inputs, present: model(inputs, present), make_batches(), modalities=NAMES
-        )
+        value_batches(lambda inputs, present: model(inputs, present), batches, modalities=NAMES)
     )
     assert_same(found, asked)
     hits = torch.cat([batch.hits for batch in found])[:, 1:]
@@ -195,7 +222,7 @@ def test_encoding_once_gives_what_calling_the_model_once_a_coalition_gives(fusio
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_valued_batch_agrees_with_a_plain_loop_over_samples_and_coalitions(fusion):
     model = make_model(fusion)
-    batches = make_batches()
+    batches = make_batches(fusion=fusion)
     found = list(value_batches(model, batches, modalities=NAMES))
     model.eval()
     for batch, valued in zip(batches, found, strict=True):
@@ -203,7 +230,8 @@ def test_a_valued_batch_agrees_with_a_plain_loop_over_samples_and_coalitions(fus
             inputs = {m: x[i : i + 1] for m, x in batch["inputs"].items()}
             values = [0.0]
             for present in coalition_matrix(3)[1:]:
-                prediction = int(model(inputs, present[None]).argmax())
+                with torch.inference_mode():
+                    prediction = int(model(inputs, present[None]).argmax())
                 values.append(float(present.sum()) if prediction == label else 0.0)
             assert valued.values[i].tolist() == values
             assert valued.predictions[i] == prediction
@@ -220,8 +248,8 @@ def test_a_valued_batch_agrees_with_a_plain_loop_over_samples_and_coalitions(fus
 @pytest.mark.parametrize("fusion", [*FUSIONS, "highest"])
 def test_each_encoder_runs_exactly_once_a_batch_on_every_sample_once(fusion):
     model = make_model(Highest(WIDTHS, CLASSES) if fusion == "highest" else fusion)
-    list(value_batches(model, make_batches(), modalities=NAMES))
-    assert [encoder.rows for encoder in model.encoders.values()] == [[7, 1, 16]] * 3
+    list(value_batches(model, make_batches(fusion=fusion), modalities=NAMES))
+    assert encoded(model) == [[7, 1, 16]] * 3
 
 
 @pytest.mark.parametrize("max_pairs", [1, 7, 16, 20, 48])
@@ -243,7 +271,7 @@ def test_asking_in_small_groups_of_coalitions_changes_nothing(monkeypatch, max_p
         48: [6, 1, 7, 3, 3, 1],
     }
     assert groups == by_batch[max_pairs]
-    assert [encoder.rows for encoder in model.encoders.values()] == [[7, 1, 16]] * 3
+    assert encoded(model) == [[7, 1, 16]] * 3
 
 
 def test_a_callable_is_asked_in_small_groups_too(monkeypatch):
@@ -490,7 +518,7 @@ def test_no_batches_give_nothing_and_an_empty_batch_an_empty_valuation():
 @pytest.mark.parametrize("held", [float("nan"), float("inf")])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_modality_without_sense_does_not_touch_the_coalitions_without_it(fusion, held):
-    batch = make_batches([16])[0]
+    batch = make_batches([16], fusion)[0]
     (expected,) = value_batches(make_model(fusion), [batch], modalities=NAMES)
     batch["inputs"]["text"] = torch.full_like(batch["inputs"]["text"], held)
     (found,) = value_batches(make_model(fusion), [batch], modalities=NAMES)

@@ -17,9 +17,7 @@ from torch.nn import functional as F
 from mmcoop.core.batch import Batch
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.resampling import modality_probability, sample_level_rows
-from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import Dataset, open_dataset
-from mmcoop.datasets.writer import Header, write_dataset
+from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.methods import LEVELS, METHODS, checked_options, method_options
 from mmcoop.methods.base import Method, Task
@@ -90,7 +88,17 @@ def task_with(contributions: torch.Tensor, *, warmup: int = 0, seed: int = 0) ->
         return contributions if samples is None else contributions[samples]
 
     n_samples, n_modalities = contributions.shape
-    return Task(model_of(n_modalities), n_samples, 2, seed, warmup, value), asked
+    task = Task(
+        model=model_of(n_modalities),
+        n_samples=n_samples,
+        n_classes=2,
+        seed=seed,
+        warmup=warmup,
+        value=value,
+        batches=lambda *_: pytest.fail("no batches are asked for"),
+        optimizer=lambda _: pytest.fail("no optimizer is asked for"),
+    )
+    return task, asked
 
 
 def counted(rows: Any) -> Counter:
@@ -104,32 +112,9 @@ def whole(n_samples: int, n_modalities: int = 2) -> Counter:
     return Counter({(i, (True,) * n_modalities): 1 for i in range(n_samples)})
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Dataset:
-    """50 training samples of 3 classes; `ear` is worth more than `eye`, and neither is enough."""
-    folder = tmp_path_factory.mktemp("data") / "data"
-    rng = np.random.default_rng(3)
-    header = Header(
-        name="methods",
-        recipe="tests",
-        options={},
-        classes=["a", "b", "c"],
-        modalities={
-            "ear": Modality("vector", (4,), "float32", "mlp", training={"noise": {"scale": 0.1}}),
-            "eye": Modality("vector", (3,), "float32", "mlp"),
-        },
-        source="made by the tests",
-    )
-    with write_dataset(folder, header) as writer:
-        for split, rows in (("train", 50), ("validation", 12), ("test", 12)):
-            for i in range(rows):
-                ear, eye = rng.normal(0, 1, 4), rng.normal(0, 1, 3)
-                ear[i % 3] += 2
-                eye[i % 3] += 0.7
-                writer.add(
-                    split, id=f"{split}-{i}", label=i % 3, group=f"{split}-{i}", ear=ear, eye=eye
-                )
-    return open_dataset(folder)
+@pytest.fixture
+def dataset(senses) -> Dataset:
+    return senses
 
 
 def config_of(**changes: Any) -> TrainConfig:

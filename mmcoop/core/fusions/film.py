@@ -11,8 +11,8 @@ from mmcoop.core.fusions.base import Features, Fusion, zeroed
 class FiLM(Fusion):
     """(γ, β) = split(W_f z¹); logits = W_o [γ² ∘ z² + β²; …; γⁿ ∘ zⁿ + βⁿ] + b.
 
-    The first modality, by name, conditions all others. The bias of γ begins at 1, so that the
-    others pass unchanged where it is absent.
+    The first modality, by name, conditions all others. The biases of γ and β begin at 1 and 0, so
+    that the others pass unchanged where it is absent.
     """
 
     #: Position of the modality that conditions the others.
@@ -26,8 +26,10 @@ class FiLM(Fusion):
         self.film = nn.ModuleDict(
             {m: nn.Linear(widths[self.condition], 2 * widths[m]) for m in others}
         )
-        for m, layer in self.film.items():
-            nn.init.ones_(layer.bias[: widths[m]])  # type: ignore[index]
+        for layer in self.film.values():
+            gamma, beta = layer.bias.chunk(2)  # type: ignore[operator]
+            nn.init.ones_(gamma)
+            nn.init.zeros_(beta)
         self.head = nn.Linear(sum(widths[m] for m in others), n_classes)
 
     def forward(self, features: Features, present: Tensor) -> Tensor:

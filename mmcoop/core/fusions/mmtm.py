@@ -130,6 +130,6 @@ class MMTM(Fusion):
         if len(maps) == 0:
             channels = self.exchanges[k + 1].excite[modality].out_features  # type: ignore[index, union-attr]
             return maps.new_zeros(0, 1, channels, 1, 1)
-        with defined_statistics(block, maps.shape[0] * maps.shape[1]):
+        with defined_statistics(block, len(maps)):
             after: Tensor = block(maps.flatten(0, 1))
         return after.reshape(*maps.shape[:2], *after.shape[1:])

@@ -39,8 +39,9 @@ class TransformerFusion(Fusion):
         tokens = [self.tokens[m](z) for m, z in zeroed(features, present).items()]
         batch = len(present)
         x = torch.stack([self.class_token.expand(batch, -1), *tokens], dim=1)
-        always = present.new_zeros(batch, 1)
-        x = self.layers(x, src_key_padding_mask=torch.cat([always, ~present], dim=1))
+        if batch:  # torch's attention does not take a mask for no samples
+            always = present.new_zeros(batch, 1)
+            x = self.layers(x, src_key_padding_mask=torch.cat([always, ~present], dim=1))
         logits: Tensor = self.head(x[:, 0])
         return logits
 

@@ -45,9 +45,9 @@ def setting(kind: type, help: str, *names: str, panel: str = "Training", **more:
 
 METHOD_OPTIONS = setting(
     list[str],
-    "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have shows those "
-    "it has. Of modality: fraction of the samples that is valued (0.2), rule linear, tanh or power "
-    "(linear), alpha (1).",
+    "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have "
+    "shows those it has. Of modality: fraction of the samples that is valued (0.2), rule linear, "
+    "tanh or power (linear), alpha (1).",
     "--set",
     panel="Method",
 )

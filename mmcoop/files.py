@@ -86,22 +86,29 @@ def resumable_folder(path: Path) -> Iterator[Path]:
     """
     working = path.with_name(f".{path.name}.building")
     working.mkdir(parents=True, exist_ok=True)
-    lock = os.open(working, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = not os.path.samestat(os.fstat(lock), working.stat())  # it has just ended
-        except (BlockingIOError, FileNotFoundError):
-            taken = True
-        except OSError:
-            taken = False  # a file system without locks, as some of a network are
-        if taken:
-            raise UsageError(f"another process is building {path} right now")
+    with locked_folder(working, f"another process is building {path} right now"):
         yield working
         try:
             _put(working, path)
         finally:
             settle_folder(path)
+
+
+@contextmanager
+def locked_folder(path: Path, message: str) -> Iterator[None]:
+    """Keep the folder for this process; `UsageError` with the message while another one has it."""
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = not os.path.samestat(os.fstat(lock), path.stat())  # it has just been renamed
+        except (BlockingIOError, FileNotFoundError):
+            taken = True
+        except OSError:
+            taken = False  # a file system without locks, as some of a network are
+        if taken:
+            raise UsageError(message)
+        yield
     finally:
         os.close(lock)
 

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mmcoop.cli import build_dataset, enhance, evaluate, info, train, valuate
+from mmcoop.cli import build_dataset, compare, enhance, evaluate, info, train, valuate
 from mmcoop.errors import MmcoopError
 
 
@@ -15,7 +15,7 @@ class StoryGroup(TyperGroup):
     """The commands in the order they are used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["build-dataset", "train", "valuate", "enhance", "evaluate", "info"]
+        return ["build-dataset", "train", "valuate", "enhance", "evaluate", "compare", "info"]
 
 
 app = typer.Typer(
@@ -44,6 +44,8 @@ def mmcoop() -> None:
     4. `mmcoop enhance` fine-tunes the model where a modality contributes little
 
     5. `mmcoop evaluate` gives test accuracy, with modalities missing too
+
+    6. `mmcoop compare` sets methods side by side, over several seeds
     """
 
 
@@ -52,6 +54,7 @@ app.command("train")(train.train)
 app.command("valuate")(valuate.valuate)
 app.command("enhance")(enhance.enhance)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("info")(info.info)
 
 

@@ -10,7 +10,9 @@ from mmcoop.cli.output import report
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="A dataset folder, a run folder or a scores file.")],
+    path: Annotated[
+        Path, typer.Argument(help="A dataset, run or comparison folder, or a scores file.")
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Check a data set's shards against their sha256.")
     ] = False,
@@ -26,7 +28,7 @@ def info(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Say what a dataset folder, a run folder or a scores file is.
+    """Say what a dataset folder, a run folder, a comparison or a scores file is.
 
     Examples:
 
@@ -36,10 +38,15 @@ def info(
 
     - `mmcoop info runs/joint`
 
+    - `mmcoop info comparison`
+
     - `mmcoop info scores.parquet --json`
     """
+    from mmcoop.comparison.comparison import is_comparison, load_comparison
+    from mmcoop.comparison.summary import summarise
     from mmcoop.datasets.store import is_dataset, open_dataset
     from mmcoop.errors import DataError, UsageError
+    from mmcoop.reporting.comparison import comparison_tables, summary_rows
     from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
     from mmcoop.reporting.tables import facts_table
     from mmcoop.training.run import is_run, load_run
@@ -60,10 +67,19 @@ def info(
         raise UsageError(f"--preview is for data sets, and {path} is none")
     elif is_run(path):
         facts = run_facts(load_run(path))
+    elif is_comparison(path):
+        comparison = load_comparison(path)
+        summary = summarise(comparison)
+        answer = {"comparison": str(path), "methods": summary_rows(summary)}
+        report(answer, comparison_tables(comparison, summary), as_json=as_json, quiet=False)
+        return
     elif path.is_file():
         facts = scores_facts(path)
     elif path.exists():
-        raise DataError(f"{path} is neither a dataset folder (dataset.json) nor a run (run.json)")
+        raise DataError(
+            f"{path} is no dataset folder (dataset.json), run (run.json) or comparison folder "
+            "(comparison.json)"
+        )
     else:
         raise DataError(f"{path} does not exist")
     report(facts, [facts_table(facts)], as_json=as_json, quiet=False)

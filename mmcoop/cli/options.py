@@ -43,6 +43,7 @@ def setting(kind: type, help: str, *names: str, panel: str = "Training", **more:
     return Annotated[kind | None, typer.Option(*names, help=help, rich_help_panel=panel, **more)]
 
 
+WARMUP = setting(int, "Ordinary epochs before sample, modality or random sets in.", panel="Method")
 METHOD_OPTIONS = setting(
     list[str],
     "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have "

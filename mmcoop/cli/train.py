@@ -17,9 +17,7 @@ _METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items
     {
         "method": options.setting(str, f"{_METHODS}. \\[default: joint]", panel="Method"),
         "modality": options.setting(str, "The modality of --method unimodal.", panel="Method"),
-        "warmup": options.setting(
-            int, "Ordinary epochs before sample or modality sets in.", panel="Method"
-        ),
+        "warmup": options.WARMUP,
         "set": options.METHOD_OPTIONS,
         **options.MODEL_SETTINGS,
         **options.SETTINGS,
@@ -63,7 +61,7 @@ def train(
     """
     from mmcoop.reporting.summaries import trained
     from mmcoop.training import loop
-    from mmcoop.training.config import make_config
+    from mmcoop.training.config import check_warmup, make_config
     from mmcoop.training.run import load_run
     from mmcoop.workspace import dataset_of, find_dataset, run_folder
 
@@ -87,14 +85,9 @@ def train(
     else:
         dataset = find_dataset(data)
         config = make_config(dataset.defaults.get("train", {}), chosen)
-        has_warmup = METHODS.load(config.method).has_warmup
-        if "warmup" in chosen and not has_warmup:
+        if "warmup" in chosen and not METHODS.load(config.method).has_warmup:
             raise UsageError(f"method {config.method!r} has no warm-up: leave --warmup out")
-        if has_warmup and config.warmup >= config.epochs:
-            raise UsageError(
-                f"the warm-up is {config.warmup} of {config.epochs} epochs, so method "
-                f"{config.method!r} would never set in: lower --warmup or raise --epochs"
-            )
+        check_warmup(config)
         folder = out or run_folder(config)
         run = loop.train(folder, dataset, config, overwrite=overwrite, **where)
     answer, tables = trained(run)

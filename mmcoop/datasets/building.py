@@ -12,29 +12,28 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import TimeoutError as LateError
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import parent_process, resource_tracker
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask, raise_signal, signal
-from threading import Thread, current_thread, main_thread
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired
 
 from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.datasets.writer import DatasetWriter, Header, Reject, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
+from mmcoop.processes import processors, worker_processes
 from mmcoop.progress import SILENT, Progress
 
 # So many clips a process are read ahead: enough to keep all busy while a slow one is waited for,
 # few enough that what waits to be written stays small.
 _AHEAD = 8
+
+_PRELOAD = ("mmcoop.datasets.clips", "torchaudio.compliance.kaldi")
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -77,11 +76,6 @@ class Plan:
         return hashlib.sha256(json.dumps(everything, default=str).encode()).hexdigest()
 
 
-def default_workers() -> int:
-    """As many processes as there are processors for this one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def build_clips(
     folder: Path,
     plan: Plan,
@@ -98,7 +92,7 @@ def build_clips(
     `if __name__ == "__main__":`.
     """
     if workers is None:
-        workers = default_workers()
+        workers = processors()
     if workers < 1:
         raise UsageError(f"{workers} processes cannot read clips: it must be at least 1")
     total = len(plan.clips)
@@ -184,14 +178,10 @@ def _pooled(
 ) -> Generator[tuple[Clip, dict[str, Any] | Unusable]]:
     """As `_outcomes`; `RuntimeError` where the pool of processes breaks down."""
     workers = min(workers, len(clips))
-    context = _Context()
-    pool: Any = ProcessPool(max_workers=workers, context=context, initializer=_begin)
     ahead: deque[tuple[Clip, Any]] = deque()
     coming = iter(clips)
-    try:
-        with _ctrl_c_later():
-            if not pool.active:  # asking starts it
-                raise RuntimeError("the pool of processes does not start")
+    # one clip is one thread: there are as many processes as processors
+    with worker_processes(workers, preload=_PRELOAD, threads=1) as pool:
         while True:
             while len(ahead) < _AHEAD * workers and (clip := next(coming, None)) is not None:
                 task = pool.schedule(_read, args=(clip, plan.reading), timeout=plan.time_limit)
@@ -200,45 +190,6 @@ def _pooled(
                 break
             clip, task = ahead.popleft()
             yield clip, _outcome(task, plan.time_limit)
-        pool.close()
-    finally:
-        pool.stop()  # does nothing after all is done
-        pool.join()
-
-
-class _Context(ForkServerContext):
-    """Processes of a server that has loaded what they need.
-
-    Starting one, at first and after one was ended, takes no time, and it inherits nothing of this
-    process. Locks are kept, for a process that is just being started when all are ended.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.set_forkserver_preload(["mmcoop.datasets.clips", "torchaudio.compliance.kaldi"])
-        self._locks: list[Any] = []
-
-    def RLock(self) -> Any:  # noqa: N802
-        self._locks.append(super().RLock())
-        return self._locks[-1]
-
-
-@contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block; processes that are started in it never see it."""
-    resource_tracker.ensure_running()  # starting it, as others do, would unblock the signal
-    seen = []
-    mine = current_thread() is main_thread()  # no other one may have a handler
-    handler = signal(SIGINT, lambda *_: seen.append(True)) if mine else None
-    mask = pthread_sigmask(SIG_BLOCK, [SIGINT])
-    try:
-        yield
-    finally:
-        pthread_sigmask(SIG_SETMASK, mask)
-        if mine:
-            signal(SIGINT, handler)
-        if seen:
-            raise_signal(SIGINT)
 
 
 def _outcome(task: Any, time_limit: float) -> dict[str, Any] | Unusable:
@@ -249,21 +200,6 @@ def _outcome(task: Any, time_limit: float) -> dict[str, Any] | Unusable:
     except ProcessExpired as error:
         return Unusable("crashed", f"the process that read it ended with code {error.exitcode}")
     return outcome
-
-
-def _begin() -> None:
-    """In a new process: it ends with the one that started it, and one clip is one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _read(clip: Clip, reading: Reading) -> dict[str, Any] | Unusable:

@@ -1,5 +1,7 @@
 """AGM: adaptive gradient modulation (Li et al., ICCV 2023)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,6 +36,8 @@ class AGM(Method):
     coalitions. `clip` limits the norm of the gradient where one of a fusion weight is above 1;
     0 leaves it.
     """
+
+    search: ClassVar = {"alpha": (0.1, 3.0)}
 
     def __init__(
         self, task: Task, *, alpha: float = 1.0, cap: float = 10.0, clip: float = 1.0

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,10 @@ class Method(nn.Module):
 
     #: Whether the method begins with ordinary epochs, `task.warmup` of them.
     has_warmup = False
+    #: The one fusion that the method is defined on; None: on any that has what it looks for.
+    fusion: ClassVar[str | None] = None
+    #: Between which bounds `mmcoop compare --tune` tries an option, on a logarithmic scale.
+    search: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     def __init__(self, task: Task) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ class Ensemble(Method):
     models that share batches; they meet in the mean of their logits alone.
     """
 
+    fusion = "late"
+
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         if not isinstance(task.model.fusion, Late):

@@ -1,7 +1,7 @@
 """Greedy: balanced multimodal learning (Wu et al., ICML 2022)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ class Greedy(Method):
     `epsilon`, for the next `steps` steps the gates of the fastest, which leans on the other
     modality, are their running mean: it sees no other modality. From the epoch after `start`.
     """
+
+    fusion = "mmtm"
+    search: ClassVar = {"epsilon": (0.001, 0.1)}
 
     def __init__(
         self, task: Task, *, epsilon: float = 0.01, steps: int = 5, start: int = 1

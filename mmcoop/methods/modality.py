@@ -1,5 +1,7 @@
 """Modality-level enhancement, the coarse and cheaper variant of the paper."""
 
+from typing import ClassVar
+
 import torch
 
 from mmcoop.core.resampling import Rows, modality_level_rows, modality_probability
@@ -18,6 +20,8 @@ class ModalityLevel(Method):
     """
 
     has_warmup = True
+
+    search: ClassVar = {"alpha": (0.3, 1.5)}
 
     def __init__(
         self, task: Task, *, fraction: float = 0.2, rule: str = "linear", alpha: float = 1.0

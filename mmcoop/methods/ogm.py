@@ -1,5 +1,7 @@
 """OGM and OGM-GE: on-the-fly gradient modulation (Peng et al., CVPR 2022)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,6 +33,8 @@ class OGM(Method):
 
     noise = 0.0
     name = "ogm"
+
+    search: ClassVar = {"alpha": (0.05, 1.0)}
 
     def __init__(self, task: Task, *, alpha: float = 0.3, until: int = 50) -> None:
         super().__init__(task)
@@ -100,6 +104,8 @@ class OGMGE(OGM):
     """
 
     name = "ogm-ge"
+
+    search: ClassVar = {"alpha": (0.05, 1.0), "noise": (0.1, 1.0)}
 
     def __init__(
         self, task: Task, *, alpha: float = 0.3, until: int = 50, noise: float = 1.0

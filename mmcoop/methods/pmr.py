@@ -1,6 +1,7 @@
 """PMR: prototypical modal rebalance (Fan et al., CVPR 2023)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class PMR(Method):
     from `fraction` of the training samples, in evaluation mode, and averaged with the old ones by
     `momentum`. A class without a sample keeps its prototype. Until epoch `until`.
     """
+
+    search: ClassVar = {"alpha": (0.1, 5.0)}
 
     def __init__(
         self,

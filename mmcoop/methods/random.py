@@ -2,7 +2,7 @@
 
 import torch
 
-from mmcoop.core.resampling import Rows, extra_rows, whole_rows
+from mmcoop.core.resampling import Rows, extra_rows, join_rows, whole_rows
 from mmcoop.core.seeds import generator
 from mmcoop.methods.base import Method
 
@@ -20,8 +20,7 @@ class Random(Method):
         extra = int(extra_rows(self.task.value(None)).sum())
         chance = generator(self.task.seed, "random rows", epoch)
         n, k = self.task.n_samples, self.task.n_modalities
-        whole = whole_rows(n, k)
         sample = torch.randint(n, (extra,), generator=chance)
         modality = torch.randint(k, (extra,), generator=chance)
-        alone = torch.nn.functional.one_hot(modality, k).bool()
-        return Rows(torch.cat([whole.sample, sample]), torch.cat([whole.present, alone]))
+        alone = Rows(sample, torch.nn.functional.one_hot(modality, k).bool())
+        return join_rows(whole_rows(n, k), alone)

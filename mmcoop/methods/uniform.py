@@ -1,5 +1,7 @@
 """The plainest control: every modality's own loss beside the joint one."""
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,6 +12,8 @@ from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses
 
 class Uniform(Method):
     """L = CE(o) + weight · Σ_m CE(u_m): no valuation, every sample, equal weights."""
+
+    search: ClassVar = {"weight": (0.1, 10.0)}
 
     def __init__(self, task: Task, *, weight: float = 1.0) -> None:
         super().__init__(task)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
 from mmcoop.core.fusions import FUSIONS
@@ -61,6 +61,20 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def begins(self, longer: "TrainConfig") -> bool:
+        """Whether the first epochs of a run by `longer` are those of a run by this configuration.
+
+        True where it differs in the number of epochs alone, and learning rates do not depend on it.
+        """
+        return (
+            self.epochs <= longer.epochs
+            and replace(self, epochs=longer.epochs) == longer
+            and all(
+                self.learning_rate(epoch) == longer.learning_rate(epoch)
+                for epoch in range(1, self.epochs + 1)
+            )
+        )
+
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch; epochs count from 1.
 
@@ -75,6 +89,15 @@ class TrainConfig:
         }[self.schedule]
         rising = min(1.0, epoch / (self.lr_warmup + 1))
         return self.lr * factor * rising
+
+
+def check_warmup(config: TrainConfig) -> None:
+    """Raise `UsageError` where the warm-up leaves no epoch to a method that begins with one."""
+    if METHODS.load(config.method).has_warmup and config.warmup >= config.epochs:
+        raise UsageError(
+            f"the warm-up is {config.warmup} of {config.epochs} epochs, so method "
+            f"{config.method!r} would never set in: lower --warmup or raise --epochs"
+        )
 
 
 def make_config(*layers: Mapping[str, Any]) -> TrainConfig:

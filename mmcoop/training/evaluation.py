@@ -1,11 +1,18 @@
 """Valuing the samples of a split with the model of a run."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+from sklearn.metrics import average_precision_score, f1_score
+from torch import Tensor
+from torch.nn import functional as F
+
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
+from mmcoop.core.values import predictions
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
 from mmcoop.files import check_new_file
@@ -66,14 +73,7 @@ def valuate_run(
     check_new_file(out, overwrite)
     run.check_dataset(dataset)
     summary = Summary(run.modalities, len(run.architecture.classes))
-    details = {
-        **valuation_details(),
-        "run": run.name,
-        "weights": run.weights_hash,
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
-        "split": split,
-    }
-    with scores_file(out, run.modalities, details) as scores:
+    with scores_file(out, run.modalities, _details(run, dataset, split)) as scores:
         for name in SPLITS if split == ALL_SPLITS else (split,):
             for batch in value_run(
                 run, dataset, name, device=device, workers=workers, progress=progress
@@ -88,26 +88,45 @@ def evaluate_run(
     dataset: Dataset,
     split: str = "test",
     *,
+    out: Path | None = None,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Accuracy of every coalition: what is left when modalities are missing.
 
-    Returns `run, split, samples, accuracy, coalitions` (accuracy by coalition name), `classes`
-    (the same by class), `contributions` (mean φ by modality), `low_contributing` (share of samples
-    with φ < 1) and `cost` (what the run's training took). Shares are in 0…1; a class without
-    samples has none.
+    Returns `run, split, samples, accuracy, macro_f1` (the mean over all classes, 0 for one that is
+    neither there nor predicted), `mean_average_precision` (the mean over the classes that are
+    there, one against the rest), `coalitions` (accuracy by coalition name), `classes` (the same by
+    class), `contributions` (mean φ by modality), `low_contributing` (share of samples with φ < 1)
+    and `cost` (what the run's training took). Shares are in 0…1; a class without samples has none.
+    With `out`, the samples' scores are written there from the same pass, in place of what is there.
     """
-    summary = Summary(run.modalities, len(run.architecture.classes))
-    for batch in value_run(run, dataset, split, device=device, workers=workers, progress=progress):
-        summary.add(batch)
+    n_classes = len(run.architecture.classes)
+    summary = Summary(run.modalities, n_classes)
+    labels, logits = [], []
+    with (
+        nullcontext()
+        if out is None
+        else scores_file(out, run.modalities, _details(run, dataset, split)) as scores
+    ):
+        for batch in value_run(
+            run, dataset, split, device=device, workers=workers, progress=progress
+        ):
+            summary.add(batch)
+            labels.append(batch.labels)
+            logits.append(batch.logits)
+            if scores is not None:
+                scores.add(split, batch)
+    macro_f1, average_precision = _class_means(torch.cat(labels), torch.cat(logits))
     accuracy = summary.accuracy
     return {
         "run": str(run.folder),
         "split": split,
         "samples": summary.samples,
         "accuracy": accuracy["+".join(run.modalities)],
+        "macro_f1": macro_f1,
+        "mean_average_precision": average_precision,
         "coalitions": accuracy,
         "classes": {
             name: {"samples": count, "coalitions": summary.class_accuracy(label)}
@@ -120,3 +139,25 @@ def evaluate_run(
         "low_contributing": summary.low_contributing,
         "cost": run.cost,
     }
+
+
+def _details(run: Run, dataset: Dataset, split: str) -> dict[str, Any]:
+    return {
+        **valuation_details(),
+        "run": run.name,
+        "weights": run.weights_hash,
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "split": split,
+    }
+
+
+def _class_means(labels: Tensor, logits: Tensor) -> tuple[float, float]:
+    """Macro-averaged F1, and average precision averaged over the classes that are there."""
+    n_classes = logits.shape[1]
+    f1 = f1_score(
+        labels, predictions(logits), labels=range(n_classes), average="macro", zero_division=0
+    )
+    here = torch.unique(labels)
+    truth = F.one_hot(labels, n_classes)[:, here]
+    scores = logits.softmax(1)[:, here].nan_to_num()
+    return float(f1), float(average_precision_score(truth, scores, average="macro"))

@@ -1,6 +1,7 @@
 """The training loop: one for every method, and it knows none by name."""
 
 import math
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from mmcoop.core.valuation import value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_folder, has_format, settle_folder
+from mmcoop.files import check_new_folder, has_format, settle_folder, whole_folder
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, Task
 from mmcoop.progress import SILENT, Progress
@@ -31,6 +32,7 @@ from mmcoop.training.checkpoint import (
     save_checkpoint,
 )
 from mmcoop.training.config import TrainConfig, make_config
+from mmcoop.training.memory import peak_memory
 from mmcoop.training.run import FINISHED, FORMAT, RUNNING, STOPPED, Run, load_run, new_run
 
 # The loss is looked at for NaN every so many steps: each look makes a GPU wait.
@@ -118,6 +120,39 @@ def resume(
             raise DataError(f"{parent.folder} is not the run any more that {folder} started from")
         load_weights(training.model, parent.best)
     return training.finish()
+
+
+def check_training(dataset: Dataset, config: TrainConfig) -> None:
+    """Raise the `UsageError` that `train` would raise of what `config` asks for on `dataset`."""
+    run = new_run(Path(), config, architecture_of(dataset, config), dataset, None)
+    _Training(run, dataset, torch.device("cpu"), 0, SILENT)
+
+
+def extend(
+    folder: Path | str,
+    shorter: Run,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Run:
+    """Train as `config` says, from where `shorter` ended: the same run as one from scratch, for
+    less. `shorter` stays as it is, unless `folder` is its own.
+
+    Raises `UsageError` where `shorter` is not the beginning of a run by `config`.
+    """
+    folder = Path(folder)
+    if shorter.parent is not None or not shorter.config.begins(config):
+        raise UsageError(f"{shorter.folder} is not the beginning of the run that is asked for")
+    if folder == shorter.folder:
+        new_run(folder, config, shorter.architecture, dataset, None).set_status(STOPPED)
+    else:
+        with whole_folder(folder) as temporary:
+            shutil.copytree(shorter.folder, temporary, dirs_exist_ok=True)
+            new_run(temporary, config, shorter.architecture, dataset, None).set_status(STOPPED)
+    return resume(folder, dataset, device=device, workers=workers, progress=progress)
 
 
 def pick_device(name: str) -> torch.device:
@@ -237,6 +272,7 @@ class _Training:
             },
             **{f"method_{name}": number for name, number in self.method.coefficients().items()},
             "seconds": time.perf_counter() - start,
+            "peak_memory": peak_memory(self.device),
         }
         self._save(row)
         self.progress.note(

@@ -95,17 +95,19 @@ class Run:
 
     @property
     def cost(self) -> dict[str, float]:
-        """What the training took: rows encoded to learn from, rows encoded to be valued, seconds.
+        """What the training took: rows encoded to learn from, rows encoded to be valued, seconds,
+        and the most memory at once, in MiB.
 
         A row here is one modality of one sample.
         """
         metrics = self.metrics
         if metrics.empty:
-            return {"rows_encoded": 0, "rows_valued": 0, "seconds": 0.0}
+            return {"rows_encoded": 0, "rows_valued": 0, "seconds": 0.0, "peak_memory": 0.0}
         return {
             "rows_encoded": int(metrics["rows_encoded"].sum()),
             "rows_valued": int(metrics["rows_valued"].sum()),
             "seconds": round(float(metrics["seconds"].sum()), 1),
+            "peak_memory": round(float(metrics.get("peak_memory", pd.Series([0.0])).max()), 1),
         }
 
     def contributions_file(self, epoch: int) -> Path:

@@ -23,13 +23,14 @@ import pytest
 
 from mmcoop.datasets import building
 from mmcoop.datasets import writer as writing
-from mmcoop.datasets.building import Plan, build_clips, default_workers
+from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.recipes.folder import Folder
 from mmcoop.datasets.rejects import REASONS
 from mmcoop.datasets.store import SPLITS, open_dataset
 from mmcoop.datasets.writer import Header, Reject
 from mmcoop.errors import DataError, Interrupted, UsageError
+from mmcoop.processes import processors
 from mmcoop.progress import Progress
 
 pytestmark = pytest.mark.skipif(
@@ -296,14 +297,14 @@ def test_clips_are_in_the_order_of_the_plan_whatever_their_splits(tmp_path, many
 
 
 def test_by_default_there_is_a_process_for_each_processor(tmp_path):
-    assert default_workers() == len(os.sched_getaffinity(0))
+    assert processors() == len(os.sched_getaffinity(0))
     counts = set()
     build_clips(
         tmp_path / "data",
         array_plan(arrays(tmp_path / "source", 30)),
         progress=Watching({29: lambda: counts.add(len(workers_of(os.getpid())))}),
     )
-    assert counts == {min(30, default_workers())}
+    assert counts == {min(30, processors())}
 
 
 def test_there_are_no_more_processes_than_clips(tmp_path):

@@ -204,6 +204,7 @@ def test_the_facts_of_a_run(trained, tiny_dataset):
         "rows_encoded": metrics["rows_encoded"].sum(),
         "rows_valued": 2 * 18 * 3,  # twice half of 36 samples, three modalities each
         "seconds": round(metrics["seconds"].sum(), 1),
+        "peak_memory": round(metrics["peak_memory"].max(), 1),
     }
     assert plain(run_facts(run))
 

@@ -179,6 +179,7 @@ def test_the_cost_is_what_training_took(run, dataset):
         "rows_encoded": metrics["rows_encoded"].sum(),
         "rows_valued": metrics["rows_valued"].sum(),
         "seconds": round(metrics["seconds"].sum(), 1),
+        "peak_memory": round(metrics["peak_memory"].max(), 1),
     }
     assert metrics["rows_valued"].sum() == 3 * 70 * 2
 

@@ -95,4 +95,5 @@ def as_images(x: Tensor) -> tuple[Tensor, int]:
     """
     frames = x.shape[1] if x.dim() == 5 else 1
     images = x.flatten(0, 1) if x.dim() == 5 else x
-    return images.contiguous(memory_format=torch.channels_last), frames
+    # not contiguous(…): an image of one channel is so in any layout, and would stay as it is
+    return images.to(memory_format=torch.channels_last), frames

@@ -1,0 +1,119 @@
+"""Which runs a comparison is made of."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmcoop.core.fusions import FUSIONS
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import UsageError
+from mmcoop.methods import METHODS, checked_options
+from mmcoop.training.config import TrainConfig, check_warmup, make_config
+from mmcoop.training.loop import check_training
+
+#: What every other method is set beside.
+BASELINE = "joint"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of a comparison: a method with a fusion, over all seeds.
+
+    `label` tells it from others in tables: the method's name and, of `unimodal`, the modality's.
+    `options` are the method's, `settings` those of `TrainConfig` that tuning chose.
+    """
+
+    method: str
+    fusion: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        modality = self.options.get("modality")
+        return f"{self.method} {modality}" if modality else self.method
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}-{self.fusion}".replace(" ", "-")
+
+    def config(self, *layers: Mapping[str, Any]) -> TrainConfig:
+        """How its runs are trained, the settings of all the comparison given in layers."""
+        own = {"method": self.method, "fusion": self.fusion, "options": dict(self.options)}
+        return make_config(*layers, own, self.settings)
+
+
+def make_cases(
+    dataset: Dataset,
+    methods: Sequence[str] | None,
+    fusions: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
+    *layers: Mapping[str, Any],
+) -> tuple[list[Case], dict[str, str]]:
+    """The cases of these methods (all there are for None) with these fusions, and why others are
+    left out, by name. `options` are given by method.
+
+    A method that is defined on one fusion alone is trained with that one, once. `joint` is there
+    for every fusion, and `unimodal` for every modality, with the first fusion. Raises `UsageError`
+    for an unknown name, and for a method that was asked for and can be trained with no fusion.
+    """
+    for name in fusions:
+        FUSIONS.check(name)
+    for name in methods or ():
+        METHODS.check(name)
+    for name in options:
+        if METHODS.check(name) and name not in (methods or METHODS):
+            raise UsageError(f"options of {name!r} are given, which is not among the methods")
+    wanted = [name for name in METHODS if methods is None or name in methods or name == BASELINE]
+    needed = list(
+        dict.fromkeys([*fusions, *(f for name in wanted if (f := METHODS.load(name).fusion))])
+    )
+    cases: list[Case] = []
+    left_out: dict[str, str] = {}
+    for name in wanted:
+        possible = list(_cases_of(name, dataset, fusions, needed, options.get(name, {})))
+        reasons = {}
+        for case in possible:
+            config = case.config(*layers)
+            check_warmup(config)
+            try:
+                check_training(dataset, config)
+            except UsageError as error:
+                reasons[case.name] = str(error)
+            else:
+                cases.append(case)
+        if len(reasons) == len(possible) and methods is not None and name in methods:
+            raise UsageError(f"{name} cannot be compared here: {next(iter(reasons.values()))}")
+        left_out |= reasons
+    trained = {case.fusion for case in cases if case.method != BASELINE}
+    kept = [
+        case
+        for case in cases
+        if case.method != BASELINE or case.fusion in fusions or case.fusion in trained
+    ]
+    if not kept:
+        raise UsageError(f"nothing can be compared here: {next(iter(left_out.values()))}")
+    return kept, left_out
+
+
+def _cases_of(
+    method: str,
+    dataset: Dataset,
+    fusions: Sequence[str],
+    needed: Sequence[str],
+    options: Mapping[str, Any],
+) -> Iterable[Case]:
+    only = METHODS.load(method).fusion
+    if method == "unimodal":
+        for modality in dataset.modalities:
+            checked_options(method, {"modality": modality, **options})
+            yield Case(method, fusions[0], {"modality": modality, **options})
+        return
+    checked_options(method, options)
+    for fusion in [only] if only else needed if method == BASELINE else fusions:
+        yield Case(method, fusion, options)
+
+
+def tuned(case: Case, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Case:
+    """The case with settings and options that tuning chose."""
+    return replace(case, settings={**settings}, options={**case.options, **options})

@@ -1,0 +1,159 @@
+"""Runs, each trained and tested in a process of its own."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired
+
+from mmcoop.datasets.store import Dataset, open_dataset
+from mmcoop.errors import DataError, MmcoopError
+from mmcoop.files import read_json, write_json
+from mmcoop.processes import processors, worker_processes
+from mmcoop.progress import Progress
+from mmcoop.training.config import TrainConfig
+from mmcoop.training.evaluation import evaluate_run
+from mmcoop.training.loop import extend, resume, train
+from mmcoop.training.run import Run, is_run, load_run
+
+_PRELOAD = ("mmcoop.training.evaluation", "mmcoop.training.loop")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained in `folder` as `config` says; what came of it is written to `result`.
+
+    `shorter`: a run that may be its beginning. `scores`: where the scores of the test samples go;
+    None: the run is not tested.
+    """
+
+    folder: Path
+    config: TrainConfig
+    result: Path
+    shorter: Path | None = None
+    scores: Path | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there, of a run that was trained in this way."""
+        return self.result.is_file() and self.outcome["config"] == self.config.to_json()
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What was written to `result`: `config`, `epochs` (those trained), `best_epoch`, `cost`,
+        `last_epoch` (the cost of that one), `validation` (accuracy, loss) and `test` (see
+        `evaluate_run`), None where it was not tested.
+        """
+        outcome: dict[str, Any] = read_json(self.result)
+        return outcome
+
+    @property
+    def epochs_trained(self) -> int:
+        """How far the run is."""
+        return len(list((self.folder / "contributions").glob("epoch-*.parquet")))
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    dataset: Dataset,
+    *,
+    at_once: int,
+    device: str,
+    workers: int,
+    label: str,
+    progress: Progress,
+) -> dict[Path, str]:
+    """Do the jobs that are not done, so many at once, and return why some failed, by folder.
+
+    Each is in a process of its own, and together they use the processors there are. Interrupted or
+    killed, the same call goes on with the last whole epoch of each run.
+    """
+    waiting = [job for job in jobs if not job.done]
+    failed: dict[Path, str] = {}
+    if not waiting:
+        return failed
+    at_once = min(at_once, len(waiting))
+    threads = max(1, processors() // at_once)
+    begun: dict[int, Any] = {}
+
+    def status() -> str:
+        running = [job for k, job in enumerate(waiting) if not begun[k].done()][:at_once]
+        return ", ".join(
+            f"{job.folder.name} {job.epochs_trained}/{job.config.epochs}" for job in running
+        )
+
+    def outcomes(pool: Any) -> Iterator[None]:
+        for k, job in enumerate(waiting):
+            begun[k] = pool.schedule(_do, args=(job, dataset.folder, device, workers))
+        for k, job in enumerate(waiting):
+            if problem := _problem(begun[k]):
+                failed[job.folder] = problem
+                progress.note(f"{job.folder.name} failed: {problem}")
+            yield
+
+    try:
+        with worker_processes(at_once, preload=_PRELOAD, threads=threads, tasks_each=1) as pool:
+            for _ in progress.track(outcomes(pool), label, len(waiting), status):
+                pass
+    except RuntimeError as error:
+        raise DataError(f"the processes that train end, or cannot be started: {error}") from error
+    return failed
+
+
+def _problem(task: Any) -> str | None:
+    try:
+        problem: str | None = task.result()
+    except ProcessExpired as error:
+        return f"its process ended with code {error.exitcode} (is there enough memory?)"
+    return problem
+
+
+def _do(job: Job, dataset_folder: Path, device: str, workers: int) -> str | None:
+    """In a process of its own; returns what went wrong."""
+    try:
+        dataset = open_dataset(dataset_folder)
+        run = _trained(job, dataset, device, workers)
+        test = None
+        if job.scores is not None:
+            job.scores.parent.mkdir(exist_ok=True)
+            test = evaluate_run(run, dataset, out=job.scores, device=device, workers=workers)
+        last = run.metrics.iloc[-1]
+        outcome = {
+            "run": run.name,
+            "config": run.config.to_json(),
+            "epochs": int(last["epoch"]),
+            "best_epoch": run.best_epoch["epoch"],
+            "validation": {
+                "accuracy": run.best_epoch["validation_accuracy"],
+                "loss": run.best_epoch["validation_loss"],
+            },
+            "cost": run.cost,
+            "last_epoch": {
+                "rows": int(last["rows_encoded"] + last["rows_valued"]),
+                "seconds": float(last["seconds"]),
+            },
+            "test": test,
+        }
+        job.result.parent.mkdir(parents=True, exist_ok=True)
+        write_json(job.result, outcome)
+    except MmcoopError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return None
+
+
+def _trained(job: Job, dataset: Dataset, device: str, workers: int) -> Run:
+    def longer(run: Run) -> Run:
+        return extend(job.folder, run, dataset, job.config, device=device, workers=workers)
+
+    if is_run(job.folder):
+        run = load_run(job.folder)
+        if run.config == job.config:
+            return resume(job.folder, dataset, device=device, workers=workers)
+        if run.config.begins(job.config):
+            return longer(run)
+    elif job.shorter and is_run(job.shorter) and load_run(job.shorter).config.begins(job.config):
+        return longer(load_run(job.shorter))
+    return train(job.folder, dataset, job.config, overwrite=True, device=device, workers=workers)

@@ -1,0 +1,100 @@
+"""Runs → one row a method: means over seeds, and what its gains over the controls are worth."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison
+from mmcoop.comparison.statistics import LEVEL, holm, mcnemar, mean_interval, paired_t
+
+#: What every method is set beside, where it is among the runs with the same fusion.
+REFERENCES = ("joint", MATCHED_BASELINE, "uniform", "random")
+
+_NOT_MEASURES = ("run", "method", "fusion", "seed", "lr", "options")
+
+
+def summarise(comparison: Comparison) -> pd.DataFrame:
+    """One row a method and fusion, in the order of the runs.
+
+    `method, fusion, seeds` (their number); of every measure of `runs.parquet` its mean and, as
+    `…_ci`, half the width of its 95 % confidence interval over seeds. And for each of `REFERENCES`
+    with the same fusion, over the seeds that both have: `gain_…` in accuracy and `gain_…_ci`,
+    `p_seeds_…` (paired t-test), `p_samples_…` (McNemar's over the test samples), both corrected
+    for the number of methods (Holm), and `significant_…`, whether both are below 0.05. NaN where
+    there is nothing to compare, or too few seeds.
+    """
+    runs = comparison.runs
+    measures = [name for name in runs.columns if name not in _NOT_MEASURES]
+    groups = {key: group.set_index("seed") for key, group in _by_case(runs)}
+    rows = []
+    for (method, fusion), group in groups.items():
+        row: dict[str, object] = {"method": method, "fusion": fusion, "seeds": len(group)}
+        for name in measures:
+            known = group[name].dropna().tolist()
+            if known:
+                row[name], row[f"{name}_ci"] = mean_interval(known)
+        rows.append(row)
+    summary = pd.DataFrame(rows)
+    for reference in REFERENCES:
+        for fusion in dict.fromkeys(runs["fusion"]):
+            if (reference, fusion) in groups:
+                _set_gains(summary, comparison, groups, reference, fusion)
+    return summary
+
+
+def _by_case(runs: pd.DataFrame) -> Sequence[tuple[tuple[str, str], pd.DataFrame]]:
+    grouped = runs.groupby(["method", "fusion"], sort=False)
+    return [((str(key[0]), str(key[1])), group) for key, group in grouped]
+
+
+def _set_gains(
+    summary: pd.DataFrame,
+    comparison: Comparison,
+    groups: dict[tuple[str, str], pd.DataFrame],
+    reference: str,
+    fusion: str,
+) -> None:
+    theirs = groups[reference, fusion]
+    at: list[int] = []
+    gains: list[float] = []
+    halves: list[float] = []
+    p_seeds: list[float] = []
+    p_samples: list[float] = []
+    for position, (method, own_fusion) in enumerate(groups):
+        if own_fusion != fusion or method == reference:
+            continue
+        ours = groups[method, fusion]
+        seeds = [seed for seed in ours.index if seed in theirs.index]
+        if not seeds:
+            continue
+        a, b = ours.loc[seeds], theirs.loc[seeds]
+        gain, half = mean_interval((a["accuracy"] - b["accuracy"]).tolist())
+        at.append(position)
+        gains.append(gain)
+        halves.append(half)
+        p_seeds.append(paired_t(a["accuracy"].tolist(), b["accuracy"].tolist()))
+        p_samples.append(mcnemar(_hits(comparison, a["run"]), _hits(comparison, b["run"])))
+    if not at:
+        return
+    p_seeds, p_samples = holm(p_seeds), holm(p_samples)
+    significant = [max(ps) < LEVEL for ps in zip(p_seeds, p_samples, strict=True)]
+    name = reference.replace(" ", "_")
+    for column, numbers in (
+        (f"gain_{name}", gains),
+        (f"gain_{name}_ci", halves),
+        (f"p_seeds_{name}", p_seeds),
+        (f"p_samples_{name}", p_samples),
+    ):
+        if column not in summary:
+            summary[column] = math.nan
+        summary.loc[at, column] = numbers
+    if f"significant_{name}" not in summary:
+        summary[f"significant_{name}"] = False
+    summary.loc[at, f"significant_{name}"] = significant
+
+
+def _hits(comparison: Comparison, runs: pd.Series) -> np.ndarray:
+    """Whether each run predicts each test sample right, `(runs, samples)`."""
+    return pd.concat([comparison.hits(run) for run in runs], axis=1).sort_index().to_numpy().T

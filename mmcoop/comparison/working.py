@@ -1,0 +1,239 @@
+"""Working a comparison off: trials, the runs, and as many more epochs as it takes to match them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmcoop.comparison.cases import BASELINE, Case, make_cases
+from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison, Plan, layers
+from mmcoop.comparison.running import Job, run_jobs
+from mmcoop.comparison.tuning import best_trial, trial_case
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import DataError
+from mmcoop.files import locked_folder, whole_file
+from mmcoop.progress import SILENT, Progress
+
+
+def run_comparison(
+    comparison: Comparison,
+    dataset: Dataset,
+    *,
+    jobs: int = 1,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Do the runs of a comparison that are not done, and test them.
+
+    `jobs` of them at once, each in a process of its own with its share of the processors. Stopped
+    or killed, the same call goes on. A run that fails is left out and said to be.
+
+    Raises `DataError` for another data set than the one it was begun on, and where no run is left.
+    """
+    folder, plan = comparison.folder, comparison.plan
+    if dataset.fingerprint != comparison.dataset["fingerprint"]:
+        raise DataError(
+            f"{folder} compares on another data set ({comparison.dataset['name']}, "
+            f"{comparison.dataset['fingerprint'][:12]}) than {dataset.folder}"
+        )
+    settings = layers(dataset, plan)
+    cases, left_out = make_cases(dataset, plan.methods, plan.fusions, plan.options, *settings)
+    for name, reason in left_out.items():
+        progress.note(f"{name} is left out: {reason}")
+    work = _Work(folder, dataset, plan, settings, jobs, device, workers, progress)
+    with locked_folder(folder, f"another process works on {folder} right now"):
+        if plan.tune:
+            cases = work.tune(cases)
+        jobs_by_case = work.first(cases)
+        jobs_by_case = (
+            jobs_by_case | work.matched_baseline(cases, jobs_by_case)
+            if plan.match == "epochs"
+            else work.matched(cases, jobs_by_case)
+        )
+        rows = [
+            _row(label, fusion, job) for (label, fusion, _), job in jobs_by_case.items() if job.done
+        ]
+        failed = {path.name: why for path, why in work.failed.items()}
+        comparison = replace(comparison, left_out=left_out, failed=failed)
+        comparison.save()
+        if not rows:
+            raise DataError(f"no run of {folder} came to its end: {next(iter(failed.values()))}")
+        with whole_file(folder / "runs.parquet") as path:
+            pd.DataFrame(rows).to_parquet(path, index=False)
+    return comparison
+
+
+#: Label, fusion and seed of a run.
+_Key = tuple[str, str, int]
+
+
+@dataclass
+class _Work:
+    folder: Path
+    dataset: Dataset
+    plan: Plan
+    layers: Sequence[Mapping[str, Any]]
+    at_once: int
+    device: str
+    workers: int
+    progress: Progress
+    failed: dict[Path, str] = field(default_factory=dict)
+
+    def tune(self, cases: Sequence[Case]) -> list[Case]:
+        """Each case with what was best on validation among so many trials of the first seed."""
+        seed = self.plan.seeds[0]
+        trials: dict[tuple[str, int], tuple[Case, Job]] = {}
+        for case in cases:
+            lr = case.config(*self.layers).lr
+            for k in range(self.plan.tune):
+                tried = trial_case(case, k, seed, lr)
+                name = f"{case.name}-trial{k}"
+                trials[case.name, k] = (
+                    tried,
+                    Job(
+                        folder=self.folder / "trials" / name,
+                        config=tried.config(*self.layers, {"seed": seed}),
+                        result=self.folder / "results" / "trials" / f"{name}.json",
+                    ),
+                )
+        self._do([job for _, job in trials.values()], "trials")
+        chosen, rows = [], []
+        for case in cases:
+            own = [trials[case.name, k] for k in range(self.plan.tune)]
+            done = [(tried, job.outcome) for tried, job in own if job.done]
+            best = best_trial([outcome for _, outcome in done]) if done else 0
+            chosen.append(done[best][0] if done else case)
+            rows += [
+                {
+                    "method": case.label,
+                    "fusion": case.fusion,
+                    "trial": outcome["run"].rpartition("-trial")[2],
+                    "lr": outcome["config"]["lr"],
+                    "options": str(outcome["config"]["options"]),
+                    "validation_accuracy": outcome["validation"]["accuracy"],
+                    "validation_loss": outcome["validation"]["loss"],
+                    "rows": _rows_of(outcome),
+                    "chosen": k == best,
+                }
+                for k, (_, outcome) in enumerate(done)
+            ]
+        with whole_file(self.folder / "trials.parquet") as path:
+            pd.DataFrame(rows).to_parquet(path, index=False)
+        return chosen
+
+    def first(self, cases: Sequence[Case]) -> dict[_Key, Job]:
+        """Every case with every seed, for as many epochs as the settings say."""
+        final = self.plan.match == "epochs"
+        jobs = {}
+        for seed in self.plan.seeds:  # seed by seed: cut off, what is there can be compared
+            for case in cases:
+                name = f"{case.name}-seed{seed}"
+                where = "results" if final else "results/first"
+                jobs[case.label, case.fusion, seed] = Job(
+                    folder=self.folder / "runs" / name,
+                    config=self._config(case, seed),
+                    result=self.folder / where / f"{name}.json",
+                    scores=self.folder / "scores" / f"{name}.parquet" if final else None,
+                )
+        self._do(jobs.values(), "runs")
+        return jobs
+
+    def matched(self, cases: Sequence[Case], first: Mapping[_Key, Job]) -> dict[_Key, Job]:
+        """The same runs, each as long as it takes to use up what the dearest one did."""
+        spend = _rows_of if self.plan.match == "rows" else _seconds_of
+        done = {key: job.outcome for key, job in first.items() if job.done}
+        budget = max(map(spend, done.values()), default=0.0)
+        jobs = {}
+        for seed in self.plan.seeds:
+            for case in cases:
+                key = case.label, case.fusion, seed
+                if key not in done:
+                    continue
+                short, name = done[key], first[key].folder.name
+                last = short["last_epoch"][self.plan.match]
+                epochs = short["epochs"] + math.ceil((budget - spend(short)) / last)
+                jobs[key] = Job(
+                    folder=first[key].folder,
+                    config=replace(first[key].config, epochs=epochs),
+                    result=self.folder / "results" / f"{name}.json",
+                    scores=self.folder / "scores" / f"{name}.parquet",
+                )
+        self._do(jobs.values(), f"runs matched in {self.plan.match}")
+        return jobs
+
+    def matched_baseline(self, cases: Sequence[Case], first: Mapping[_Key, Job]) -> dict[_Key, Job]:
+        """Joint runs as long as it takes to use up the rows that the dearest run did."""
+        done = {key: job.outcome for key, job in first.items() if job.done}
+        budget = max(map(_rows_of, done.values()), default=0.0)
+        jobs = {}
+        for seed in self.plan.seeds:
+            for case in cases:
+                key = case.label, case.fusion, seed
+                if case.method != BASELINE or key not in done:
+                    continue
+                short = first[key]
+                more = (budget - _rows_of(done[key])) / done[key]["last_epoch"]["rows"]
+                name = f"{MATCHED_BASELINE.replace(' ', '-')}-{case.fusion}-seed{seed}"
+                jobs[MATCHED_BASELINE, case.fusion, seed] = Job(
+                    folder=self.folder / "runs" / name,
+                    config=replace(
+                        short.config, epochs=done[key]["epochs"] + math.ceil(more), patience=0
+                    ),
+                    result=self.folder / "results" / f"{name}.json",
+                    shorter=short.folder,
+                    scores=self.folder / "scores" / f"{name}.parquet",
+                )
+        self._do(jobs.values(), f"{BASELINE} runs matched in rows")
+        return jobs
+
+    def _config(self, case: Case, seed: int) -> Any:
+        own: dict[str, Any] = {"seed": seed}
+        if self.plan.match != "epochs":
+            own["patience"] = 0  # what is matched is used up
+        return case.config(*self.layers, own)
+
+    def _do(self, jobs: Any, label: str) -> None:
+        self.failed |= run_jobs(
+            list(jobs),
+            self.dataset,
+            at_once=self.at_once,
+            device=self.device,
+            workers=self.workers,
+            label=label,
+            progress=self.progress,
+        )
+
+
+def _rows_of(outcome: Mapping[str, Any]) -> float:
+    """Rows encoded to learn from and to be valued: a row that is only valued counts in full."""
+    return float(outcome["cost"]["rows_encoded"] + outcome["cost"]["rows_valued"])
+
+
+def _seconds_of(outcome: Mapping[str, Any]) -> float:
+    return float(outcome["cost"]["seconds"])
+
+
+def _row(label: str, fusion: str, job: Job) -> dict[str, Any]:
+    outcome = job.outcome
+    test, config = outcome["test"], outcome["config"]
+    return {
+        "run": outcome["run"],
+        "method": label,
+        "fusion": fusion,
+        "seed": config["seed"],
+        "epochs": outcome["epochs"],
+        "best_epoch": outcome["best_epoch"],
+        "validation_accuracy": outcome["validation"]["accuracy"],
+        "accuracy": test["accuracy"],
+        "macro_f1": test["macro_f1"],
+        "mean_average_precision": test["mean_average_precision"],
+        **{f"accuracy_{name}": share for name, share in test["coalitions"].items()},
+        **{f"contribution_{m}": mean for m, mean in test["contributions"].items()},
+        **outcome["cost"],
+        "lr": config["lr"],
+        "options": str(config["options"]),
+    }

@@ -1,0 +1,211 @@
+"""The tables of a comparison: in the terminal, and as CSV, Markdown and LaTeX files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+
+from mmcoop.comparison.comparison import Comparison
+from mmcoop.comparison.summary import REFERENCES
+from mmcoop.files import whole_file
+
+#: Marks a gain that is not significant.
+MARK = "°"
+
+_WORDS = ("method", "fusion")  # the columns that are not numbers
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of finished cells; the first columns say what a row is about."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[Sheet]:
+    """Accuracy and what gains are worth; what single modalities say; what it cost."""
+    rows = summary_rows(summary)
+    about = ["method", "fusion"] if len(set(summary["fusion"])) > 1 else ["method"]
+
+    def sheet(title: str, columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Sheet:
+        kept = {
+            heading: cells
+            for heading, cell in columns.items()
+            if any(cells := [cell(row) for row in rows])
+        }
+        return Sheet(
+            title,
+            [*about, *kept],
+            [
+                [*(row[name] for name in about), *cells]
+                for row, *cells in zip(rows, *kept.values(), strict=True)
+            ],
+        )
+
+    gains = {f"gain over {name}": _gain(name.replace(" ", "_")) for name in REFERENCES}
+    coalitions = _named(summary, "accuracy_")
+    grand = max(coalitions, key=lambda name: name.count("+"))  # that is the accuracy itself
+    more = {
+        "macro-F1": _share("macro_f1"),
+        "mAP": _share("mean_average_precision"),
+        **{name.removeprefix("accuracy_"): _share(name) for name in coalitions if name != grand},
+        **{
+            f"φ {name.removeprefix('contribution_')}": _measure(name, form="{:.2f}")
+            for name in _named(summary, "contribution_")
+        },
+    }
+    cost = {
+        "epochs": _measure("epochs", form="{:,.0f}", interval=False),
+        "rows to learn from": _measure("rows_encoded", form="{:,.0f}", interval=False),
+        "rows to be valued": _measure("rows_valued", form="{:,.0f}", interval=False),
+        "seconds": _measure("seconds", form="{:,.0f}", interval=False),
+        "peak memory, MiB": _measure("peak_memory", form="{:,.0f}", interval=False),
+    }
+    where = f"{comparison.dataset['name']}, test split"
+    return [
+        sheet(f"{where}, %", {"accuracy": _share("accuracy"), **gains}),
+        sheet(f"{where}, %: accuracy from some modalities alone, and mean contribution φ", more),
+        sheet(f"{comparison.dataset['name']}: mean cost of a run", cost),
+    ]
+
+
+def legend(comparison: Comparison, summary: pd.DataFrame) -> str:
+    """How the numbers are to be read."""
+    plan = comparison.plan
+    matched = {
+        "epochs": "Every run trains as many epochs; 'joint matched' goes on until it has used as "
+        "many rows as the dearest run.",
+        "rows": "Every run goes on until it has used as many rows as the dearest one.",
+        "seconds": "Every run goes on until it has taken about as long as the dearest one.",
+    }[plan.match]
+    tuned = f" Tuned on validation, {plan.tune} trials a method." if plan.tune else ""
+    several = summary["seeds"].max() > 1
+    return (
+        f"Means over {summary['seeds'].max()} {'seeds' if several else 'seed'}, best epoch by "
+        "validation, test split read once"
+        + ("; ± 95 % confidence interval (Student's t)" if several else "")
+        + ". Gains are paired by seed and fusion, in points of accuracy; "
+        f"{MARK} not significant: p ≥ 0.05, corrected for the number of methods (Holm), in the "
+        f"paired t-test over seeds or in McNemar's test over test samples. {matched}{tuned}"
+    )
+
+
+def comparison_tables(comparison: Comparison, summary: pd.DataFrame) -> list[RenderableType]:
+    """What the terminal shows."""
+    shown: list[RenderableType] = []
+    for sheet in comparison_sheets(comparison, summary):
+        table = Table()
+        for heading in sheet.header:
+            table.add_column(heading, justify="left" if heading in _WORDS else "right")
+        for row in sheet.rows:
+            table.add_row(*row)
+        shown += [f"{sheet.title}:", table]
+    shown.append(legend(comparison, summary))
+    shown += [f"{name} is left out: {why}" for name, why in comparison.left_out.items()]
+    shown += [f"{name} failed: {why}" for name, why in comparison.failed.items()]
+    return shown
+
+
+def summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """The summary as JSON has it: a row a method, None where there is no number."""
+    plain = summary.astype(object).where(summary.notna(), None)
+    return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
+
+
+def write_comparison(comparison: Comparison, summary: pd.DataFrame) -> None:
+    """Write `summary.csv`, `summary.md` and `summary.tex` into the comparison folder."""
+    sheets = comparison_sheets(comparison, summary)
+    words = legend(comparison, summary)
+    with whole_file(comparison.folder / "summary.csv") as path:
+        summary.to_csv(path, index=False)
+    _write(comparison.folder / "summary.md", [*map(_markdown, sheets), words])
+    note = f"\\par\\footnotesize {_in_latex(words)}"
+    _write(comparison.folder / "summary.tex", [*map(_latex, sheets), note])
+
+
+def _named(summary: pd.DataFrame, prefix: str) -> list[str]:
+    return [n for n in summary.columns if n.startswith(prefix) and not n.endswith("_ci")]
+
+
+def _measure(
+    name: str, *, scale: float = 1.0, form: str, interval: bool = True
+) -> Callable[[Mapping[str, Any]], str]:
+    def cell(row: Mapping[str, Any]) -> str:
+        mean, half = row.get(name), row.get(f"{name}_ci")
+        if mean is None:
+            return ""
+        spread = f" ± {form.format(scale * half)}" if interval and half is not None else ""
+        return form.format(scale * mean) + spread
+
+    return cell
+
+
+def _share(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return _measure(name, scale=100.0, form="{:.1f}")
+
+
+def _gain(reference: str) -> Callable[[Mapping[str, Any]], str]:
+    def cell(row: Mapping[str, Any]) -> str:
+        said = _measure(f"gain_{reference}", scale=100.0, form="{:+.1f}")(row).replace("± +", "± ")
+        return said and said + ("" if row[f"significant_{reference}"] else MARK)
+
+    return cell
+
+
+def _markdown(sheet: Sheet) -> str:
+    sides = "".join("|---" if heading in _WORDS else "|---:" for heading in sheet.header)
+    lines = [f"{sheet.title}:", "", _line(sheet.header), f"{sides}|"]
+    return "\n".join([*lines, *map(_line, sheet.rows)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _latex(sheet: Sheet) -> str:
+    rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in (sheet.header, *sheet.rows)]
+    columns = "".join("l" if heading in _WORDS else "r" for heading in sheet.header)
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            rf"\caption{{{_in_latex(sheet.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _in_latex(text: str) -> str:
+    for sign, command in (
+        ("\\", r"\textbackslash "),
+        ("%", r"\%"),
+        ("_", r"\_"),
+        ("&", r"\&"),
+        ("#", r"\#"),
+        ("±", r"$\pm$"),
+        ("φ", r"$\phi$"),
+        ("≥", r"$\geq$"),
+        (MARK, r"$^\circ$"),
+        ("+", "$+$"),
+        ("-", "$-$") if text[:1] in "+-" else ("-", "-"),
+    ):
+        text = text.replace(sign, command)
+    return text
+
+
+def _write(path: Path, parts: Sequence[str]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

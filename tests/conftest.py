@@ -1,6 +1,11 @@
-"""Data sets and files that several test files read: made once a session, never changed."""
+"""What several test files share: commands run as a user runs them; data sets, made once a session
+and never changed.
+"""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmcoop.cli import main
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes.av_digits import AVDigits
 from mmcoop.datasets.recipes.keypad import Keypad
 from mmcoop.datasets.writer import Header, write_dataset
 
+Result = subprocess.CompletedProcess[str]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -22,6 +29,44 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the development data is not here: no folder {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., Result]:
+    """`mmcoop …` in a process of its own: `process(folder, *arguments)` gives what it said."""
+
+    def run(folder: Path, *arguments: str) -> Result:
+        return subprocess.run(
+            [sys.executable, "-m", "mmcoop", *arguments],
+            cwd=folder,
+            text=True,
+            capture_output=True,
+            env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1"},
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def mmcoop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """`mmcoop …` in this process: `mmcoop(folder, *arguments)` gives exit code and output."""
+
+    def call(folder: Path, *arguments: str) -> Result:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "120")
+        capsys.readouterr()
+        code = 0
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import typer
 
 from mmcoop.cli import options
 from mmcoop.cli.output import report
+from mmcoop.errors import UsageError
 
 
 def evaluate(
@@ -49,6 +50,11 @@ def evaluate(
     from mmcoop.workspace import dataset_of, find_run
 
     runs = [find_run(path) for path in run] if run else [find_run(None)]
+    if len({one.dataset["fingerprint"] for one in runs}) > 1:
+        listed = ", ".join(f"{one.folder} ({one.dataset['name']})" for one in runs)
+        raise UsageError(
+            f"these runs were trained on different data sets: {listed}; evaluate them one by one"
+        )
     shown = options.progress(quiet)
     evaluations = [
         evaluate_run(

@@ -55,7 +55,8 @@ def make_cases(
 
     A method that is defined on one fusion alone is trained with that one, once. `joint` is there
     for every fusion, and `unimodal` for every modality, with the first fusion. Raises `UsageError`
-    for an unknown name, and for a method that was asked for and can be trained with no fusion.
+    for an unknown name, for a fusion that does not carry joint training, and for a method that was
+    asked for, or given options, and can be trained with no fusion.
     """
     for name in fusions:
         FUSIONS.check(name)
@@ -82,7 +83,8 @@ def make_cases(
                 reasons[case.name] = str(error)
             else:
                 cases.append(case)
-        if len(reasons) == len(possible) and methods is not None and name in methods:
+        asked_for = name in (methods or ()) or name in options
+        if asked_for and len(reasons) == len(possible):
             raise UsageError(f"{name} cannot be compared here: {next(iter(reasons.values()))}")
         left_out |= reasons
     trained = {case.fusion for case in cases if case.method != BASELINE}
@@ -91,8 +93,9 @@ def make_cases(
         for case in cases
         if case.method != BASELINE or case.fusion in fusions or case.fusion in trained
     ]
-    if not kept:
-        raise UsageError(f"nothing can be compared here: {next(iter(left_out.values()))}")
+    for fusion in fusions:
+        if reason := left_out.get(Case(BASELINE, fusion).name):
+            raise UsageError(f"{fusion} cannot be compared here: {reason}")
     return kept, left_out
 
 

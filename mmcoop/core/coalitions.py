@@ -62,3 +62,13 @@ def coalition_names(modalities: Sequence[str]) -> list[str]:
         "+".join(name for name, member in zip(names, row, strict=True) if member)
         for row in coalition_matrix(len(names)).tolist()
     ]
+
+
+def telling_coalitions(names: Sequence[str]) -> list[str]:
+    """Of the names of coalitions those that people look at: all of up to three modalities, and of
+    more the single modalities, all but one of them, and all, by size.
+    """
+    sizes = {name: name.count("+") + 1 for name in names}
+    n = max(sizes.values())
+    kept = [name for name in names if n <= 3 or sizes[name] in (1, n - 1, n)]
+    return kept if n <= 3 else sorted(kept, key=lambda name: sizes[name])

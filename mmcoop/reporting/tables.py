@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from mmcoop.core.coalitions import telling_coalitions
 from mmcoop.core.summary import Summary
 
 
@@ -27,8 +28,11 @@ def accuracy_table(accuracy: Mapping[str, float]) -> Table:
     """Accuracy by coalition."""
     table = Table("modalities present")
     table.add_column("accuracy", justify="right")
-    for coalition, share in accuracy.items():
-        table.add_row(coalition, percent(share))
+    shown = telling_coalitions(list(accuracy))
+    for coalition in shown:
+        table.add_row(coalition, percent(accuracy[coalition]))
+    if left := len(accuracy) - len(shown):
+        table.add_row(f"{left} others: see --json", "")
     return table
 
 
@@ -47,7 +51,8 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         ("contributions", "mean φ {}", 1, "{:.3f}"),
         ("low_contributing", "φ {} < 1, % of samples", 100, "{:.1f}"),
     ):
-        for key in dict.fromkeys(key for e in evaluations for key in e[group]):
+        keys = list(dict.fromkeys(key for e in evaluations for key in e[group]))
+        for key in telling_coalitions(keys) if group == "coalitions" else keys:
             numbers = [scale * e[group][key] if key in e[group] else None for e in evaluations]
             table.add_row(label.format(key), *_cells(numbers, form))
         table.add_section()
@@ -61,12 +66,15 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def class_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
-    """Accuracy by class, in per cent: of every coalition for one run, from all modalities for
-    several.
+    """Accuracy by class, in per cent: of every coalition for one run (of more than three modalities
+    from each alone and from all), from all modalities for several.
     """
     table = Table("class, accuracy in %", "samples")
+    coalitions = telling_coalitions(list(evaluations[0]["coalitions"]))
+    if len(evaluations[0]["contributions"]) > 3:
+        coalitions = [name for name in coalitions[:-1] if "+" not in name] + coalitions[-1:]
     if len(evaluations) == 1:
-        columns = list(evaluations[0]["coalitions"])
+        columns = list(coalitions)
     else:
         columns = [evaluation["run"] for evaluation in evaluations]
         columns += ["change"] * (len(columns) == 2)
@@ -74,7 +82,7 @@ def class_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column, justify="right")
     for name, content in evaluations[0]["classes"].items():
         if len(evaluations) == 1:
-            cells = [f"{100 * share:.1f}" for share in content["coalitions"].values()]
+            cells = [f"{100 * content['coalitions'][c]:.1f}" for c in coalitions]
         else:
             # the last coalition is the grand one
             every = [list(e["classes"][name]["coalitions"].values())[-1] for e in evaluations]

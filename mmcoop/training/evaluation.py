@@ -99,8 +99,9 @@ def evaluate_run(
     neither there nor predicted), `mean_average_precision` (the mean over the classes that are
     there, one against the rest), `coalitions` (accuracy by coalition name), `classes` (the same by
     class), `contributions` (mean φ by modality), `low_contributing` (share of samples with φ < 1)
-    and `cost` (what the run's training took). Shares are in 0…1; a class without samples has none.
-    With `out`, the samples' scores are written there from the same pass, in place of what is there.
+    and `cost` (what the training took, with that of the run it was fine-tuned from). Shares are in
+    0…1; a class without samples has none. With `out`, the samples' scores are written there from
+    the same pass, in place of what is there.
     """
     n_classes = len(run.architecture.classes)
     summary = Summary(run.modalities, n_classes)
@@ -137,7 +138,7 @@ def evaluate_run(
         },
         "contributions": summary.mean_contribution,
         "low_contributing": summary.low_contributing,
-        "cost": run.cost,
+        "cost": run.whole_cost,
     }
 
 

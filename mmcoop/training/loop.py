@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.batch import Batch
+from mmcoop.core.coalitions import telling_coalitions
 from mmcoop.core.resampling import Rows, shuffled
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.summary import Summary
@@ -251,6 +252,7 @@ class _Training:
         self.epoch = epoch
         accuracy = validation.accuracy
         grand = "+".join(self.run.modalities)
+        telling = telling_coalitions(list(accuracy))
         train_means = torch.cat(self._valued).mean(0).tolist() if self._valued else None
         row = {
             "epoch": epoch,
@@ -277,7 +279,7 @@ class _Training:
         self._save(row)
         self.progress.note(
             f"epoch {epoch}/{self.config.epochs}: loss {loss:.3f}, {len(rows)} rows, validation "
-            + ", ".join(f"{name} {100 * share:.1f} %" for name, share in accuracy.items())
+            + ", ".join(f"{name} {100 * accuracy[name]:.1f} %" for name in telling)
         )
 
     def _train_on(self, rows: Rows, epoch: int) -> float:

@@ -26,7 +26,7 @@ class Run:
 
     `config`: how it was trained. `status`: "running" (or killed), "stopped" (interrupted or
     failed) or "finished". `dataset`: path, name and fingerprint of what it was trained on.
-    `parent`: path and weights hash of the run it was fine-tuned from, or None.
+    `parent`: path, weights hash and whole cost of the run it was fine-tuned from, or None.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ class Run:
         self.config: TrainConfig = make_config(content["config"])
         self.architecture = Architecture.from_json(content["model"])
         self.dataset: dict[str, str] = content["dataset"]
-        self.parent: dict[str, str] | None = content["parent"]
+        self.parent: dict[str, Any] | None = content["parent"]
         self.finished: str | None = content["finished"]
 
     @property
@@ -110,6 +110,14 @@ class Run:
             "peak_memory": round(float(metrics.get("peak_memory", pd.Series([0.0])).max()), 1),
         }
 
+    @property
+    def whole_cost(self) -> dict[str, float]:
+        """`cost`, with that of the run it was fine-tuned from: what it takes to get this model."""
+        before = (self.parent or {}).get("cost", {})
+        cost = self.cost
+        whole = {name: cost[name] + before.get(name, 0) for name in cost}
+        return whole | {"peak_memory": max(cost["peak_memory"], before.get("peak_memory", 0.0))}
+
     def contributions_file(self, epoch: int) -> Path:
         """Where the scores of an epoch are."""
         return self.folder / "contributions" / f"epoch-{epoch:04d}.parquet"
@@ -180,7 +188,12 @@ def new_run(
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
         },
-        "parent": parent and {"path": str(parent.folder), "weights": parent.weights_hash},
+        "parent": parent
+        and {
+            "path": str(parent.folder),
+            "weights": parent.weights_hash,
+            "cost": parent.whole_cost,
+        },
     }
     return Run(folder, content)
 

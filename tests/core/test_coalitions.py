@@ -10,6 +10,7 @@ from mmcoop.core.coalitions import (
     check_modalities,
     coalition_matrix,
     coalition_names,
+    telling_coalitions,
 )
 from mmcoop.errors import UsageError
 
@@ -87,3 +88,17 @@ def test_a_name_with_other_characters_cannot_name_a_modality(name):
     ) as error:
         check_modalities(["audio", name])
     assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["b", "a", "c"]])
+def test_of_up_to_three_modalities_all_coalitions_are_telling(names):
+    every = coalition_names(names)[1:]
+    assert telling_coalitions(every) == every
+
+
+def test_of_more_modalities_the_telling_ones_are_each_alone_all_but_one_and_all():
+    assert telling_coalitions(coalition_names(list("abcd"))[1:]) == [
+        *["a", "b", "c", "d"],
+        *["a+b+c", "a+b+d", "a+c+d", "b+c+d"],
+        "a+b+c+d",
+    ]

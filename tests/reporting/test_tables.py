@@ -2,12 +2,14 @@
 
 import io
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console, RenderableType
 
+from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.reporting.tables import (
@@ -107,6 +109,39 @@ def test_the_accuracy_table_has_a_row_a_coalition():
         ["audio", "85.1 %"],
         ["visual", "50.0 %"],
         ["audio+visual", "93.8 %"],
+    ]
+
+
+def six_modalities() -> dict[str, Any]:
+    """An evaluation of six modalities, in which a coalition's accuracy is a tenth of its size."""
+    accuracy = {name: (name.count("+") + 1) / 10 for name in coalition_names(list("abcdef"))[1:]}
+    return evaluation(
+        coalitions=accuracy,
+        classes={"low": {"samples": 12, "coalitions": accuracy}},
+        contributions=dict.fromkeys("abcdef", 1.0),
+        low_contributing=dict.fromkeys("abcdef", 0.5),
+    )
+
+
+def test_of_many_modalities_the_accuracy_table_has_the_telling_coalitions():
+    rows = cells(accuracy_table(six_modalities()["coalitions"]))
+    assert rows[1:7] == [[m, "10.0 %"] for m in "abcdef"]
+    assert rows[7:13] == [["+".join(s), "50.0 %"] for s in combinations("abcdef", 5)]
+    assert rows[13:] == [["a+b+c+d+e+f", "60.0 %"], ["50 others: see --json", ""]]
+
+
+def test_of_many_modalities_an_evaluation_has_the_telling_coalitions():
+    rows = cells(evaluation_table([six_modalities()]))
+    shown = [row[0] for row in rows if row[0].startswith("accuracy")]
+    assert len(shown) == 13
+    assert shown[0] == "accuracy a, %"
+    assert shown[-1] == "accuracy a+b+c+d+e+f, %"
+
+
+def test_of_many_modalities_classes_have_each_alone_and_all():
+    assert cells(class_table([six_modalities()])) == [
+        ["class, accuracy in %", "samples", *"abcdef", "a+b+c+d+e+f"],
+        ["low", "12", *["10.0"] * 6, "60.0"],
     ]
 
 

@@ -86,11 +86,23 @@ def test_run_json_names_format_and_versions(trained):
     assert content["versions"] == expected
 
 
-def test_a_child_names_path_and_weights_of_its_parent(trained, noisy, quick, tmp_path):
+def test_a_child_names_path_weights_and_cost_of_its_parent(trained, noisy, quick, tmp_path):
     parent = load_run(trained)
     child = train(tmp_path / "child", open_dataset(noisy), quick(epochs=1), parent=parent)
-    expected = {"path": str(trained), "weights": parent.weights_hash}
+    expected = {"path": str(trained), "weights": parent.weights_hash, "cost": parent.cost}
     assert child.parent == load_run(tmp_path / "child").parent == expected
+
+
+def test_the_whole_cost_of_a_child_is_that_of_all_it_descends_from(trained, noisy, quick, tmp_path):
+    dataset, first = open_dataset(noisy), load_run(trained)
+    second = train(tmp_path / "second", dataset, quick(epochs=1), parent=first)
+    third = train(tmp_path / "third", dataset, quick(epochs=2), parent=second)
+    assert first.whole_cost == first.cost
+    line = [first.cost, second.cost, third.cost]
+    for name in ("rows_encoded", "rows_valued", "seconds"):
+        assert third.whole_cost[name] == pytest.approx(sum(cost[name] for cost in line)), name
+    assert third.whole_cost["rows_encoded"] == (5 + 1 + 2) * 70 * 2
+    assert third.whole_cost["peak_memory"] == max(cost["peak_memory"] for cost in line)
 
 
 def test_the_model_has_the_best_weights_and_is_in_evaluation_mode(trained):

@@ -276,3 +276,28 @@ def test_the_options_of_the_method_are_checked_and_completed():
 def test_an_option_that_the_method_does_not_have_is_refused():
     with pytest.raises(UsageError, match=r"^method 'joint' has no option 'alpha'.*: none$"):
         make_config({"options": {"alpha": 1}})
+
+
+# --- runs that are the beginning of longer ones
+
+
+def test_a_shorter_run_is_the_beginning_of_a_longer_one_of_the_same_settings():
+    short, long = TrainConfig(epochs=3), TrainConfig(epochs=7)
+    assert short.begins(long)
+    assert short.begins(short)
+    assert not long.begins(short)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"lr": 1e-3}, {"method": "uniform"}, {"patience": 2}]
+)
+def test_a_run_of_other_settings_is_not_the_beginning(changes):
+    assert not TrainConfig(epochs=3).begins(TrainConfig(epochs=7, **changes))
+
+
+def test_where_learning_rates_depend_on_the_number_of_epochs_no_run_begins_another():
+    assert not TrainConfig(epochs=3, schedule="cosine").begins(
+        TrainConfig(epochs=7, schedule="cosine")
+    )
+    step = {"schedule": "step", "step_epochs": 2}
+    assert TrainConfig(epochs=3, **step).begins(TrainConfig(epochs=7, **step))

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import StepLR
 from mmcoop.datasets.store import open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.progress import SILENT, Progress
-from mmcoop.training.loop import pick_device, resume, train
+from mmcoop.training.loop import extend, pick_device, resume, train
 from mmcoop.training.run import load_run
 
 LAST = Path("checkpoints/last/model.safetensors")
@@ -606,6 +606,52 @@ def test_going_on_from_a_state_that_lacks_something_is_refused(interrupted, nois
         DataError, match=r"last/state\.pt does not fit this training: '(epoch|optimizer)'"
     ):
         resume(interrupted, open_dataset(noisy))
+
+
+# --- longer runs
+
+
+@pytest.mark.parametrize("method", ["joint", "sample", "pmr"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_an_extended_run_is_the_one_that_trains_as_long_from_the_start(
+    noisy, quick, tmp_path, method, in_place
+):
+    dataset = open_dataset(noisy)
+    # the learning rate falls in the middle of what is added
+    settings = {"method": method, "schedule": "step", "step_epochs": 4}
+    short = train(tmp_path / "short" / "run", dataset, quick(**settings, epochs=3))
+    before = content_of(short.folder)
+    folder = short.folder if in_place else tmp_path / "longer" / "run"
+    longer = extend(folder, short, dataset, quick(**settings, epochs=6))
+    train(tmp_path / "long" / "run", dataset, quick(**settings, epochs=6))
+    assert_same_run(folder, tmp_path / "long" / "run")
+    assert longer.status == "finished"
+    assert longer.config.epochs == 6
+    if not in_place:
+        assert content_of(short.folder) == before
+
+
+def test_a_run_that_was_cut_off_can_be_extended(noisy, quick, tmp_path):
+    dataset = open_dataset(noisy)
+    with pytest.raises(Interrupted):
+        stop = StopAt("epoch 2", 2, KeyboardInterrupt())
+        train(tmp_path / "run", dataset, quick(epochs=3), progress=stop)
+    cut = load_run(tmp_path / "run")
+    extend(tmp_path / "run", cut, dataset, quick(epochs=5))
+    train(tmp_path / "long" / "run", dataset, quick(epochs=5))
+    assert_same_run(tmp_path / "run", tmp_path / "long" / "run")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 2}, {"epochs": 5, "seed": 1}, {"epochs": 5, "schedule": "cosine"}]
+)
+def test_what_is_not_the_beginning_of_a_run_is_not_extended_to_it(noisy, quick, tmp_path, changes):
+    dataset = open_dataset(noisy)
+    run = train(tmp_path / "run", dataset, quick(epochs=3))
+    before = content_of(run.folder)
+    with pytest.raises(UsageError, match="is not the beginning of the run that is asked for"):
+        extend(run.folder, run, dataset, quick(**changes))
+    assert content_of(run.folder) == before
 
 
 # --- interruptions

@@ -27,7 +27,7 @@ from mmcoop.scores import read_scores_details
 # Rows are copied so many at a time: little memory, few reads.
 _ROWS = 256
 
-_REMEDY = "value every split: mmcoop valuate --split all"
+_REMEDY = "value every split: mmcoop valuate --split all --out all-scores.parquet"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Debiased:
     """The largest part of another data set to which modalities contribute equally on average.
 
     --scores says what each modality contributed to each sample: train on the data set, then
-    `mmcoop valuate --split all --out scores.parquet`. In every split, the mean contributions of
+    `mmcoop valuate --split all --out all-scores.parquet`. In every split, the mean contributions of
     what is kept are at most --tolerance apart, while contributions go on differing from sample to
     sample. Classes may go altogether, the same in every split. So a method that moves averages
     alone gains nothing on it.

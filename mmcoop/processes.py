@@ -6,7 +6,7 @@ Built on pebble, which ends a process that takes too long and tells of one that 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import current_process, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask, raise_signal, signal
 from threading import Thread, current_thread, main_thread
@@ -85,10 +85,12 @@ def _ctrl_c_later() -> Iterator[None]:
 
 
 def _begin(threads: int) -> None:
-    """In a new process: it ends with the one that started it."""
+    """In a new process: it ends with the one that started it, and may start loaders of data."""
     import torch
 
     torch.set_num_threads(threads)
+    # pebble makes its processes daemons, which may not have any; there is no public way to undo it
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     Thread(target=_end_with_parent, daemon=True).start()
 
 

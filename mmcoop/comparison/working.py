@@ -13,7 +13,7 @@ from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison, Plan, lay
 from mmcoop.comparison.running import Job, run_jobs
 from mmcoop.comparison.tuning import best_trial, trial_case
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, Interrupted
 from mmcoop.files import locked_folder, whole_file
 from mmcoop.progress import SILENT, Progress
 
@@ -32,7 +32,8 @@ def run_comparison(
     `jobs` of them at once, each in a process of its own with its share of the processors. Stopped
     or killed, the same call goes on. A run that fails is left out and said to be.
 
-    Raises `DataError` for another data set than the one it was begun on, and where no run is left.
+    Raises `DataError` for another data set than the one it was begun on, and where no run is left,
+    `Interrupted` on Ctrl-C.
     """
     folder, plan = comparison.folder, comparison.plan
     if dataset.fingerprint != comparison.dataset["fingerprint"]:
@@ -46,17 +47,14 @@ def run_comparison(
         progress.note(f"{name} is left out: {reason}")
     work = _Work(folder, dataset, plan, settings, jobs, device, workers, progress)
     with locked_folder(folder, f"another process works on {folder} right now"):
-        if plan.tune:
-            cases = work.tune(cases)
-        jobs_by_case = work.first(cases)
-        jobs_by_case = (
-            jobs_by_case | work.matched_baseline(cases, jobs_by_case)
-            if plan.match == "epochs"
-            else work.matched(cases, jobs_by_case)
-        )
-        rows = [
-            _row(label, fusion, job) for (label, fusion, _), job in jobs_by_case.items() if job.done
-        ]
+        comparison.save()  # with the methods and seeds that were added
+        try:
+            done = work.all(cases)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what is done is kept: go on with mmcoop compare --resume --out {folder}"
+            ) from None
+        rows = [_row(label, fusion, job) for (label, fusion, _), job in done.items() if job.done]
         failed = {path.name: why for path, why in work.failed.items()}
         comparison = replace(comparison, left_out=left_out, failed=failed)
         comparison.save()
@@ -82,6 +80,15 @@ class _Work:
     workers: int
     progress: Progress
     failed: dict[Path, str] = field(default_factory=dict)
+
+    def all(self, cases: Sequence[Case]) -> dict[_Key, Job]:
+        """Everything; the jobs of the runs that are reported."""
+        if self.plan.tune:
+            cases = self.tune(cases)
+        first = self.first(cases)
+        if self.plan.match == "epochs":
+            return first | self.matched_baseline(cases, first)
+        return self.matched(cases, first)
 
     def tune(self, cases: Sequence[Case]) -> list[Case]:
         """Each case with what was best on validation among so many trials of the first seed."""

@@ -8,6 +8,7 @@ evaluation transform.
 import inspect
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,25 +37,24 @@ def build_transform(modality: Modality, *, training: bool) -> Transform:
             inspect.signature(RANDOM[name]).bind(torch.empty(0), **arguments)
         except TypeError as error:
             raise DataError(f"training transform {name!r}: {error}") from None
-    changes = modality.training if training else {}
+    return partial(_transformed, modality, training)
+
+
+def _transformed(modality: Modality, training: bool, stored: Any) -> Tensor:
+    if modality.kind == "frames":
+        x = torch.stack([_decoded(frames, modality, training) for frames in stored])
+    else:
+        x = torch.from_numpy(np.ascontiguousarray(stored)).float()
     mean, std = (
         torch.from_numpy(modality.along_channels(x)) for x in (modality.mean, modality.std)
     )
-    no_motion = float(((modality.no_motion - mean) / std).flatten()[0])
-
-    def transform(stored: Any) -> Tensor:
-        if modality.kind == "frames":
-            x = torch.stack([_decoded(frames, modality, training) for frames in stored])
-        else:
-            x = torch.from_numpy(np.ascontiguousarray(stored)).float()
-        x = (x - mean) / std
-        for name, arguments in changes.items():
-            if name == "flip" and modality.kind == "flow":
-                arguments = {"flow_zero": no_motion, **arguments}
-            x = RANDOM[name](x, **arguments)
-        return x
-
-    return transform
+    x = (x - mean) / std
+    for name, arguments in (modality.training if training else {}).items():
+        if name == "flip" and modality.kind == "flow":
+            no_motion = float(((modality.no_motion - mean) / std).flatten()[0])
+            arguments = {"flow_zero": no_motion, **arguments}
+        x = RANDOM[name](x, **arguments)
+    return x
 
 
 def shift(x: Tensor, height: int, width: int) -> Tensor:

@@ -211,6 +211,25 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(by_rows, tiny_dataset
     pd.testing.assert_frame_equal(ours, theirs)
 
 
+def test_ctrl_c_stops_all_and_says_how_to_go_on(tiny_dataset, tmp_path):
+    settings = ["--epochs", "500", "--batch-size", "4", "--seeds", "0", "--workers", "1"]
+    process = start(tmp_path, "--data", str(tiny_dataset), "--methods", "uniform", *settings)
+    deadline = time.monotonic() + 100
+    epochs = tmp_path / "comparison/runs/joint-concat-seed0/contributions"
+    while not list(epochs.glob("*2.parquet")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with mmcoop compare --resume --out comparison" in err
+    assert "Traceback" not in err
+    assert is_comparison(tmp_path / "comparison")
+    last = max(epochs.iterdir())
+    time.sleep(1)
+    assert max(epochs.iterdir()) == last  # nothing goes on behind the user's back
+
+
 def test_more_methods_and_seeds_are_added_and_what_is_done_is_left(by_epochs, tmp_path):
     shutil.copytree(by_epochs[0], tmp_path / "comparison")
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "comparison").glob("runs/*/run.json")}

@@ -1,5 +1,6 @@
 """Rows of a split → batches: in order, reproducible, and never more than is present."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,18 @@ def test_batches_are_the_same_for_any_number_of_workers(split, seed):
     options = {"batch_size": 8, "seed": seed, "with_ids": True}
     alone = list(load_batches(split, rows, workers=0, **options))
     assert_same_batches(alone, list(load_batches(split, rows, workers=2, **options)))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_what_workers_are_sent_gives_the_same_batches_and_holds_no_samples(split, seed):
+    """As where processes are not forked: what they work with goes through pickle."""
+    rows = some_rows(split, 50)
+    loader = load_batches(split, rows, batch_size=8, seed=seed, with_ids=True)
+    alone = list(loader)  # the shards are mapped now
+    sent = pickle.dumps(loader.dataset)
+    assert len(sent) < 20_000
+    source = pickle.loads(sent)
+    assert_same_batches(alone, [source[k] for k in range(len(source))])
 
 
 def test_workers_decode_frames_as_the_main_process_does(clips):

@@ -16,6 +16,7 @@ from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted
 from mmcoop.files import locked_folder, whole_file
 from mmcoop.progress import SILENT, Progress
+from mmcoop.training.config import TrainConfig
 
 
 def run_comparison(
@@ -87,8 +88,8 @@ class _Work:
             cases = self.tune(cases)
         first = self.first(cases)
         if self.plan.match == "epochs":
-            return first | self.matched_baseline(cases, first)
-        return self.matched(cases, first)
+            return first | self.matched_baseline(first)
+        return self.matched(first)
 
     def tune(self, cases: Sequence[Case]) -> list[Case]:
         """Each case with what was best on validation among so many trials of the first seed."""
@@ -123,7 +124,7 @@ class _Work:
                     "options": str(outcome["config"]["options"]),
                     "validation_accuracy": outcome["validation"]["accuracy"],
                     "validation_loss": outcome["validation"]["loss"],
-                    "rows": _rows_of(outcome),
+                    "rows": int(_used(outcome, "rows")),
                     "chosen": k == best,
                 }
                 for k, (_, outcome) in enumerate(done)
@@ -134,70 +135,49 @@ class _Work:
 
     def first(self, cases: Sequence[Case]) -> dict[_Key, Job]:
         """Every case with every seed, for as many epochs as the settings say."""
-        final = self.plan.match == "epochs"
         jobs = {}
         for seed in self.plan.seeds:  # seed by seed: cut off, what is there can be compared
             for case in cases:
-                name = f"{case.name}-seed{seed}"
-                where = "results" if final else "results/first"
-                jobs[case.label, case.fusion, seed] = Job(
-                    folder=self.folder / "runs" / name,
-                    config=self._config(case, seed),
-                    result=self.folder / where / f"{name}.json",
-                    scores=self.folder / "scores" / f"{name}.parquet" if final else None,
-                )
+                job = self._reported(f"{case.name}-seed{seed}", self._config(case, seed))
+                if self.plan.match != "epochs":  # it goes on from here before it is tested
+                    first = self.folder / "results" / "first" / job.result.name
+                    job = replace(job, result=first, scores=None)
+                jobs[case.label, case.fusion, seed] = job
         self._do(jobs.values(), "runs")
         return jobs
 
-    def matched(self, cases: Sequence[Case], first: Mapping[_Key, Job]) -> dict[_Key, Job]:
+    def matched(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
         """The same runs, each as long as it takes to use up what the dearest one did."""
-        spend = _rows_of if self.plan.match == "rows" else _seconds_of
-        done = {key: job.outcome for key, job in first.items() if job.done}
-        budget = max(map(spend, done.values()), default=0.0)
-        jobs = {}
-        for seed in self.plan.seeds:
-            for case in cases:
-                key = case.label, case.fusion, seed
-                if key not in done:
-                    continue
-                short, name = done[key], first[key].folder.name
-                last = short["last_epoch"][self.plan.match]
-                epochs = short["epochs"] + math.ceil((budget - spend(short)) / last)
-                jobs[key] = Job(
-                    folder=first[key].folder,
-                    config=replace(first[key].config, epochs=epochs),
-                    result=self.folder / "results" / f"{name}.json",
-                    scores=self.folder / "scores" / f"{name}.parquet",
-                )
+        jobs = {
+            key: self._reported(first[key].folder.name, replace(first[key].config, epochs=epochs))
+            for key, epochs in _matching_epochs(first, self.plan.match).items()
+        }
         self._do(jobs.values(), f"runs matched in {self.plan.match}")
         return jobs
 
-    def matched_baseline(self, cases: Sequence[Case], first: Mapping[_Key, Job]) -> dict[_Key, Job]:
+    def matched_baseline(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
         """Joint runs as long as it takes to use up the rows that the dearest run did."""
-        done = {key: job.outcome for key, job in first.items() if job.done}
-        budget = max(map(_rows_of, done.values()), default=0.0)
         jobs = {}
-        for seed in self.plan.seeds:
-            for case in cases:
-                key = case.label, case.fusion, seed
-                if case.method != BASELINE or key not in done:
-                    continue
-                short = first[key]
-                more = (budget - _rows_of(done[key])) / done[key]["last_epoch"]["rows"]
-                name = f"{MATCHED_BASELINE.replace(' ', '-')}-{case.fusion}-seed{seed}"
-                jobs[MATCHED_BASELINE, case.fusion, seed] = Job(
-                    folder=self.folder / "runs" / name,
-                    config=replace(
-                        short.config, epochs=done[key]["epochs"] + math.ceil(more), patience=0
-                    ),
-                    result=self.folder / "results" / f"{name}.json",
-                    shorter=short.folder,
-                    scores=self.folder / "scores" / f"{name}.parquet",
-                )
+        for (label, fusion, seed), epochs in _matching_epochs(first, "rows").items():
+            if label == BASELINE:
+                short = first[label, fusion, seed]
+                name = f"{MATCHED_BASELINE.replace(' ', '-')}-{fusion}-seed{seed}"
+                config = replace(short.config, epochs=epochs, patience=0)
+                job = replace(self._reported(name, config), shorter=short.folder)
+                jobs[MATCHED_BASELINE, fusion, seed] = job
         self._do(jobs.values(), f"{BASELINE} runs matched in rows")
         return jobs
 
-    def _config(self, case: Case, seed: int) -> Any:
+    def _reported(self, name: str, config: TrainConfig) -> Job:
+        """A run that is tested."""
+        return Job(
+            folder=self.folder / "runs" / name,
+            config=config,
+            result=self.folder / "results" / f"{name}.json",
+            scores=self.folder / "scores" / f"{name}.parquet",
+        )
+
+    def _config(self, case: Case, seed: int) -> TrainConfig:
         own: dict[str, Any] = {"seed": seed}
         if self.plan.match != "epochs":
             own["patience"] = 0  # what is matched is used up
@@ -215,13 +195,23 @@ class _Work:
         )
 
 
-def _rows_of(outcome: Mapping[str, Any]) -> float:
-    """Rows encoded to learn from and to be valued: a row that is only valued counts in full."""
-    return float(outcome["cost"]["rows_encoded"] + outcome["cost"]["rows_valued"])
+def _matching_epochs(first: Mapping[_Key, Job], measure: str) -> dict[_Key, int]:
+    """How many epochs each run needs to use as many rows, or seconds, as the dearest one did."""
+    done = {key: job.outcome for key, job in first.items() if job.done}
+    used = {key: _used(outcome, measure) for key, outcome in done.items()}
+    budget = max(used.values(), default=0.0)
+    return {
+        key: outcome["epochs"] + math.ceil((budget - used[key]) / outcome["last_epoch"][measure])
+        for key, outcome in done.items()
+    }
 
 
-def _seconds_of(outcome: Mapping[str, Any]) -> float:
-    return float(outcome["cost"]["seconds"])
+def _used(outcome: Mapping[str, Any], measure: str) -> float:
+    """Rows or seconds of a run. A row that is only valued counts as one that is learnt from."""
+    cost = outcome["cost"]
+    return float(
+        cost["rows_encoded"] + cost["rows_valued"] if measure == "rows" else cost["seconds"]
+    )
 
 
 def _row(label: str, fusion: str, job: Job) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def valuation_details(
     }
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of what decides the numbers."""
     packages = {name: version(name) for name in ("mmcoop", "torch", "numpy", "pyarrow")}
     return {"python": platform.python_version(), **packages}

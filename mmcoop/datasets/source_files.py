@@ -19,15 +19,18 @@ PICTURE_FILES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".t
 class SourceFiles:
     """The files in a folder whose names end in one of `endings`, links and all, by name.
 
-    Links to folders are followed, each real folder once: a loop of links ends. Hidden files and
-    folders are passed over. Raises `DataError` where `folder` is not a folder.
+    `others` are the files with other endings. Links to folders are followed, each real folder
+    once: a loop of links ends. Hidden files and folders are passed over. Raises `DataError` where
+    `folder` is not a folder.
     """
 
     def __init__(self, folder: Path, endings: frozenset[str]) -> None:
-        if not folder.is_dir():
-            raise DataError(f"--source {folder} is not a folder: give the folder of the clips")
+        check_source(folder)
         self.folder = folder
-        self.paths = [path for path in _walk(folder) if path.suffix.lower() in endings]
+        self.paths: list[Path] = []
+        self.others: list[Path] = []
+        for path in _walk(folder):
+            (self.paths if path.suffix.lower() in endings else self.others).append(path)
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self.by_stem[path.stem].append(path)
@@ -39,6 +42,12 @@ class SourceFiles:
             names = sorted(path.name for path in self.folder.iterdir())
         more = ", …" if len(names) > most else ""
         return (", ".join(names[:most]) + more) or "nothing"
+
+
+def check_source(folder: Path) -> None:
+    """Raise `DataError` where `folder` is not a folder."""
+    if not folder.is_dir():
+        raise DataError(f"--source {folder} is not a folder: give the folder of the clips")
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -77,6 +77,13 @@ def test_only_files_with_the_endings_count_whatever_their_case(tmp_path, ending)
     assert names(SourceFiles(tmp_path, VIDEO_FILES)) == [f"a{ending}"]
 
 
+def test_files_with_other_endings_are_the_others(tmp_path):
+    touch(tmp_path, "b.mp3", "a.txt", "c/d.wav", "c/e.txt", ".hidden.wav", "c/.f/g.wav", "none")
+    files = SourceFiles(tmp_path, TXT)
+    assert names(files) == ["a.txt", "c/e.txt"]
+    assert files.others == [tmp_path / "b.mp3", tmp_path / "none", tmp_path / "c/d.wav"]
+
+
 def test_every_ending_is_of_one_kind():
     kinds = (VIDEO_FILES, SOUND_FILES, PICTURE_FILES)
     assert len(frozenset.union(*kinds)) == sum(map(len, kinds))

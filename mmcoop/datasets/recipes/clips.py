@@ -4,7 +4,7 @@ import csv
 import math
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from mmcoop.datasets.writer import Header, Reject, check_new_dataset, leakage
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
 from mmcoop.progress import SILENT, Progress
+
+#: So many of what there may be thousands of are named in a report.
+_FIRST = 5
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,16 @@ def without_duplicates(clips: Sequence[Clip]) -> tuple[list[Clip], list[Reject]]
             seen.add(clip.id)
             first.append(clip)
     return first, rejects
+
+
+def unused(files: Iterable[Path], folder: Path, clips: Iterable[Clip]) -> dict[str, Any]:
+    """A report on those of `files` that are of no clip: how many, the first names in `folder`.
+
+    Empty where there are none.
+    """
+    used = {path for clip in clips for path in clip.paths.values()}
+    names = [path.relative_to(folder).as_posix() for path in files if path not in used]
+    return {"unused_files": len(names), "first_unused_files": names[:_FIRST]} if names else {}
 
 
 def in_splits(clips: Sequence[Clip], splits: Sequence[str]) -> list[Clip]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +15,13 @@ from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.clips import Clip, read_array
 from mmcoop.datasets.modality import KINDS
 from mmcoop.datasets.recipes import option
-from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits, without_duplicates
+from mmcoop.datasets.recipes.clips import (
+    ClipRecipe,
+    Listing,
+    in_splits,
+    unused,
+    without_duplicates,
+)
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.datasets.source_files import (
     PICTURE_FILES,
@@ -89,13 +96,14 @@ class Folder(ClipRecipe):
             files = SourceFiles(self.source, self._endings(wanted))
             rows, rejects = _class_folders(files)
             names = files.some_names()
+            report = _passed_over(files)
             if not rows:
                 raise DataError(
                     f"--source {self.source} has no folder of a class with clips: there is {names}"
                 )
         else:
             rows = list(self._manifest({column for column, _ in wanted.values()}))
-            rejects = []
+            rejects, report = [], {}
             if not rows:
                 raise DataError(f"--manifest {self.manifest} has no line below its header")
             # only that it is a folder: a table says itself what is where
@@ -147,6 +155,7 @@ class Folder(ClipRecipe):
             kinds=kinds,
             names=names,
             rejects=[*rejects, *duplicates],
+            report=report,
             shared_groups=True,
             shapes=shapes,
         )
@@ -211,23 +220,47 @@ class Folder(ClipRecipe):
             )
 
 
-def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
-    """A row a file in a class folder; a reject for each that lies beside them."""
-    parts = {path: path.relative_to(files.folder).parts for path in files.paths}
+def _in_split_folders(files: SourceFiles) -> bool:
+    """Whether the class folders are in folders of splits; `DataError` where some of them are."""
+    parts = [path.relative_to(files.folder).parts for path in files.paths]
     synonyms = {word for words in NAMES.values() for word in words}
-    tops = {part[0] for part in parts.values() if len(part) > 1}
+    tops = {part[0] for part in parts if len(part) > 1}
     splits = {top for top in tops if top.lower() in synonyms}
-    in_split_folders = splits == tops
+    if splits == tops:
+        return True
     # with classes of their own in them, they are no classes
-    within = {part[0] for part in parts.values() if len(part) > 2}
-    if not in_split_folders and splits & within:
+    within = {part[0] for part in parts if len(part) > 2}
+    if splits & within:
         raise DataError(
             f"--source {files.folder}: {min(splits & within)} looks like a split, and "
             f"{min(tops - splits)} does not: let there be folders of splits alone, or of classes "
             "alone, or list the clips in a --manifest"
         )
+    return False
+
+
+def _passed_over(files: SourceFiles) -> dict[str, Any]:
+    """A report on the files that are no clips, and on the folders of classes that have no clip."""
+    with_clips = {folder for path in files.paths for folder in path.parents}
+    without = [folder for folder in _folders(files.folder) if folder not in with_clips]
+    if _in_split_folders(files):
+        tops = [folder for folder in _folders(files.folder) if folder in with_clips]
+        without += [f for top in tops for f in _folders(top) if f not in with_clips]
+    names = [folder.relative_to(files.folder).as_posix() for folder in without]
+    report = unused(files.others, files.folder, ())
+    return {**report, "folders_without_a_clip": names} if names else report
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
+    """A row a file in a class folder; a reject for each that lies beside them."""
+    in_split_folders = _in_split_folders(files)
     rows, rejects = [], []
-    for path, part in parts.items():
+    for path in files.paths:
+        part = path.relative_to(files.folder).parts
         split, below = (part[0], part[1:]) if in_split_folders else (None, part)
         name = path.relative_to(files.folder).as_posix()
         if len(below) < 2:

@@ -21,6 +21,7 @@ from mmcoop.datasets.recipes.clips import (
     cut_validation,
     in_splits,
     limited,
+    unused,
     without_duplicates,
     write_missing,
 )
@@ -304,6 +305,22 @@ def test_of_clips_asked_for_twice_the_first_stays():
     first, rejects = without_duplicates(clips)
     assert first == clips[:2]
     assert rejects == [Reject("a", "duplicate", "listed more than once")] * 2
+
+
+def test_files_of_no_clip_are_counted_and_the_first_are_named():
+    folder = Path("clips")
+    clips = [
+        clip("a", paths={"path": folder / "a.mp4"}),
+        clip("b", paths={"film": folder / "x/b.mp4", "sound": folder / "x/b.wav"}),
+        clip("gone", paths={}),
+    ]
+    files = [folder / name for name in ("a.mp4", "x/b.mp4", "x/b.wav")]
+    assert unused(files, folder, clips) == {}
+    files += [folder / f"y/{k}.mp4" for k in range(7)]
+    assert unused(files, folder, clips) == {
+        "unused_files": 7,
+        "first_unused_files": [f"y/{k}.mp4" for k in range(5)],
+    }
 
 
 def test_new_splits_leave_all_else_as_it_is():

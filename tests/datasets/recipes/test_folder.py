@@ -196,6 +196,42 @@ def test_files_that_have_every_modality_are_taken(tmp_path, modalities, expected
     assert {clip.paths["path"].name for clip in found.clips} == expected
 
 
+def test_files_that_are_no_clips_are_counted_and_the_first_are_named(tmp_path):
+    names = [f"{label}/{k}.mp4" for label in CLASSES for k in range(3)]
+    others = ["cello/0.wav", *(f"piano/notes/{k}.txt" for k in range(6)), "README"]
+    found = Folder(source=touch(tmp_path, *names, *others, "cello/.cache.txt")).listing()
+    assert len(found.clips) == 9
+    assert found.report == {
+        "unused_files": 8,
+        "first_unused_files": ["README", "cello/0.wav", *(f"piano/notes/{k}.txt" for k in "012")],
+    }
+
+
+def test_where_every_file_is_a_clip_there_is_nothing_to_tell(tmp_path):
+    touch(tmp_path, *(f"{label}/{k}.mp4" for label in CLASSES for k in range(3)))
+    assert Folder(source=tmp_path).listing().report == {}
+
+
+def test_folders_of_classes_without_a_clip_are_named(tmp_path):
+    touch(tmp_path, "a/x.mp4", "b/deep/x.mp4", "b/empty/x.txt", "c/sound.mp3", ".hidden/x.txt")
+    (tmp_path / "d").mkdir()
+    found = Folder(source=tmp_path).listing()
+    assert found.classes == ["a", "b"]
+    assert found.report == {
+        "unused_files": 2,
+        "first_unused_files": ["b/empty/x.txt", "c/sound.mp3"],
+        "folders_without_a_clip": ["c", "d"],
+    }
+
+
+def test_folders_of_splits_and_of_their_classes_without_a_clip_are_named(tmp_path):
+    touch(tmp_path, *(f"{split}/a/x.mp4" for split in ("train", "test")), "test/b/x.mp4")
+    touch(tmp_path, "train/b/x.mp3", "val/a/x.mp3", "test/a/deep/x.txt")
+    found = Folder(source=tmp_path, modality=["visual=path"]).listing()
+    assert found.report["folders_without_a_clip"] == ["val", "train/b"]
+    assert found.report["unused_files"] == 3
+
+
 def test_loops_of_links_end(tmp_path):
     source = touch(tmp_path / "source", *(f"{label}/a.mp4" for label in CLASSES))
     (source / "cello" / "up").symlink_to(source)

@@ -34,7 +34,7 @@ RUNNING: dict[str, Any] = {
     "write_missing": options.setting(
         Path,
         "Write the clips without a file to this CSV, with their start and end in seconds, for a "
-        "download tool.",
+        "download tool; those of a manifest with the path of the file.",
         panel="Running",
     ),
 }

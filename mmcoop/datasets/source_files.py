@@ -51,11 +51,31 @@ def check_source(folder: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` in `folder`; `Unusable` where the name would lead out of it."""
-    parts = PurePosixPath(name.replace("\\", "/"))
+    """The path of `name` in `folder`; `Unusable` where the name would lead out of it.
+
+    An absolute path is one in `folder` if it leads there.
+    """
+    parts = _relative(folder, PurePosixPath(name.replace("\\", "/")))
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or ":" in parts.parts[0]:
-        raise Unusable("outside-folder", f"{name!r} is not a path inside the source folder")
+        raise Unusable(
+            "outside-folder",
+            f"{name!r} is not a path inside the source folder: paths are relative to --source",
+        )
     return folder.joinpath(*parts.parts)
+
+
+def _relative(folder: Path, path: PurePosixPath) -> PurePosixPath:
+    """`path` as it is seen from `folder`; as it is where it is not absolute, or leads elsewhere."""
+    if not path.is_absolute() or "\0" in str(path):
+        return path
+    # first where it really is, then as it is written: a link in the folder may lead out of it
+    for place, base in (
+        (os.path.realpath(path), os.path.realpath(folder)),
+        (path, folder.absolute()),
+    ):
+        if PurePosixPath(place).is_relative_to(base):
+            return PurePosixPath(place).relative_to(base)
+    return path
 
 
 def _walk(folder: Path) -> Iterator[Path]:

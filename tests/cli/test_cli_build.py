@@ -444,10 +444,15 @@ def test_the_missing_clips_are_written_for_a_download_tool(mmcoop, work, words):
     with (work / "missing.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == [
-        {"id": "sound 5", "video": "video 2", "start": "1.25", "end": "2.25"},
-        {"id": "sound 11", "video": "video 5", "start": "2.75", "end": "3.75"},
-        {"id": "sound 17", "video": "video 8", "start": "4.25", "end": "5.25"},
-        {"id": "sound 23", "video": "video 11", "start": "5.75", "end": "6.75"},
+        {
+            "id": f"sound {k}",
+            "video": f"video {k // 2}",
+            "start": str(k / 4),
+            "end": str(k / 4 + 1),
+            "modality": "audio",
+            "path": f"{k}.wav",
+        }
+        for k in (5, 11, 17, 23)
     ]
     names = {path.name for path in work.iterdir()}
     assert names == {"clips", "clips.csv", "missing.csv"} | ({"data"} if not words else set())
@@ -476,7 +481,7 @@ def test_an_existing_file_of_missing_clips_is_kept_unless_told(mmcoop, work):
     fails(mmcoop(work, *words), 2, "clips.csv exists: choose another --write-missing, or replace")
     assert tree(work) == before
     assert mmcoop(work, *words, "--overwrite").returncode == 0
-    assert (work / "clips.csv").read_text().startswith("id,video,start,end\n")
+    assert (work / "clips.csv").read_text().startswith("id,video,start,end,modality,path\n")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 100])

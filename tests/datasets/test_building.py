@@ -444,7 +444,6 @@ def changes() -> dict[str, Callable[[Plan], Plan]]:
         "another reject": lambda plan: replace(plan, rejects=[Reject("a", "missing", "")]),
         "other options": header(options={"seed": 1}),
         "other classes": header(classes=["no", "maybe"]),
-        "another report": header(report={"asked_for": 3}),
         "shared groups": header(shared_groups=True),
     }
 
@@ -459,6 +458,19 @@ def test_another_plan_begins_anew(tmp_path, monkeypatch, change):
     build_clips(tmp_path / "data", other, workers=2, progress=seen)
     assert seen.notes == []
     assert seen.totals == [len(other.clips)]
+    build_clips(tmp_path / "fresh", other, workers=2)
+    assert file_bytes(tmp_path / "data") == file_bytes(tmp_path / "fresh")
+
+
+def test_another_report_alone_goes_on_and_is_the_one_written(tmp_path, monkeypatch):
+    """As where a file that is no clip came to the others."""
+    monkeypatch.setattr(writing, "_BATCH_ROWS", 1)
+    plan = array_plan(arrays(tmp_path / "source", 24))
+    stopped(tmp_path / "data", plan, 20)
+    other = replace(plan, header=replace(plan.header, report={"unused_files": 1}))
+    seen = Watching()
+    build_clips(tmp_path / "data", other, workers=2, progress=seen)
+    assert len(seen.notes) == 1
     build_clips(tmp_path / "fresh", other, workers=2)
     assert file_bytes(tmp_path / "data") == file_bytes(tmp_path / "fresh")
 

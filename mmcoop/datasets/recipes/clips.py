@@ -137,7 +137,7 @@ class ClipRecipe:
             sorted(limited(found, self.limit), key=lambda clip: SPLITS.index(clip.split)),
             [
                 *listing.rejects,
-                *(Reject(clip.id, "missing", "no file found") for clip in listing.missing),
+                *(Reject(clip.id, "missing", _absence(clip, listing)) for clip in listing.missing),
             ],
             self.time_limit,
         )
@@ -208,17 +208,21 @@ def limited(clips: Sequence[Clip], limit: int | None) -> list[Clip]:
     return [clips[k] for k in sorted(chosen)]
 
 
-def without_duplicates(clips: Sequence[Clip]) -> tuple[list[Clip], list[Reject]]:
-    """The first clip of every id, and a reject for every other one."""
-    seen: set[str] = set()
-    first, rejects = [], []
-    for clip in clips:
-        if clip.id in seen:
-            rejects.append(Reject(clip.id, "duplicate", "listed more than once"))
-        else:
-            seen.add(clip.id)
-            first.append(clip)
-    return first, rejects
+def without_duplicates(
+    clips: Sequence[Clip], places: Sequence[str] = ()
+) -> tuple[list[Clip], list[Reject]]:
+    """The first clip of every id, and a reject for every other one.
+
+    `places`: where each is listed, for the rejects ("line 7").
+    """
+    first: dict[str, int] = {}
+    rejects = []
+    for k, clip in enumerate(clips):
+        before = first.setdefault(clip.id, k)
+        if before != k:
+            detail = f"{places[k]} repeats {places[before]}" if places else "listed more than once"
+            rejects.append(Reject(clip.id, "duplicate", detail))
+    return [clips[k] for k in first.values()], rejects
 
 
 def unused(files: Iterable[Path], folder: Path, clips: Iterable[Clip]) -> dict[str, Any]:
@@ -254,18 +258,29 @@ def cut_validation(
 
 
 def write_missing(path: Path, listing: Listing) -> None:
-    """Write a CSV of the clips without a file: id, video, and start and end in seconds if any."""
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "video", "start", "end"])
+    """Write a CSV of the clips without a file: id, video, and start and end in seconds if any.
+
+    Where they are asked for by their paths, it has a line for each file that is not there, and two
+    columns more: the modalities it is for ("audio+visual"), and its path.
+    """
+    by_path = any(clip.absent for clip in listing.missing)
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["id", "video", "start", "end", *["modality", "path"] * by_path])
         for clip in listing.missing:
-            writer.writerow(
-                [
-                    clip.id,
-                    clip.group,
-                    *("" if t is None else f"{t:.12g}" for t in (clip.start, clip.end)),
-                ]
-            )
+            window = ["" if t is None else f"{t:.12g}" for t in (clip.start, clip.end)]
+            files = [["+".join(of), path] for path, of in clip.absent.items()]
+            for file in files or [[]]:
+                writer.writerow([clip.id, clip.group, *window, *file])
+
+
+def _absence(clip: Clip, listing: Listing) -> str:
+    """What of a clip is not there; the modalities where others have files of their own."""
+    files = [
+        path if {*of} == {*listing.kinds} else f"{path} ({', '.join(of)})"
+        for path, of in clip.absent.items()
+    ]
+    return "no file found" + ": " * bool(files) + ", ".join(files)
 
 
 def _arrow_type(cell: Any) -> str:

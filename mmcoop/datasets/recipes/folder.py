@@ -3,7 +3,8 @@
 import errno
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -56,11 +57,12 @@ _FILES_OF_KIND = {
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a table, or one file of a class folder."""
+    """One line of a table, or one file of a class folder, and which one."""
 
     id: str
     label: str
     paths: Mapping[str, str]
+    place: str
     split: str | None = None
     group: str | None = None
     start: float | None = None
@@ -72,7 +74,8 @@ class Folder(ClipRecipe):
     """Your own clips: class folders, or a table that lists them.
 
     Without --manifest, --source has a folder a class (`SOURCE/CLASS/clip.mp4`), or one a split
-    with those in it (`SOURCE/train/CLASS/clip.mp4`). A manifest is a .csv or .parquet table with
+    with those in it (`SOURCE/train/CLASS/clip.mp4`); a clip's id is its path without the ending,
+    or with it where two differ in nothing else. A manifest is a .csv or .parquet table with
     columns id, label, path and, if you like, split, start and end (seconds) and group (what must
     not be in two splits: the source video, the speaker); paths are relative to --source. What
     there is no split for is cut at random, a group at a time.
@@ -102,32 +105,38 @@ class Folder(ClipRecipe):
                     f"--source {self.source} has no folder of a class with clips: there is {names}"
                 )
         else:
-            rows = list(self._manifest({column for column, _ in wanted.values()}))
+            rows = list(self._manifest(dict.fromkeys(column for column, _ in wanted.values())))
             rejects, report = [], {}
             if not rows:
                 raise DataError(f"--manifest {self.manifest} has no line below its header")
             # only that it is a folder: a table says itself what is where
             names = SourceFiles(self.source, frozenset()).some_names()
         classes = _sorted_classes({row.label for row in rows})
-        clips = []
+        clips, places = [], []
         for row in rows:
             try:
                 paths = _files(self.source, row.paths)
             except Unusable as error:
                 rejects.append(Reject(row.id, error.reason, error.detail))
                 continue
+            absent: dict[str, list[str]] = defaultdict(list)
+            for name, (column, _) in wanted.items():
+                if column not in paths:
+                    absent[row.paths[column]].append(name)
             clips.append(
                 Clip(
                     row.id,
                     row.split or "",
                     classes.index(row.label),
                     row.group or row.id,
-                    paths,
+                    {} if absent else paths,
                     row.start,
                     row.end,
+                    absent=dict(absent),
                 )
             )
-        clips, duplicates = without_duplicates(clips)
+            places.append(row.place)
+        clips, duplicates = without_duplicates(clips, places)
         splits = fill_splits(
             [clip.split or None for clip in clips],
             [clip.group for clip in clips],
@@ -187,7 +196,7 @@ class Folder(ClipRecipe):
         kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
         return every.intersection(*(_FILES_OF_KIND[kind] for kind in kinds if kind))
 
-    def _manifest(self, path_columns: set[str]) -> Iterator[_Row]:
+    def _manifest(self, path_columns: Iterable[str]) -> Iterator[_Row]:
         assert self.manifest is not None
         table = _read_table(self.manifest)
         needed = {"id", "label", *path_columns}
@@ -213,6 +222,7 @@ class Folder(ClipRecipe):
                 id=row["id"],
                 label=row["label"],
                 paths={column: row[column] for column in path_columns},
+                place=f"line {line} ({', '.join(row[column] for column in path_columns)})",
                 split=split,
                 group=row.get("group") or None,
                 start=start,
@@ -256,21 +266,28 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
-    """A row a file in a class folder; a reject for each that lies beside them."""
+    """A row a file in a class folder; a reject for each that lies beside them.
+
+    Files of one name but for its ending, likely one clip in several formats, are a group.
+    """
     in_split_folders = _in_split_folders(files)
+    stems = Counter(path.with_suffix("") for path in files.paths)
     rows, rejects = [], []
     for path in files.paths:
         part = path.relative_to(files.folder).parts
         split, below = (part[0], part[1:]) if in_split_folders else (None, part)
         name = path.relative_to(files.folder).as_posix()
+        stem = name.removesuffix(path.suffix)
         if len(below) < 2:
             rejects.append(Reject(name, "unknown-class", "it is not in the folder of a class"))
             continue
         rows.append(
             _Row(
-                id=name.removesuffix(path.suffix),
+                id=stem if stems[path.with_suffix("")] == 1 else name,
                 label=below[0],
                 paths={"path": name},
+                place=name,
+                group=stem,
                 split=split and split_names([split])[0],
             )
         )
@@ -307,7 +324,7 @@ def _seconds(cell: str, name: str, where: str) -> float | None:
 
 
 def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
-    """The files called so in `folder`, by column; none where one of them is not there.
+    """The files called so in `folder`, by column; those that are there.
 
     Raises `Unusable` where a name is empty, leads out of the folder, or round in a loop.
     """
@@ -324,7 +341,7 @@ def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
                 raise Unusable("outside-folder", f"{name!r} is a loop of symbolic links") from None
         except ValueError:  # a null character
             pass
-    return found if len(found) == len(names) else {}
+    return found
 
 
 def _kind_of(name: str, path: Path) -> str:

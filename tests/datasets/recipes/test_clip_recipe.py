@@ -42,7 +42,7 @@ def listing(clips: Sequence[Clip], **more) -> Listing:
         source="the tests",
         classes=["low", "high"],
         clips=clips,
-        kinds={"audio": ("spectrogram", "path")},
+        kinds=more.pop("kinds", {"audio": ("spectrogram", "path")}),
         names="here.mp4, there.mp4",
         **more,
     )
@@ -162,6 +162,22 @@ def test_the_plan_has_what_was_found_a_split_at_a_time_and_rejects_the_rest(tmp_
     }
     assert not header.shared_groups
     assert Sounds(source=tmp_path).plan(listing(clips, shared_groups=True)).header.shared_groups
+
+
+def test_a_missing_clip_is_rejected_with_the_files_that_are_not_there(tmp_path):
+    clips = [
+        *(clip(split, split) for split in SPLITS),
+        clip("a", paths={}, absent={"x/a.mp4": ["sound", "film"]}),
+        clip("b", paths={}, absent={"b.wav": ["sound"]}),
+        clip("c", paths={}, absent={"c.wav": ["sound"], "c.mp4": ["film"]}),
+    ]
+    kinds = {"sound": ("spectrogram", "wav"), "film": ("frames", "mp4")}
+    plan = Sounds(source=tmp_path).plan(listing(clips, kinds=kinds))
+    assert [tuple(reject) for reject in plan.rejects] == [
+        ("a", "missing", "no file found: x/a.mp4"),
+        ("b", "missing", "no file found: b.wav (sound)"),
+        ("c", "missing", "no file found: c.wav (sound), c.mp4 (film)"),
+    ]
 
 
 def test_groups_in_several_splits_are_counted_found_or_not(tmp_path):
@@ -305,6 +321,10 @@ def test_of_clips_asked_for_twice_the_first_stays():
     first, rejects = without_duplicates(clips)
     assert first == clips[:2]
     assert rejects == [Reject("a", "duplicate", "listed more than once")] * 2
+    assert without_duplicates(clips, ["line 1", "line 2", "line 3", "line 4"]) == (
+        first,
+        [Reject("a", "duplicate", f"line {k} repeats line 1") for k in (3, 4)],
+    )
 
 
 def test_files_of_no_clip_are_counted_and_the_first_are_named():
@@ -398,6 +418,21 @@ def test_the_missing_clips_are_written_with_their_windows(tmp_path):
     with path.open(newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)] == [c.id for c in clips[1:]]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_clips_that_are_asked_for_by_path_are_written_with_their_files(tmp_path):
+    clips = [
+        clip("here"),
+        clip("a", group="film", paths={}, start=1.0, absent={"x/a.mp4": ["audio", "visual"]}),
+        clip("b", paths={}, absent={"b.wav": ["audio"], "b, c.mp4": ["visual"]}),
+    ]
+    write_missing(tmp_path / "missing.csv", listing(clips))
+    assert (tmp_path / "missing.csv").read_text() == (
+        "id,video,start,end,modality,path\n"
+        "a,film,1,,audio+visual,x/a.mp4\n"
+        "b,b,,,audio,b.wav\n"
+        'b,b,,,visual,"b, c.mp4"\n'
+    )
 
 
 def test_where_nothing_is_missing_the_header_alone_is_written(tmp_path):

@@ -117,6 +117,7 @@ def recipe_command(name: str) -> Any:
         from mmcoop.datasets.recipes.clips import write_missing
         from mmcoop.datasets.store import open_dataset
         from mmcoop.datasets.writer import check_new_dataset
+        from mmcoop.errors import MmcoopError
         from mmcoop.files import check_new_file
         from mmcoop.reporting.describe import dataset_facts, listing_facts
         from mmcoop.reporting.tables import facts_table
@@ -136,7 +137,11 @@ def recipe_command(name: str) -> Any:
                 write_missing(missing_file, listing)
                 written["written"] = f"{len(listing.missing):,} missing clips to {missing_file}"
             if running["dry_run"]:
-                facts = listing_facts(listing) | written
+                facts = listing_facts(listing, chosen.limit) | written
+                try:
+                    chosen.plan(listing)
+                except MmcoopError as error:
+                    facts["the_build_would_fail"] = str(error)
                 report(facts, [facts_table(facts)], as_json=as_json, quiet=quiet)
                 return
             more = {"listing": listing, "workers": running["workers"]}

@@ -23,8 +23,8 @@ from typing import Any
 from pebble import ProcessExpired
 
 from mmcoop.datasets.clips import Clip, Reading, read_clip
-from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.writer import DatasetWriter, Header, Reject, continue_dataset
+from mmcoop.datasets.rejects import Reject, Unusable
+from mmcoop.datasets.writer import DatasetWriter, Header, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.processes import processors, worker_processes
 from mmcoop.progress import SILENT, Progress

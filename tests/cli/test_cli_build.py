@@ -425,6 +425,52 @@ def test_a_dry_run_says_what_would_be_found_and_writes_nothing(mmcoop, work):
     assert tree(work) == before
 
 
+def test_a_dry_run_says_which_file_is_read_for_which_clip(mmcoop, work):
+    said = " ".join(mmcoop(work, *LISTED, "--dry-run").stdout.split())
+    assert "first to read │ sound 0: clips/0.wav │ │ │ sound 1: clips/1.wav" in said
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--json").stdout)
+    assert facts["first_to_read"][4] == {"id": "sound 4", "files": ["clips/4.wav"]}
+    assert facts["first_missing_files"] == [f"{k}.wav" for k in (5, 11, 17, 23)]
+
+
+def test_a_dry_run_takes_the_limit_into_account(mmcoop, work):
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--limit", "3", "--json").stdout)
+    assert "the_build_would_fail" not in facts
+    assert facts["found"] == {"clips": 20, "train": 7, "validation": 7, "test": 6}
+    assert facts["to_read"] == {"clips": 9, "train": 3, "validation": 3, "test": 3}
+    assert mmcoop(work, *LISTED, "--limit", "3", "--quiet").returncode == 0
+    assert open_dataset(work / "data" / "folder").rows == {"train": 3, "validation": 3, "test": 3}
+
+
+def test_a_dry_run_says_that_a_split_would_be_empty(mmcoop, work):
+    for k in range(8, 16):
+        (work / "clips" / f"{k}.wav").unlink(missing_ok=True)
+    result = mmcoop(work, *LISTED, "--dry-run", "--json")
+    assert result.returncode == 0
+    facts = json.loads(result.stdout)
+    assert facts["splits_without_a_clip"] == ["validation"]
+    assert facts["the_build_would_fail"].startswith(
+        "none of the 8 validation clips is in --source clips, and a data set needs all three splits"
+    )
+    fails(mmcoop(work, *LISTED), 1, facts["the_build_would_fail"])
+
+
+def test_a_dry_run_names_the_first_rejects(mmcoop, work):
+    table = pd.read_csv(work / "clips.csv", dtype=str)
+    again = table[table.path.isin(["3.wav", "4.wav"])].assign(path="5.wav")
+    pd.concat([table, again]).to_csv(work / "clips.csv", index=False)
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--json").stdout)
+    assert facts["rejects"] == {"duplicate": 2}
+    assert facts["first_rejects"] == [
+        {
+            "id": f"sound {k}",
+            "reason": "duplicate",
+            "detail": f"line {23 + k} (5.wav) repeats line {2 + k} ({k}.wav)",
+        }
+        for k in (3, 4)
+    ]
+
+
 def test_a_dry_run_is_quiet_when_told(mmcoop, work):
     result = mmcoop(work, *LISTED, "--dry-run", "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -473,6 +519,36 @@ def test_what_is_missing_of_the_paper_is_written(mmcoop, shared_data, tmp_path):
         times = [int(time) for time in id[12:].split("_") if time]
         start, end = (times[0], times[0] + 10) if times else ("", "")
         assert line == f"{id},{id[:11]},{start},{end}"
+
+
+def test_info_shows_what_did_not_get_in(mmcoop, work):
+    built = mmcoop(work, *LISTED, "--json")
+    rows = [
+        {"id": f"sound {k}", "reason": "missing", "detail": f"no file found: {k}.wav"}
+        for k in (11, 17, 23, 5)
+    ]
+    assert json.loads(built.stdout)["rejected"] == rows
+    shown = mmcoop(work, "info", "data/folder")
+    assert "sound 11: missing: no file found: 11.wav" in " ".join(shown.stdout.split())
+    words = ["info", "data/folder/rejects.parquet"]
+    assert json.loads(mmcoop(work, *words, "--json").stdout) == rows
+    table = " ".join(mmcoop(work, *words).stdout.split())
+    assert "│ sound 5 │ missing │ no file found: 5.wav │" in table
+
+
+def test_a_build_that_fails_says_where_its_rejects_are(mmcoop, work):
+    for k in range(8, 16):
+        (work / "clips" / f"{k}.wav").write_bytes(b"no sound")
+    result = mmcoop(work, *LISTED)
+    path = "data/.folder.building/rejects.parquet"
+    fails(
+        result,
+        1,
+        "no sample for the split validation: a data set needs all three (11 were rejected: "
+        "missing 3, unreadable 8; the first: sound 10, unreadable:",
+        f"For all of them: mmcoop info {path}",
+    )
+    assert len(json.loads(mmcoop(work, "info", path, "--json").stdout)) == 11
 
 
 def test_an_existing_file_of_missing_clips_is_kept_unless_told(mmcoop, work):

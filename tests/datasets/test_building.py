@@ -26,9 +26,9 @@ from mmcoop.datasets import writer as writing
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.recipes.folder import Folder
-from mmcoop.datasets.rejects import REASONS
+from mmcoop.datasets.rejects import REASONS, Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
-from mmcoop.datasets.writer import Header, Reject
+from mmcoop.datasets.writer import Header
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.processes import processors
 from mmcoop.progress import Progress
@@ -895,14 +895,14 @@ def test_processes_that_cannot_begin_are_an_error(tmp_path):
     ) in err
 
 
-def test_a_split_that_stays_empty_is_an_error_that_names_the_first_reject(tmp_path):
+def test_a_split_that_stays_empty_is_an_error_that_says_what_was_rejected(tmp_path):
     clips = arrays(tmp_path / "source", 24)
     for clip in clips:
         if clip.split == "test":
             clip.paths["path"].write_bytes(b"no array")
     expected = (
-        r"no sample for the split test: a data set needs all three \(3 were rejected, the first: "
-        r"0021, unreadable: .*0021.npy: not an array of numbers"
+        r"no sample for the split test: a data set needs all three \(3 were rejected: "
+        r"unreadable 3; the first: 0021, unreadable: .*0021.npy: not an array of numbers"
     )
     for _ in range(2):
         with pytest.raises(DataError, match=expected):

@@ -13,15 +13,16 @@ from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading
 from mmcoop.datasets.flow import require_opencv
 from mmcoop.datasets.recipes import option, required
+from mmcoop.datasets.rejects import Reject, why_not
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.store import SPLITS
-from mmcoop.datasets.writer import Header, Reject, check_new_dataset, leakage
+from mmcoop.datasets.writer import Header, check_new_dataset, leakage
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
 from mmcoop.progress import SILENT, Progress
 
 #: So many of what there may be thousands of are named in a report.
-_FIRST = 5
+FIRST = 5
 
 
 @dataclass(frozen=True)
@@ -168,11 +169,9 @@ class ClipRecipe:
         parts |= {f"{s} ": [clip for clip in listing.clips if clip.split == s] for s in SPLITS}
         for part, clips in parts.items():
             if not clips:
-                first = listing.rejects[0] if listing.rejects else None
-                rejected = f"; rejected: {first.id}, {first.detail}, …" if first else ""
                 raise DataError(
-                    f"there is no {part}clip to look for{rejected}: give clips for all three "
-                    "splits, or so many that all three can be cut"
+                    f"there is no {part}clip to look for{why_not(listing.rejects)}: give clips for "
+                    "all three splits, or so many that all three can be cut"
                 )
             if not any(clip.paths for clip in clips):
                 wanted = ", ".join(clip.id for clip in clips[:3]) + ", …" * (len(clips) > 3)
@@ -232,7 +231,7 @@ def unused(files: Iterable[Path], folder: Path, clips: Iterable[Clip]) -> dict[s
     """
     used = {path for clip in clips for path in clip.paths.values()}
     names = [path.relative_to(folder).as_posix() for path in files if path not in used]
-    return {"unused_files": len(names), "first_unused_files": names[:_FIRST]} if names else {}
+    return {"unused_files": len(names), "first_unused_files": names[:FIRST]} if names else {}
 
 
 def in_splits(clips: Sequence[Clip], splits: Sequence[str]) -> list[Clip]:

@@ -18,11 +18,11 @@ import pyarrow as pa
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import inside
 from mmcoop.datasets.splitting import check_shares, fill_splits, split_names
 from mmcoop.datasets.store import SPLITS
-from mmcoop.datasets.writer import Header, Reject, check_new_dataset, write_dataset
+from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.progress import SILENT, Progress
 

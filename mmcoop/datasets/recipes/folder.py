@@ -23,7 +23,7 @@ from mmcoop.datasets.recipes.clips import (
     unused,
     without_duplicates,
 )
-from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import (
     PICTURE_FILES,
     SOUND_FILES,
@@ -32,7 +32,6 @@ from mmcoop.datasets.source_files import (
     inside,
 )
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
-from mmcoop.datasets.writer import Reject
 from mmcoop.errors import DataError, UsageError
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}

@@ -25,8 +25,8 @@ from mmcoop.datasets.recipes.clips import (
     without_duplicates,
     write_missing,
 )
+from mmcoop.datasets.rejects import Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
-from mmcoop.datasets.writer import Reject
 from mmcoop.errors import DataError, UsageError
 
 HERE = {"path": Path("here.mp4")}
@@ -226,8 +226,11 @@ def test_a_split_without_a_clip_is_refused(tmp_path, split):
 
 
 def test_a_list_of_rejects_alone_is_refused_with_the_first(tmp_path):
-    rejects = [Reject("odd", "outside-folder", "'../x' is not a path"), Reject("b", "missing")]
-    message = r"^there is no clip to look for; rejected: odd, '\.\./x' is not a path, …: give clips"
+    rejects = [Reject("odd", "outside-folder", "'../x' is not a path"), Reject("z", "missing")]
+    message = (
+        r"^there is no clip to look for \(2 were rejected: missing 1, outside-folder 1; the first: "
+        r"odd, outside-folder: '\.\./x' is not a path\): give clips"
+    )
     with pytest.raises(DataError, match=message):
         Sounds(source=tmp_path).plan(listing([], rejects=rejects))
 

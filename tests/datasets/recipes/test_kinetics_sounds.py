@@ -11,8 +11,8 @@ import pytest
 from mmcoop.datasets.recipes import RECIPES
 from mmcoop.datasets.recipes.clips import Listing
 from mmcoop.datasets.recipes.kinetics_sounds import CLASSES, KineticsSounds
+from mmcoop.datasets.rejects import Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
-from mmcoop.datasets.writer import Reject
 from mmcoop.errors import DataError, UsageError
 
 ID = "dQw4w9WgXcQ"

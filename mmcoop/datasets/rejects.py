@@ -52,12 +52,12 @@ def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
 
 
 def why_not(rejects: Collection[Reject]) -> str:
-    """ " (5 were rejected: …)" for a message: how many for each reason, and the first by id."""
+    """ " (5 rejected: …)" for a message: how many for each reason, and the first by id."""
     if not rejects:
         return ""
     first = min(rejects)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in count_reasons(rejects).items())
     return (
-        f" ({len(rejects):,} were rejected: {reasons}; the first: {first.id}, {first.reason}: "
+        f" ({len(rejects):,} rejected: {reasons}; the first: {first.id}, {first.reason}: "
         f"{first.detail})"
     )

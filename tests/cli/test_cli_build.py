@@ -544,7 +544,7 @@ def test_a_build_that_fails_says_where_its_rejects_are(mmcoop, work):
     fails(
         result,
         1,
-        "no sample for the split validation: a data set needs all three (11 were rejected: "
+        "no sample for the split validation: a data set needs all three (11 rejected: "
         "missing 3, unreadable 8; the first: sound 10, unreadable:",
         f"For all of them: mmcoop info {path}",
     )
@@ -639,7 +639,9 @@ TRAIN = ["--train-list", "ks/my_train.txt"]
         (["folder"], "--source"),
         (["folder", "--source", "clips", "--modality", "x"], "write NAME=COLUMN"),
         (["folder", "--source", "clips", "--modality", "x=y"], "the only column is path"),
-        (["--workers", "2"], "--workers"),  # keypad reads no clips
+        (["--workers", "2"], "--workers is no option of keypad"),  # it reads no clips
+        (["--source", "clips"], "--source is no option of keypad, which is built where no recipe"),
+        (["--seed", "1", "--source=clips"], "name one of keypad, av-digits, folder, mm-debiased"),
         (["keypad", "--dry-run"], "--dry-run"),
     ],
 )
@@ -737,8 +739,10 @@ def test_what_leaves_the_folder_is_rejected_and_told(mmcoop, work):
 def test_an_existing_data_set_is_kept_unless_told(mmcoop, work):
     assert mmcoop(work, *LISTED, "--quiet").returncode == 0
     before = tree(work)
-    for more in ([], ["--write-missing", "new.csv"], ["--source", "nowhere"]):
+    for more in ([], ["--write-missing", "new.csv"], ["--manifest", "nowhere.csv"]):
         fails(mmcoop(work, *LISTED, *more), 2, "data/folder exists: choose another --out, or repl")
+    words = ["--source", "nowhere", "--write-missing", "clips.csv"]
+    fails(mmcoop(work, *LISTED, *words), 1, "--source nowhere is not a folder")
     assert tree(work) == before
     assert mmcoop(work, *LISTED, "--overwrite", "--limit", "1").returncode == 0
     assert sum(open_dataset(work / "data" / "folder").rows.values()) == 3

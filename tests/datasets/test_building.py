@@ -901,7 +901,7 @@ def test_a_split_that_stays_empty_is_an_error_that_says_what_was_rejected(tmp_pa
         if clip.split == "test":
             clip.paths["path"].write_bytes(b"no array")
     expected = (
-        r"no sample for the split test: a data set needs all three \(3 were rejected: "
+        r"no sample for the split test: a data set needs all three \(3 rejected: "
         r"unreadable 3; the first: 0021, unreadable: .*0021.npy: not an array of numbers"
     )
     for _ in range(2):

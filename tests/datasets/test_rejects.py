@@ -13,7 +13,7 @@ def test_a_message_says_how_many_why_and_which_is_the_first():
     rejects = [Reject("b", "missing", "no file found")] * 1200
     rejects += [Reject("a", "unreadable", "a.mp4: end of file")]
     assert why_not(rejects) == (
-        " (1,201 were rejected: missing 1,200, unreadable 1; the first: a, unreadable: "
+        " (1,201 rejected: missing 1,200, unreadable 1; the first: a, unreadable: "
         "a.mp4: end of file)"
     )
     assert why_not([]) == ""

@@ -672,7 +672,7 @@ def test_rejects_are_sorted_whenever_they_were_found_out(tmp_path):
 
 def test_a_split_that_stays_empty_says_what_was_rejected_and_keeps_the_rejects(tmp_path):
     expected = (
-        r"no sample for the split validation: a data set needs all three \(3 were rejected: "
+        r"no sample for the split validation: a data set needs all three \(3 rejected: "
         r"missing 1, no-audio 1, unreadable 1; the first: a/1, no-audio: it has no sound\). "
         rf"For all of them: mmcoop info {tmp_path}/\.data\.building/rejects\.parquet$"
     )

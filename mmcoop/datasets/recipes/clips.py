@@ -174,11 +174,12 @@ class ClipRecipe:
                     "all three splits, or so many that all three can be cut"
                 )
             if not any(clip.paths for clip in clips):
-                wanted = ", ".join(clip.id for clip in clips[:3]) + ", …" * (len(clips) > 3)
+                first = [next(iter(clip.absent), clip.id) for clip in clips[:3]]
+                wanted = ", ".join(first) + ", …" * (len(clips) > 3)
                 needed = ", and a data set needs all three splits" if part else ""
                 raise DataError(
                     f"none of the {len(clips):,} {part}clips is in --source {self.source}{needed}: "
-                    f"looked for {wanted}; there is {listing.names}"
+                    f"looked for {wanted}; there is {listing.names}{why_not(listing.rejects)}"
                 )
 
 

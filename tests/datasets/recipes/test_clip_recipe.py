@@ -217,6 +217,17 @@ def test_nothing_found_of_one_split_says_of_which(tmp_path, split):
         Sounds(source=tmp_path).plan(listing(clips))
 
 
+def test_nothing_found_says_which_files_were_looked_for_and_what_was_rejected(tmp_path):
+    clips = [clip(s, s, paths={}, absent={f"{s}.wav": ["audio"]}) for s in SPLITS]
+    rejects = [Reject("odd", "duplicate", "line 3 repeats line 2")]
+    message = (
+        r"looked for train\.wav, validation\.wav, test\.wav; there is here\.mp4, there\.mp4 \(1 "
+        r"rejected: duplicate 1; the first: odd, duplicate: line 3 repeats line 2\)$"
+    )
+    with pytest.raises(DataError, match=message):
+        Sounds(source=tmp_path).plan(listing(clips, rejects=rejects))
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_split_without_a_clip_is_refused(tmp_path, split):
     clips = [clip(s, s) for s in SPLITS if s != split]
@@ -228,7 +239,7 @@ def test_a_split_without_a_clip_is_refused(tmp_path, split):
 def test_a_list_of_rejects_alone_is_refused_with_the_first(tmp_path):
     rejects = [Reject("odd", "outside-folder", "'../x' is not a path"), Reject("z", "missing")]
     message = (
-        r"^there is no clip to look for \(2 were rejected: missing 1, outside-folder 1; the first: "
+        r"^there is no clip to look for \(2 rejected: missing 1, outside-folder 1; the first: "
         r"odd, outside-folder: '\.\./x' is not a path\): give clips"
     )
     with pytest.raises(DataError, match=message):

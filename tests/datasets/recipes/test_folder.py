@@ -464,7 +464,7 @@ def test_where_nothing_is_found_the_kinds_need_not_be_known(tmp_path):
     listing = recipe.listing()
     assert len(listing.missing) == 30
     message = (
-        "^none of the 30 clips is in --source .*source: looked for clip000, clip001, clip002, …; "
+        "^none of the 30 clips is in --source .*source: looked for 000.mp4, 001.mp4, 002.mp4, …; "
         "there is other.mp4$"
     )
     with pytest.raises(DataError, match=message):

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from mmcoop.cli import options
 from mmcoop.cli.output import report
 from mmcoop.datasets.recipes import DEFAULT_RECIPE, RECIPES
+from mmcoop.errors import UsageError
 
 #: The options of a recipe that reads clips which do not decide what is built.
 RUNNING: dict[str, Any] = {
@@ -34,18 +35,29 @@ RUNNING: dict[str, Any] = {
     "write_missing": options.setting(
         Path,
         "Write the clips without a file to this CSV, with their start and end in seconds, for a "
-        "download tool.",
+        "download tool; those of a manifest with the path of the file.",
         panel="Running",
     ),
 }
 
 
 class RecipeGroup(TyperGroup):
-    """The recipes as subcommands, loaded when asked for; the default one needs no name."""
+    """The recipes as subcommands, loaded when asked for; the default one needs no name.
+
+    Raises `UsageError` where none is named and an option is given that the default one lacks.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         names_no_recipe = not args or args[0].startswith("-")
         if names_no_recipe and "--help" not in args:
+            known = {name for p in recipe_command(DEFAULT_RECIPE).params for name in p.opts}
+            given = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
+            if odd := [name for name in given if name not in known]:
+                raise UsageError(
+                    f"{odd[0]} is no option of {DEFAULT_RECIPE}, which is built where no recipe is "
+                    f"named: name one of {', '.join(RECIPES)} (mmcoop build-dataset RECIPE "
+                    f"{odd[0]} …)"
+                )
             args = [DEFAULT_RECIPE, *args]
         return super().parse_args(ctx, args)
 
@@ -115,8 +127,10 @@ def recipe_command(name: str) -> Any:
         **settings: Any,
     ) -> None:
         from mmcoop.datasets.recipes.clips import write_missing
+        from mmcoop.datasets.source_files import check_source
         from mmcoop.datasets.store import open_dataset
         from mmcoop.datasets.writer import check_new_dataset
+        from mmcoop.errors import MmcoopError
         from mmcoop.files import check_new_file
         from mmcoop.reporting.describe import dataset_facts, listing_facts
         from mmcoop.reporting.tables import facts_table
@@ -126,6 +140,7 @@ def recipe_command(name: str) -> Any:
         written: dict[str, Any] = {}
         chosen = recipe(**settings)
         if reads_clips:
+            check_source(chosen.source)
             missing_file = running["write_missing"]
             if missing_file is not None:
                 check_new_file(missing_file, overwrite, "--write-missing")
@@ -136,7 +151,11 @@ def recipe_command(name: str) -> Any:
                 write_missing(missing_file, listing)
                 written["written"] = f"{len(listing.missing):,} missing clips to {missing_file}"
             if running["dry_run"]:
-                facts = listing_facts(listing) | written
+                facts = listing_facts(listing, chosen.limit) | written
+                try:
+                    chosen.plan(listing)
+                except MmcoopError as error:
+                    facts["the_build_would_fail"] = str(error)
                 report(facts, [facts_table(facts)], as_json=as_json, quiet=quiet)
                 return
             more = {"listing": listing, "workers": running["workers"]}

@@ -11,7 +11,11 @@ from mmcoop.cli.output import report
 
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A dataset, run or comparison folder, or a scores file.")
+        Path,
+        typer.Argument(
+            help="A dataset, run or comparison folder, a scores file, or the rejects.parquet of a "
+            "dataset folder."
+        ),
     ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Check a data set's shards against their sha256.")
@@ -28,13 +32,16 @@ def info(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Say what a dataset folder, a run folder, a comparison or a scores file is.
+    """Say what a dataset folder, a run folder, a comparison or a scores file is, or what did not
+    get into a data set.
 
     Examples:
 
     - `mmcoop info data/keypad --verify`
 
     - `mmcoop info data/keypad --preview keypad.png`
+
+    - `mmcoop info data/folder/rejects.parquet`
 
     - `mmcoop info runs/joint`
 
@@ -44,11 +51,11 @@ def info(
     """
     from mmcoop.comparison.comparison import is_comparison, load_comparison
     from mmcoop.comparison.summary import summarise
-    from mmcoop.datasets.store import is_dataset, open_dataset
+    from mmcoop.datasets.store import is_dataset, is_rejects, open_dataset, read_rejects
     from mmcoop.errors import DataError, UsageError
     from mmcoop.reporting.comparison import comparison_tables, summary_rows
     from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
-    from mmcoop.reporting.tables import facts_table
+    from mmcoop.reporting.tables import facts_table, rejects_table
     from mmcoop.training.run import is_run, load_run
 
     if is_dataset(path):
@@ -72,6 +79,11 @@ def info(
         summary = summarise(comparison)
         answer = {"comparison": str(path), "methods": summary_rows(summary)}
         report(answer, comparison_tables(comparison, summary), as_json=as_json, quiet=False)
+        return
+    elif is_rejects(path):
+        rejects = read_rejects(path)
+        rows = [reject._asdict() for reject in rejects]
+        report(rows, [rejects_table(rejects)], as_json=as_json, quiet=False)
         return
     elif path.is_file():
         facts = scores_facts(path)

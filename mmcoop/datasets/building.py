@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import TimeoutError as LateError
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from typing import Any
 from pebble import ProcessExpired
 
 from mmcoop.datasets.clips import Clip, Reading, read_clip
-from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.writer import DatasetWriter, Header, Reject, continue_dataset
+from mmcoop.datasets.rejects import Reject, Unusable
+from mmcoop.datasets.writer import DatasetWriter, Header, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.processes import processors, worker_processes
 from mmcoop.progress import SILENT, Progress
@@ -65,14 +65,18 @@ class Plan:
     time_limit: float = 60.0
 
     def digest(self) -> str:
-        """Differs where anything differs that decides the data set's bytes."""
+        """Differs where anything differs that decides the data set's bytes.
+
+        But for the report: it is written last, and does not say what is read.
+        """
         files = [
             (str(path), found.st_size, found.st_mtime_ns)
             for clip in self.clips
             for path in clip.paths.values()
             if (found := _stat(path))
         ]
-        everything = [asdict(self), files, {name: _version(name) for name in _PACKAGES}]
+        plan = replace(self, header=replace(self.header, report={}))
+        everything = [asdict(plan), files, {name: _version(name) for name in _PACKAGES}]
         return hashlib.sha256(json.dumps(everything, default=str).encode()).hexdigest()
 
 

@@ -35,6 +35,8 @@ class Clip:
     `paths`: its files by column ("path" where there is one). `start`, `end`: the window, in
     seconds, None for the whole file. `perhaps_cut`: a file that is hardly longer than the window
     is the clip already, not the video it was cut from. `columns`: further columns of its row.
+    `absent`: the modalities for which a file was asked for that is not there, by its path as it was
+    asked for; none where clips are not asked for by their paths.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Clip:
     end: float | None = None
     perhaps_cut: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
+    absent: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Why something that was asked for did not get into a data set."""
+"""What was asked for and did not get into a data set, and why."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from mmcoop.errors import DataError
 
@@ -22,6 +26,14 @@ REASONS = {
 }
 
 
+class Reject(NamedTuple):
+    """Something asked for that did not get in: one of `REASONS`, and in detail."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
 class Unusable(DataError):
     """Something that cannot get into a data set: one of `REASONS`, and in detail."""
 
@@ -32,3 +44,20 @@ class Unusable(DataError):
 
     def __str__(self) -> str:
         return self.detail
+
+
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """How many there are for each reason, by its name."""
+    return dict(sorted(Counter(reject.reason for reject in rejects).items()))
+
+
+def why_not(rejects: Collection[Reject]) -> str:
+    """ " (5 rejected: …)" for a message: how many for each reason, and the first by id."""
+    if not rejects:
+        return ""
+    first = min(rejects)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in count_reasons(rejects).items())
+    return (
+        f" ({len(rejects):,} rejected: {reasons}; the first: {first.id}, {first.reason}: "
+        f"{first.detail})"
+    )

@@ -19,15 +19,18 @@ PICTURE_FILES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".t
 class SourceFiles:
     """The files in a folder whose names end in one of `endings`, links and all, by name.
 
-    Links to folders are followed, each real folder once: a loop of links ends. Hidden files and
-    folders are passed over. Raises `DataError` where `folder` is not a folder.
+    `others` are the files with other endings. Links to folders are followed, each real folder
+    once: a loop of links ends. Hidden files and folders are passed over. Raises `DataError` where
+    `folder` is not a folder.
     """
 
     def __init__(self, folder: Path, endings: frozenset[str]) -> None:
-        if not folder.is_dir():
-            raise DataError(f"--source {folder} is not a folder: give the folder of the clips")
+        check_source(folder)
         self.folder = folder
-        self.paths = [path for path in _walk(folder) if path.suffix.lower() in endings]
+        self.paths: list[Path] = []
+        self.others: list[Path] = []
+        for path in _walk(folder):
+            (self.paths if path.suffix.lower() in endings else self.others).append(path)
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self.by_stem[path.stem].append(path)
@@ -41,12 +44,38 @@ class SourceFiles:
         return (", ".join(names[:most]) + more) or "nothing"
 
 
+def check_source(folder: Path) -> None:
+    """Raise `DataError` where `folder` is not a folder."""
+    if not folder.is_dir():
+        raise DataError(f"--source {folder} is not a folder: give the folder of the clips")
+
+
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` in `folder`; `Unusable` where the name would lead out of it."""
-    parts = PurePosixPath(name.replace("\\", "/"))
+    """The path of `name` in `folder`; `Unusable` where the name would lead out of it.
+
+    An absolute path is one in `folder` if it leads there.
+    """
+    parts = _relative(folder, PurePosixPath(name.replace("\\", "/")))
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or ":" in parts.parts[0]:
-        raise Unusable("outside-folder", f"{name!r} is not a path inside the source folder")
+        raise Unusable(
+            "outside-folder",
+            f"{name!r} is not a path inside the source folder: paths are relative to --source",
+        )
     return folder.joinpath(*parts.parts)
+
+
+def _relative(folder: Path, path: PurePosixPath) -> PurePosixPath:
+    """`path` as it is seen from `folder`; as it is where it is not absolute, or leads elsewhere."""
+    if not path.is_absolute() or "\0" in str(path):
+        return path
+    # first where it really is, then as it is written: a link in the folder may lead out of it
+    for place, base in (
+        (os.path.realpath(path), os.path.realpath(folder)),
+        (path, folder.absolute()),
+    ):
+        if PurePosixPath(place).is_relative_to(base):
+            return PurePosixPath(place).relative_to(base)
+    return path
 
 
 def _walk(folder: Path) -> Iterator[Path]:

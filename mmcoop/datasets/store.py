@@ -13,13 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.rejects import Reject
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import read_json, sha256
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
+
+#: What the columns of `rejects.parquet` are.
+REJECTS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 # Of the mapped shards at most about so much stays in the memory of the process.
 _KEEP_BYTES = 32 * 2**20
@@ -229,6 +234,22 @@ def open_dataset(folder: Path | str) -> Dataset:
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not what mmcoop writes: {error!r}") from None
     return dataset
+
+
+def is_rejects(path: Path) -> bool:
+    """Whether `path` is a file of rejects, such as the `rejects.parquet` of a dataset folder."""
+    try:
+        return bool(pq.read_schema(path).equals(REJECTS))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def read_rejects(path: Path) -> list[Reject]:
+    """The rejects in a file, by id; `DataError` where it cannot be read."""
+    try:
+        return [Reject(**row) for row in pq.read_table(path, schema=REJECTS).to_pylist()]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as a file of rejects: {error}") from None
 
 
 def shard_schema(columns: Mapping[str, str], modalities: Mapping[str, Modality]) -> pa.Schema:

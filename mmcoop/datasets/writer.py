@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.store import FORMAT, FORMAT_VERSION, SPLITS, shard_schema
+from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not
+from mmcoop.datasets.store import FORMAT, FORMAT_VERSION, REJECTS, SPLITS, shard_schema
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     check_new_folder,
@@ -40,12 +40,12 @@ _SHARD_BYTES = 512 * 2**20
 _PLAN = "plan.txt"
 _JOURNAL = "rejects.jsonl"
 
+_REJECTS_FILE = "rejects.parquet"
+
 # An Arrow file is a stream between the magic word, padded to a multiple of 8, and a footer that
 # ends with it.
 _MAGIC = b"ARROW1"
 _STREAM = 8
-
-_REJECTS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,6 @@ class Header:
     shared_groups: bool = False
 
 
-class Reject(NamedTuple):
-    """Something asked for that did not get in: why, in a word (see `rejects.py`) and in detail."""
-
-    id: str
-    reason: str
-    detail: str = ""
-
-
 class DatasetWriter:
     """Receives samples one by one and writes them; made by `write_dataset`.
 
@@ -99,6 +91,7 @@ class DatasetWriter:
         self._splits_of_group: dict[str, set[str]] = defaultdict(set)
         self._pending_bytes = dict.fromkeys(SPLITS, 0)
         self._ids: set[str] = set()
+        self._trained: set[int] = set()
         self._rejects = list(rejects)
         self._journal: TextIO | None = None
         self.settled: set[str] = set()
@@ -143,6 +136,8 @@ class DatasetWriter:
             row[name] = _stored(id, name, modality, columns[name])
         self._splits_of_group[group].add(split)
         self._ids.add(id)
+        if split == "train":
+            self._trained.add(label)
         self._pending[split].append(row)
         self._pending_bytes[split] += sum(
             cell.nbytes if isinstance(cell, np.ndarray) else sum(map(len, cell))
@@ -181,6 +176,8 @@ class DatasetWriter:
                 for batch in batches:
                     shard.write(batch)
                     self._ids.update(batch["id"].to_pylist())
+                    if split == "train":
+                        self._trained.update(batch["label"].to_pylist())
                     for group in batch["group"].to_pylist():
                         self._splits_of_group[group].add(split)
                 self._shards[split].append(shard)
@@ -193,22 +190,28 @@ class DatasetWriter:
         self.settled = self._ids | {reject.id for reject in whole}
 
     def finish(self) -> None:
-        """Close the shards and write `rejects.parquet` and, last, `dataset.json`."""
+        """Write `rejects.parquet`, close the shards and write, last, `dataset.json`.
+
+        Raises `DataError` where a split is empty.
+        """
+        # sorted, so that their order does not depend on when each was found out
+        columns = zip(*sorted(self._rejects), strict=True)
+        texts = [list(map(_text, column)) for column in columns] or [[], [], []]
+        pq.write_table(pa.table(texts, schema=REJECTS), self._folder / _REJECTS_FILE)
         empty = [s for s in SPLITS if not self._shards[s] and not self._pending[s]]
         if empty:
             raise DataError(
-                f"no sample for the split {empty[0]}: a data set needs all three{self._why()}"
+                f"no sample for the split {empty[0]}: a data set needs all three"
+                + why_not(self._rejects)
+                # where it goes on, the folder stays
+                + f". For all of them: mmcoop info {self._folder / _REJECTS_FILE}"
+                * bool(self._rejects and self._journal)
             )
         for split in SPLITS:
             self._flush(split)
-        # sorted, so that their order does not depend on when each was found out
-        rejects = pa.table(
-            [list(map(_text, column)) for column in zip(*sorted(self._rejects), strict=True)]
-            or [[], [], []],
-            schema=_REJECTS,
-        )
-        pq.write_table(rejects, self._folder / "rejects.parquet")
         header = self._header
+        untrained = [c for i, c in enumerate(header.classes) if i not in self._trained]
+        warning = {"classes_without_a_training_sample": untrained} if untrained else {}
         write_json(
             self._folder / "dataset.json",
             {
@@ -224,9 +227,9 @@ class DatasetWriter:
                 },
                 "columns": dict(header.columns),
                 "defaults": {name: dict(part) for name, part in header.defaults.items()},
-                "rejects": dict(sorted(Counter(reject.reason for reject in self._rejects).items())),
+                "rejects": count_reasons(self._rejects),
                 "leakage": leakage(self._splits_of_group),
-                "report": dict(header.report),
+                "report": {**header.report, **warning},
                 "splits": {
                     split: {
                         "rows": sum(shard.rows for shard in shards),
@@ -247,15 +250,6 @@ class DatasetWriter:
                 shard.abandon()
         if self._journal:
             self._journal.close()
-
-    def _why(self) -> str:
-        if not self._rejects:
-            return ""
-        first = min(self._rejects)
-        return (
-            f" ({len(self._rejects):,} were rejected, the first: {first.id}, {first.reason}: "
-            f"{first.detail})"
-        )
 
     def _flush(self, split: str) -> None:
         rows, self._pending[split] = self._pending[split], []

@@ -6,10 +6,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mmcoop.datasets.recipes.clips import Listing, by_split
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.recipes.clips import FIRST, Listing, by_split, limited
+from mmcoop.datasets.store import SPLITS, Dataset, read_rejects
 from mmcoop.scores import read_scores_details
 from mmcoop.training.run import Run
+
+_MOST_REJECTS = 10
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
@@ -34,28 +36,57 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "columns": list(dataset.columns),
         "advice": dataset.defaults,
         "rejects": dataset.rejects,
+        **_rejected(dataset),
         "groups_in_several_splits": dataset.leakage,
         **dataset.report,
         "fingerprint": dataset.fingerprint,
     }
 
 
-def listing_facts(listing: Listing) -> dict[str, Any]:
-    """What a recipe would build: what is asked for, what of it is there, what is missing."""
-    asked, found, missing = (
+def _rejected(dataset: Dataset) -> dict[str, Any]:
+    """The rejects of a data set where they are few, else the command that shows them."""
+    path = dataset.folder / "rejects.parquet"
+    count = sum(dataset.rejects.values())
+    if not count or not path.is_file():
+        return {}
+    if count > _MOST_REJECTS:
+        return {"all_rejects": f"mmcoop info {path}"}
+    return {"rejected": [reject._asdict() for reject in read_rejects(path)]}
+
+
+def listing_facts(listing: Listing, limit: int | None = None) -> dict[str, Any]:
+    """What a recipe would build: what is asked for, what of it is there, what is missing.
+
+    `limit`: the recipe's own, which decides how many of those found are read.
+    """
+    chosen = limited(listing.found, limit)
+    asked, found, to_read, missing = (
         {"clips": len(clips), **by_split(clips)}
-        for clips in (listing.clips, listing.found, listing.missing)
+        for clips in (listing.clips, listing.found, chosen, listing.missing)
     )
+    absent = [path for clip in listing.missing for path in clip.absent]
+    trained = {clip.label for clip in chosen if clip.split == "train"}
     return {
         "recipe": listing.name,
         "classes": list(listing.classes),
         "asked_for": asked,
         "found": found,
+        "to_read": to_read,
+        "first_to_read": [
+            {"id": clip.id, "files": [str(path) for path in clip.paths.values()]}
+            for clip in chosen[:FIRST]
+        ],
         "missing": missing,
-        "first_missing": [clip.id for clip in listing.missing[:5]],
+        "first_missing": [clip.id for clip in listing.missing[:FIRST]],
+        **({"first_missing_files": absent[:FIRST]} if absent else {}),
         "in_the_source": listing.names,
+        "splits_without_a_clip": [split for split in SPLITS if not found[split]],
+        "classes_without_a_training_clip": [
+            name for label, name in enumerate(listing.classes) if label not in trained
+        ],
         "groups_in_several_splits": {"groups": sum(listing.leakage.values()), **listing.leakage},
         "rejects": dict(Counter(reject.reason for reject in listing.rejects)),
+        "first_rejects": [reject._asdict() for reject in listing.rejects[:FIRST]],
         **listing.report,
     }
 

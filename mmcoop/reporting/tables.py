@@ -7,6 +7,7 @@ from rich.table import Table
 
 from mmcoop.core.coalitions import telling_coalitions
 from mmcoop.core.summary import Summary
+from mmcoop.datasets.rejects import Reject
 
 
 def percent(share: float) -> str:
@@ -101,8 +102,21 @@ def before_after_table(before: Mapping[str, float], after: Mapping[str, float]) 
     return table
 
 
+def rejects_table(rejects: Sequence[Reject]) -> Table:
+    """What did not get into a data set, and why, a row each."""
+    table = Table("id", "reason", "detail")
+    for column in table.columns:
+        column.overflow = "fold"
+    for reject in rejects:
+        table.add_row(*reject)
+    return table
+
+
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Name and value, a row each; of what is nested, a row for each of the inner ones."""
+    """Name and value, a row each; of what is nested, a row for each of the inner ones.
+
+    Of a list of nested ones, a line for each.
+    """
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -122,6 +136,8 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 def _in_words(fact: Any, most: int = 12) -> str:
     if isinstance(fact, Mapping):
         return ", ".join(f"{k} {_in_words(v)}" for k, v in fact.items()) or "none"
+    if isinstance(fact, list) and fact and all(isinstance(item, Mapping) for item in fact):
+        return "\n".join(": ".join(map(_in_words, item.values())) for item in fact)
     if isinstance(fact, list) and all(isinstance(item, str) for item in fact):
         shown = ", ".join(fact[:most]) or "none"
         return shown if len(fact) <= most else f"{len(fact):,}: {shown}, …"

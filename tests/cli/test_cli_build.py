@@ -425,6 +425,52 @@ def test_a_dry_run_says_what_would_be_found_and_writes_nothing(mmcoop, work):
     assert tree(work) == before
 
 
+def test_a_dry_run_says_which_file_is_read_for_which_clip(mmcoop, work):
+    said = " ".join(mmcoop(work, *LISTED, "--dry-run").stdout.split())
+    assert "first to read │ sound 0: clips/0.wav │ │ │ sound 1: clips/1.wav" in said
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--json").stdout)
+    assert facts["first_to_read"][4] == {"id": "sound 4", "files": ["clips/4.wav"]}
+    assert facts["first_missing_files"] == [f"{k}.wav" for k in (5, 11, 17, 23)]
+
+
+def test_a_dry_run_takes_the_limit_into_account(mmcoop, work):
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--limit", "3", "--json").stdout)
+    assert "the_build_would_fail" not in facts
+    assert facts["found"] == {"clips": 20, "train": 7, "validation": 7, "test": 6}
+    assert facts["to_read"] == {"clips": 9, "train": 3, "validation": 3, "test": 3}
+    assert mmcoop(work, *LISTED, "--limit", "3", "--quiet").returncode == 0
+    assert open_dataset(work / "data" / "folder").rows == {"train": 3, "validation": 3, "test": 3}
+
+
+def test_a_dry_run_says_that_a_split_would_be_empty(mmcoop, work):
+    for k in range(8, 16):
+        (work / "clips" / f"{k}.wav").unlink(missing_ok=True)
+    result = mmcoop(work, *LISTED, "--dry-run", "--json")
+    assert result.returncode == 0
+    facts = json.loads(result.stdout)
+    assert facts["splits_without_a_clip"] == ["validation"]
+    assert facts["the_build_would_fail"].startswith(
+        "none of the 8 validation clips is in --source clips, and a data set needs all three splits"
+    )
+    fails(mmcoop(work, *LISTED), 1, facts["the_build_would_fail"])
+
+
+def test_a_dry_run_names_the_first_rejects(mmcoop, work):
+    table = pd.read_csv(work / "clips.csv", dtype=str)
+    again = table[table.path.isin(["3.wav", "4.wav"])].assign(path="5.wav")
+    pd.concat([table, again]).to_csv(work / "clips.csv", index=False)
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--json").stdout)
+    assert facts["rejects"] == {"duplicate": 2}
+    assert facts["first_rejects"] == [
+        {
+            "id": f"sound {k}",
+            "reason": "duplicate",
+            "detail": f"line {23 + k} (5.wav) repeats line {2 + k} ({k}.wav)",
+        }
+        for k in (3, 4)
+    ]
+
+
 def test_a_dry_run_is_quiet_when_told(mmcoop, work):
     result = mmcoop(work, *LISTED, "--dry-run", "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -444,10 +490,15 @@ def test_the_missing_clips_are_written_for_a_download_tool(mmcoop, work, words):
     with (work / "missing.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == [
-        {"id": "sound 5", "video": "video 2", "start": "1.25", "end": "2.25"},
-        {"id": "sound 11", "video": "video 5", "start": "2.75", "end": "3.75"},
-        {"id": "sound 17", "video": "video 8", "start": "4.25", "end": "5.25"},
-        {"id": "sound 23", "video": "video 11", "start": "5.75", "end": "6.75"},
+        {
+            "id": f"sound {k}",
+            "video": f"video {k // 2}",
+            "start": str(k / 4),
+            "end": str(k / 4 + 1),
+            "modality": "audio",
+            "path": f"{k}.wav",
+        }
+        for k in (5, 11, 17, 23)
     ]
     names = {path.name for path in work.iterdir()}
     assert names == {"clips", "clips.csv", "missing.csv"} | ({"data"} if not words else set())
@@ -470,13 +521,43 @@ def test_what_is_missing_of_the_paper_is_written(mmcoop, shared_data, tmp_path):
         assert line == f"{id},{id[:11]},{start},{end}"
 
 
+def test_info_shows_what_did_not_get_in(mmcoop, work):
+    built = mmcoop(work, *LISTED, "--json")
+    rows = [
+        {"id": f"sound {k}", "reason": "missing", "detail": f"no file found: {k}.wav"}
+        for k in (11, 17, 23, 5)
+    ]
+    assert json.loads(built.stdout)["rejected"] == rows
+    shown = mmcoop(work, "info", "data/folder")
+    assert "sound 11: missing: no file found: 11.wav" in " ".join(shown.stdout.split())
+    words = ["info", "data/folder/rejects.parquet"]
+    assert json.loads(mmcoop(work, *words, "--json").stdout) == rows
+    table = " ".join(mmcoop(work, *words).stdout.split())
+    assert "│ sound 5 │ missing │ no file found: 5.wav │" in table
+
+
+def test_a_build_that_fails_says_where_its_rejects_are(mmcoop, work):
+    for k in range(8, 16):
+        (work / "clips" / f"{k}.wav").write_bytes(b"no sound")
+    result = mmcoop(work, *LISTED)
+    path = "data/.folder.building/rejects.parquet"
+    fails(
+        result,
+        1,
+        "no sample for the split validation: a data set needs all three (11 rejected: "
+        "missing 3, unreadable 8; the first: sound 10, unreadable:",
+        f"For all of them: mmcoop info {path}",
+    )
+    assert len(json.loads(mmcoop(work, "info", path, "--json").stdout)) == 11
+
+
 def test_an_existing_file_of_missing_clips_is_kept_unless_told(mmcoop, work):
     words = [*LISTED, "--dry-run", "--write-missing", "clips.csv"]
     before = tree(work)
     fails(mmcoop(work, *words), 2, "clips.csv exists: choose another --write-missing, or replace")
     assert tree(work) == before
     assert mmcoop(work, *words, "--overwrite").returncode == 0
-    assert (work / "clips.csv").read_text().startswith("id,video,start,end\n")
+    assert (work / "clips.csv").read_text().startswith("id,video,start,end,modality,path\n")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 100])
@@ -558,7 +639,9 @@ TRAIN = ["--train-list", "ks/my_train.txt"]
         (["folder"], "--source"),
         (["folder", "--source", "clips", "--modality", "x"], "write NAME=COLUMN"),
         (["folder", "--source", "clips", "--modality", "x=y"], "the only column is path"),
-        (["--workers", "2"], "--workers"),  # keypad reads no clips
+        (["--workers", "2"], "--workers is no option of keypad"),  # it reads no clips
+        (["--source", "clips"], "--source is no option of keypad, which is built where no recipe"),
+        (["--seed", "1", "--source=clips"], "name one of keypad, av-digits, folder, mm-debiased"),
         (["keypad", "--dry-run"], "--dry-run"),
     ],
 )
@@ -656,8 +739,10 @@ def test_what_leaves_the_folder_is_rejected_and_told(mmcoop, work):
 def test_an_existing_data_set_is_kept_unless_told(mmcoop, work):
     assert mmcoop(work, *LISTED, "--quiet").returncode == 0
     before = tree(work)
-    for more in ([], ["--write-missing", "new.csv"], ["--source", "nowhere"]):
+    for more in ([], ["--write-missing", "new.csv"], ["--manifest", "nowhere.csv"]):
         fails(mmcoop(work, *LISTED, *more), 2, "data/folder exists: choose another --out, or repl")
+    words = ["--source", "nowhere", "--write-missing", "clips.csv"]
+    fails(mmcoop(work, *LISTED, *words), 1, "--source nowhere is not a folder")
     assert tree(work) == before
     assert mmcoop(work, *LISTED, "--overwrite", "--limit", "1").returncode == 0
     assert sum(open_dataset(work / "data" / "folder").rows.values()) == 3

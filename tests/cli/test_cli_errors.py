@@ -83,7 +83,7 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(story, mmcoop, words, messa
         (["evaluate", "--run", "nowhere"], "nowhere is not a run folder"),
         (["train", "--resume", "--out", "runs/new"], "runs/new is not a run folder"),
         (["info", "nowhere"], "nowhere does not exist"),
-        (["info", "runs"], "neither a dataset folder"),
+        (["info", "runs"], "runs is no dataset folder"),
         (["info", "data/keypad/dataset.json"], "not a scores file"),
     ],
 )

@@ -26,9 +26,9 @@ from mmcoop.datasets import writer as writing
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.recipes.folder import Folder
-from mmcoop.datasets.rejects import REASONS
+from mmcoop.datasets.rejects import REASONS, Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
-from mmcoop.datasets.writer import Header, Reject
+from mmcoop.datasets.writer import Header
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.processes import processors
 from mmcoop.progress import Progress
@@ -444,7 +444,6 @@ def changes() -> dict[str, Callable[[Plan], Plan]]:
         "another reject": lambda plan: replace(plan, rejects=[Reject("a", "missing", "")]),
         "other options": header(options={"seed": 1}),
         "other classes": header(classes=["no", "maybe"]),
-        "another report": header(report={"asked_for": 3}),
         "shared groups": header(shared_groups=True),
     }
 
@@ -459,6 +458,19 @@ def test_another_plan_begins_anew(tmp_path, monkeypatch, change):
     build_clips(tmp_path / "data", other, workers=2, progress=seen)
     assert seen.notes == []
     assert seen.totals == [len(other.clips)]
+    build_clips(tmp_path / "fresh", other, workers=2)
+    assert file_bytes(tmp_path / "data") == file_bytes(tmp_path / "fresh")
+
+
+def test_another_report_alone_goes_on_and_is_the_one_written(tmp_path, monkeypatch):
+    """As where a file that is no clip came to the others."""
+    monkeypatch.setattr(writing, "_BATCH_ROWS", 1)
+    plan = array_plan(arrays(tmp_path / "source", 24))
+    stopped(tmp_path / "data", plan, 20)
+    other = replace(plan, header=replace(plan.header, report={"unused_files": 1}))
+    seen = Watching()
+    build_clips(tmp_path / "data", other, workers=2, progress=seen)
+    assert len(seen.notes) == 1
     build_clips(tmp_path / "fresh", other, workers=2)
     assert file_bytes(tmp_path / "data") == file_bytes(tmp_path / "fresh")
 
@@ -883,14 +895,14 @@ def test_processes_that_cannot_begin_are_an_error(tmp_path):
     ) in err
 
 
-def test_a_split_that_stays_empty_is_an_error_that_names_the_first_reject(tmp_path):
+def test_a_split_that_stays_empty_is_an_error_that_says_what_was_rejected(tmp_path):
     clips = arrays(tmp_path / "source", 24)
     for clip in clips:
         if clip.split == "test":
             clip.paths["path"].write_bytes(b"no array")
     expected = (
-        r"no sample for the split test: a data set needs all three \(3 were rejected, the first: "
-        r"0021, unreadable: .*0021.npy: not an array of numbers"
+        r"no sample for the split test: a data set needs all three \(3 rejected: "
+        r"unreadable 3; the first: 0021, unreadable: .*0021.npy: not an array of numbers"
     )
     for _ in range(2):
         with pytest.raises(DataError, match=expected):

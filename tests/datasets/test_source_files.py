@@ -77,6 +77,13 @@ def test_only_files_with_the_endings_count_whatever_their_case(tmp_path, ending)
     assert names(SourceFiles(tmp_path, VIDEO_FILES)) == [f"a{ending}"]
 
 
+def test_files_with_other_endings_are_the_others(tmp_path):
+    touch(tmp_path, "b.mp3", "a.txt", "c/d.wav", "c/e.txt", ".hidden.wav", "c/.f/g.wav", "none")
+    files = SourceFiles(tmp_path, TXT)
+    assert names(files) == ["a.txt", "c/e.txt"]
+    assert files.others == [tmp_path / "b.mp3", tmp_path / "none", tmp_path / "c/d.wav"]
+
+
 def test_every_ending_is_of_one_kind():
     kinds = (VIDEO_FILES, SOUND_FILES, PICTURE_FILES)
     assert len(frozenset.union(*kinds)) == sum(map(len, kinds))
@@ -197,6 +204,26 @@ def test_what_is_not_a_folder_is_refused(tmp_path, name):
 )
 def test_a_name_inside_the_folder_is_a_path_in_it(name, path):
     assert inside(Path("/clips"), name) == Path("/clips") / path
+
+
+def test_a_whole_path_that_leads_into_the_folder_is_a_path_in_it(tmp_path, monkeypatch):
+    touch(tmp_path, "clips/a/b.mp4", "disk/c.mp4")
+    (tmp_path / "alias").symlink_to(tmp_path / "clips")
+    (tmp_path / "clips" / "c.mp4").symlink_to(tmp_path / "disk" / "c.mp4")
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "clips", tmp_path / "alias", Path("clips"), Path("disk/../clips")):
+        for name in (
+            "clips/a/b.mp4",
+            "alias/a/b.mp4",
+            "clips/a/../a/b.mp4",
+            "disk/../clips/a/b.mp4",
+        ):
+            assert inside(folder, str(tmp_path / name)) == folder / "a/b.mp4"
+        assert inside(folder, str(tmp_path / "clips" / "none.mp4")) == folder / "none.mp4"
+        for name in ("disk/c.mp4", "clips/../disk/c.mp4", "clips", "clipsa/b.mp4", "", "a\0b.mp4"):
+            with pytest.raises(Unusable, match="paths are relative to --source$"):
+                inside(folder, str(tmp_path / name))
+    assert inside(tmp_path / "clips", str(tmp_path / "clips/c.mp4")) == tmp_path / "clips/c.mp4"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from mmcoop.datasets import store
 from mmcoop.datasets import writer as writing
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import SPLITS, is_dataset, open_dataset
+from mmcoop.datasets.store import (
+    SPLITS,
+    is_dataset,
+    is_rejects,
+    open_dataset,
+    read_rejects,
+)
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, UsageError
 
@@ -294,6 +300,24 @@ def test_rejects_open_in_pandas(made):
         {"id": "clip 9", "reason": "unreadable", "detail": "moov atom not found"},
     ]
     assert open_dataset(made[0]).rejects == {"unreadable": 1, "too-short": 1}
+
+
+def test_rejects_are_read_by_id(made):
+    path = made[0] / "rejects.parquet"
+    assert is_rejects(path)
+    assert [tuple(reject) for reject in read_rejects(path)] == [
+        tuple(row) for row in pd.read_parquet(path).itertuples(index=False)
+    ]
+    assert [reject.id for reject in read_rejects(path)] == sorted(pd.read_parquet(path).id)
+
+
+def test_what_is_no_file_of_rejects_is_none(made, tmp_path):
+    (tmp_path / "text.parquet").write_text("id,reason,detail")
+    pd.DataFrame({"id": ["a"], "reason": ["missing"]}).to_parquet(tmp_path / "other.parquet")
+    for path in (tmp_path / "text.parquet", tmp_path / "other.parquet", made[0], tmp_path / "no"):
+        assert not is_rejects(path)
+    with pytest.raises(DataError, match=r"text\.parquet cannot be read as a file of rejects: "):
+        read_rejects(tmp_path / "text.parquet")
 
 
 def test_no_rejects_are_a_table_without_rows(tmp_path):

@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 
 from mmcoop.datasets import writer as writing
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.store import SPLITS, open_dataset
+from mmcoop.datasets.rejects import Reject, Unusable
+from mmcoop.datasets.store import SPLITS, open_dataset, read_rejects
 from mmcoop.datasets.writer import (
     DatasetWriter,
     Header,
-    Reject,
     continue_dataset,
     leakage,
     write_dataset,
@@ -628,7 +627,7 @@ def test_leakage_counts_the_groups_in_several_splits(splits, expected):
 def test_shared_groups_are_reported_and_so_is_what_the_recipe_tells(tmp_path, stops):
     like = header(shared_groups=True, report={"asked_for": {"train": 12}, "note": "Zoë"})
     content = [
-        (SPLITS[k % 3], {"id": f"{k}", "label": 0, "group": f"g{k // 3}", "x": [k] * 3})
+        (SPLITS[k % 3], {"id": f"{k}", "label": int(k == 0), "group": f"g{k // 3}", "x": [k] * 3})
         for k in range(12)
     ]
     content[4] = ("train", content[4][1])
@@ -671,10 +670,11 @@ def test_rejects_are_sorted_whenever_they_were_found_out(tmp_path):
     assert set(rejects.reason) == {"duplicate", "missing", "unreadable"}
 
 
-def test_a_split_that_stays_empty_names_the_first_reject(tmp_path):
+def test_a_split_that_stays_empty_says_what_was_rejected_and_keeps_the_rejects(tmp_path):
     expected = (
-        r"no sample for the split validation: a data set needs all three \(3 were rejected, "
-        r"the first: a/1, no-audio: it has no sound\)"
+        r"no sample for the split validation: a data set needs all three \(3 rejected: "
+        r"missing 1, no-audio 1, unreadable 1; the first: a/1, no-audio: it has no sound\). "
+        rf"For all of them: mmcoop info {tmp_path}/\.data\.building/rejects\.parquet$"
     )
     for _ in range(2):  # what is done is kept
         with (
@@ -689,11 +689,29 @@ def test_a_split_that_stays_empty_names_the_first_reject(tmp_path):
                 writer.reject("b", "unreadable", "-")
                 writer.reject("a/1", "no-audio", "it has no sound")
             assert {"a/1", "b"} <= writer.settled or not writer.settled
+        rejects = read_rejects(tmp_path / ".data.building" / "rejects.parquet")
+        assert [reject.id for reject in rejects] == ["a/1", "b", "c"]
     with (
         pytest.raises(DataError, match=r"for the split train: a data set needs all three$"),
         continue_dataset(tmp_path / "other", header(), "plan"),
     ):
         pass
+
+
+def test_classes_without_a_training_sample_are_reported(tmp_path):
+    like = header(classes=["a", "b", "c"], report={"files": 3})
+    labels = {"train": [0, 1, 0], "validation": [2, 0], "test": [1, 2]}
+    for name, trained in (("some", labels), ("all", {**labels, "train": [2, 1, 0]})):
+        with write_dataset(tmp_path / name, like) as writer:
+            for split, mine in trained.items():
+                for k, label in enumerate(mine):
+                    id = f"{split}{k}"
+                    writer.add(split, id=id, label=label, group=id, x=[0] * 3)
+    assert open_dataset(tmp_path / "some").report == {
+        "files": 3,
+        "classes_without_a_training_sample": ["c"],
+    }
+    assert open_dataset(tmp_path / "all").report == {"files": 3}
 
 
 @pytest.mark.parametrize("size", [0, 8, 300, None])

@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
+from mmcoop.datasets.rejects import Reject
 from mmcoop.reporting.tables import (
     accuracy_table,
     before_after_table,
@@ -20,6 +21,7 @@ from mmcoop.reporting.tables import (
     evaluation_table,
     facts_table,
     percent,
+    rejects_table,
 )
 
 
@@ -311,6 +313,30 @@ def test_what_is_nested_has_a_row_for_each_of_the_inner_ones():
         ["mixed c", "none"],
         ["mixed d", "text"],
         ["empty", "none"],
+    ]
+
+
+def test_of_several_nested_ones_each_has_a_line():
+    facts = {
+        "first_to_read": [
+            {"id": "a", "files": ["a.wav", "a.mp4"]},
+            {"id": "b [x]", "files": ["b.mp4"]},
+        ],
+        "none": [],
+    }
+    assert cells(facts_table(facts)) == [
+        ["first to read", "a: a.wav, a.mp4"],
+        ["", "b [x]: b.mp4"],
+        ["none", "none"],
+    ]
+
+
+def test_rejects_have_a_row_each():
+    rejects = [Reject("a", "missing", "no file found: a.mp4"), Reject("[b]b", "duplicate")]
+    assert cells(rejects_table(rejects)) == [
+        ["id", "reason", "detail"],
+        ["a", "missing", "no file found: a.mp4"],
+        ["[b]b", "duplicate", ""],
     ]
 
 

@@ -4,7 +4,7 @@ import csv
 import math
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading
 from mmcoop.datasets.flow import require_opencv
 from mmcoop.datasets.recipes import option, required
+from mmcoop.datasets.rejects import Reject, why_not
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.store import SPLITS
-from mmcoop.datasets.writer import Header, Reject, check_new_dataset, leakage
+from mmcoop.datasets.writer import Header, check_new_dataset, leakage
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
 from mmcoop.progress import SILENT, Progress
+
+#: So many of what there may be thousands of are named in a report.
+FIRST = 5
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class ClipRecipe:
             sorted(limited(found, self.limit), key=lambda clip: SPLITS.index(clip.split)),
             [
                 *listing.rejects,
-                *(Reject(clip.id, "missing", "no file found") for clip in listing.missing),
+                *(Reject(clip.id, "missing", _absence(clip, listing)) for clip in listing.missing),
             ],
             self.time_limit,
         )
@@ -165,18 +169,17 @@ class ClipRecipe:
         parts |= {f"{s} ": [clip for clip in listing.clips if clip.split == s] for s in SPLITS}
         for part, clips in parts.items():
             if not clips:
-                first = listing.rejects[0] if listing.rejects else None
-                rejected = f"; rejected: {first.id}, {first.detail}, …" if first else ""
                 raise DataError(
-                    f"there is no {part}clip to look for{rejected}: give clips for all three "
-                    "splits, or so many that all three can be cut"
+                    f"there is no {part}clip to look for{why_not(listing.rejects)}: give clips for "
+                    "all three splits, or so many that all three can be cut"
                 )
             if not any(clip.paths for clip in clips):
-                wanted = ", ".join(clip.id for clip in clips[:3]) + ", …" * (len(clips) > 3)
+                first = [next(iter(clip.absent), clip.id) for clip in clips[:3]]
+                wanted = ", ".join(first) + ", …" * (len(clips) > 3)
                 needed = ", and a data set needs all three splits" if part else ""
                 raise DataError(
                     f"none of the {len(clips):,} {part}clips is in --source {self.source}{needed}: "
-                    f"looked for {wanted}; there is {listing.names}"
+                    f"looked for {wanted}; there is {listing.names}{why_not(listing.rejects)}"
                 )
 
 
@@ -205,17 +208,31 @@ def limited(clips: Sequence[Clip], limit: int | None) -> list[Clip]:
     return [clips[k] for k in sorted(chosen)]
 
 
-def without_duplicates(clips: Sequence[Clip]) -> tuple[list[Clip], list[Reject]]:
-    """The first clip of every id, and a reject for every other one."""
-    seen: set[str] = set()
-    first, rejects = [], []
-    for clip in clips:
-        if clip.id in seen:
-            rejects.append(Reject(clip.id, "duplicate", "listed more than once"))
-        else:
-            seen.add(clip.id)
-            first.append(clip)
-    return first, rejects
+def without_duplicates(
+    clips: Sequence[Clip], places: Sequence[str] = ()
+) -> tuple[list[Clip], list[Reject]]:
+    """The first clip of every id, and a reject for every other one.
+
+    `places`: where each is listed, for the rejects ("line 7").
+    """
+    first: dict[str, int] = {}
+    rejects = []
+    for k, clip in enumerate(clips):
+        before = first.setdefault(clip.id, k)
+        if before != k:
+            detail = f"{places[k]} repeats {places[before]}" if places else "listed more than once"
+            rejects.append(Reject(clip.id, "duplicate", detail))
+    return [clips[k] for k in first.values()], rejects
+
+
+def unused(files: Iterable[Path], folder: Path, clips: Iterable[Clip]) -> dict[str, Any]:
+    """A report on those of `files` that are of no clip: how many, the first names in `folder`.
+
+    Empty where there are none.
+    """
+    used = {path for clip in clips for path in clip.paths.values()}
+    names = [path.relative_to(folder).as_posix() for path in files if path not in used]
+    return {"unused_files": len(names), "first_unused_files": names[:FIRST]} if names else {}
 
 
 def in_splits(clips: Sequence[Clip], splits: Sequence[str]) -> list[Clip]:
@@ -241,18 +258,29 @@ def cut_validation(
 
 
 def write_missing(path: Path, listing: Listing) -> None:
-    """Write a CSV of the clips without a file: id, video, and start and end in seconds if any."""
-    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "video", "start", "end"])
+    """Write a CSV of the clips without a file: id, video, and start and end in seconds if any.
+
+    Where they are asked for by their paths, it has a line for each file that is not there, and two
+    columns more: the modalities it is for ("audio+visual"), and its path.
+    """
+    by_path = any(clip.absent for clip in listing.missing)
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["id", "video", "start", "end", *["modality", "path"] * by_path])
         for clip in listing.missing:
-            writer.writerow(
-                [
-                    clip.id,
-                    clip.group,
-                    *("" if t is None else f"{t:.12g}" for t in (clip.start, clip.end)),
-                ]
-            )
+            window = ["" if t is None else f"{t:.12g}" for t in (clip.start, clip.end)]
+            files = [["+".join(of), path] for path, of in clip.absent.items()]
+            for file in files or [[]]:
+                writer.writerow([clip.id, clip.group, *window, *file])
+
+
+def _absence(clip: Clip, listing: Listing) -> str:
+    """What of a clip is not there; the modalities where others have files of their own."""
+    files = [
+        path if {*of} == {*listing.kinds} else f"{path} ({', '.join(of)})"
+        for path, of in clip.absent.items()
+    ]
+    return "no file found" + ": " * bool(files) + ", ".join(files)
 
 
 def _arrow_type(cell: Any) -> str:

@@ -1,41 +1,33 @@
 """features: a table or an array a modality, such as sensors, EEG or embeddings made elsewhere.
 
-Files are read by `_read`, their rows joined by `_joined`; nothing is computed from the numbers but
-the normalisation, which a model applies: what is stored is what the files hold.
+Files are read by `tables.py`, their rows joined by `_joined`; nothing is computed from the numbers
+but the normalisation, which a model applies: what is stored is what the files hold.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import inside
-from mmcoop.datasets.splitting import check_shares, fill_splits, split_names
+from mmcoop.datasets.splitting import check_shares, fill_splits
 from mmcoop.datasets.store import SPLITS
-from mmcoop.datasets.writer import Header, Reject, check_new_dataset, write_dataset
+from mmcoop.datasets.tables import ABOUT, SUFFIXES, Table, read_table
+from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.progress import SILENT, Progress
 
-SUFFIXES = (".csv", ".parquet", ".npy")
 #: The name, before its suffix, of a file that holds no modality but the labels of the others.
 LABELS = "labels"
-#: What a column may say of a row, other than its features.
-ABOUT = ("id", "label", "split", "group")
 
 # Arrays may be larger than the memory: they are gone through by so many numbers at a time.
 _CHUNK = 2**22
-
-_WHOLE = re.compile(r"(-?\d+)\.0+")
 
 DEFAULTS = {
     "train": {"epochs": 40, "lr": 1e-3, "weight_decay": 0.0, "warmup": 5},
@@ -60,8 +52,8 @@ class Features:
     )
     label: str | None = option(
         None,
-        "column that holds the label, or `last`; default: a column named label, or a file "
-        "labels.csv, labels.parquet or labels.npy",
+        "column that holds the label, or `last` for the last one of each table; default: a column "
+        "named label, or a file labels.csv, labels.parquet or labels.npy",
     )
     id_column: str = option("id", "column that says which rows are the same sample")
     validation: float = option(0.1, "share of the samples to validate on, if `split` does not say")
@@ -112,6 +104,11 @@ class Features:
             report={
                 "files": {n: path.relative_to(self.source).as_posix() for n, path in files.items()},
                 "joined": f"by {self.id_column}" if by_id else "row by row",
+                "labels_from": [
+                    f"{table.path.relative_to(self.source).as_posix()}: {table.label}"
+                    for table in tables.values()
+                    if table.label
+                ],
             },
             shared_groups=any(given),
         )
@@ -158,11 +155,11 @@ class Features:
 
     def _tables(
         self, files: Mapping[str, Path], label_files: Sequence[Path], progress: Progress
-    ) -> dict[str, "_Table"]:
+    ) -> dict[str, Table]:
         """All files, read: those of the modalities by name, those of the labels by file name."""
         named = [*files.items(), *((path.name, path) for path in label_files)]
         tables = {
-            name: _read(path, self.label, self.id_column, only_labels=path in label_files)
+            name: read_table(path, self.label, self.id_column, only_labels=path in label_files)
             for name, path in progress.track(named, "reading files")
         }
         if not any("label" in table.about for table in tables.values()):
@@ -193,7 +190,7 @@ class Features:
                     f"is in {split}. Add samples or groups of the class, or leave it out"
                 )
 
-    def _modality(self, table: "_Table", training: np.ndarray) -> Modality:
+    def _modality(self, table: Table, training: np.ndarray) -> Modality:
         """What is recorded of a modality, its normalisation from the rows `training`."""
         from sklearn.preprocessing import StandardScaler
 
@@ -243,173 +240,7 @@ def _checked(names: Sequence[str]) -> tuple[str, ...]:
         raise UsageError(f"{error}. Rename the file, or give --modality NAME=FILE") from None
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One file. `values` `(rows, features)` or `(rows, time, channels)` has the numbers, `features`
-    the names along its last axis. `about` has the columns of `ABOUT` that the file has, as text,
-    empty where nothing is said.
-    """
-
-    path: Path
-    values: np.ndarray
-    features: Sequence[str]
-    about: pd.DataFrame
-
-
-def _read(path: Path, label: str | None, id_column: str, only_labels: bool) -> _Table:
-    """Read a file; `DataError` where it is not what it should be."""
-    if path.suffix.lower() == ".npy":
-        return _read_array(path, only_labels)
-    names, table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    places = _about(path, names, label, id_column, only_labels)
-    features = [i for i in range(len(names)) if i not in places.values() and not only_labels]
-    if table.empty or not (features or only_labels):
-        raise DataError(f"{path} has no rows, or no column of numbers: a modality needs both")
-    for i in features:
-        _check_numeric(path, names[i], table.iloc[:, i])
-    with np.errstate(over="ignore"):
-        values = table.iloc[:, features].to_numpy(dtype=np.float32, na_value=np.nan)
-    about = _said(path, table, places)
-    return _Table(path, values, [f"column {names[i]}" for i in features], about)
-
-
-def _read_csv(path: Path) -> tuple[list[str], pd.DataFrame]:
-    """The names of the columns, as they are written, and a table with these columns."""
-    with _reading(path):
-        names = [name.strip() for name in _csv_texts(path, header=None, nrows=1).iloc[0]]
-    _check_header(path, names)
-    with _reading(path):
-        table = pd.read_csv(path, skipinitialspace=True, low_memory=False)
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{path} has rows of more cells than its first row has names: mend it")
-    return names, table
-
-
-def _csv_texts(path: Path, **which: Any) -> pd.DataFrame:
-    """The same with cells as they are written."""
-    texts: pd.DataFrame = pd.read_csv(
-        path, dtype=str, na_filter=False, skipinitialspace=True, **which
-    )
-    return texts
-
-
-def _read_parquet(path: Path) -> tuple[list[str], pd.DataFrame]:
-    with _reading(path):
-        table = pd.read_parquet(path)
-    if table.index.name is not None:
-        table = table.reset_index()
-    return [str(name) for name in table.columns], table
-
-
-def _said(path: Path, table: pd.DataFrame, places: Mapping[str, int]) -> pd.DataFrame:
-    """The columns of `ABOUT`, which are at `places` of a table, as text; splits by their names."""
-    columns = {what: table.iloc[:, i] for what, i in places.items()}
-    if path.suffix.lower() == ".csv" and places:
-        # a class may be called "None", a sample "007"
-        order = sorted(set(places.values()))
-        texts = _csv_texts(path, usecols=order)
-        columns = {what: texts.iloc[:, order.index(i)] for what, i in places.items()}
-    about = pd.DataFrame(
-        {what: _texts(cells) for what, cells in columns.items()},
-        index=range(len(table)),
-        dtype=object,
-    )
-    if "split" in about:
-        words = [word or None for word in about["split"]]
-        about["split"] = [name or "" for name in split_names(words, f"the column split of {path}")]
-    return about
-
-
-def _read_array(path: Path, only_labels: bool) -> _Table:
-    """Open an array, memory-mapped; one of labels is read."""
-    with _reading(path):
-        array = np.lib.format.open_memmap(path, mode="r")  # which never unpickles
-    if 0 in array.shape:
-        raise DataError(f"{path} has shape {array.shape}: there is nothing in it")
-    if only_labels:
-        if array.ndim != 1 or array.dtype.kind not in "biufUS":
-            raise DataError(
-                f"{path} has shape {array.shape} and dtype {array.dtype}: expected a label a "
-                "sample (samples,), whole numbers or text"
-            )
-        texts = array.astype(str) if array.dtype.kind == "S" else array
-        about = pd.DataFrame({"label": _texts(pd.Series(texts))}, dtype=object)
-        return _Table(path, np.empty((len(array), 0)), [], about)
-    if array.ndim not in (1, 2, 3) or array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{path} has shape {array.shape} and dtype {array.dtype}: expected numbers, (samples, "
-            "features) or (samples, time, channels)"
-        )
-    values = array[:, None] if array.ndim == 1 else array
-    what = "channel" if array.ndim == 3 else "feature"
-    features = [f"{what} {i}" for i in range(values.shape[-1])]
-    return _Table(path, values, features, pd.DataFrame(index=range(len(array))))
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in reading a file is a `DataError` that names it."""
-    try:
-        yield
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {str(error).strip()}") from None
-
-
-def _check_header(path: Path, names: Sequence[str]) -> None:
-    """Raise `DataError` where the first row cannot be the columns' names, or leaves one out."""
-    if "" in names:
-        raise DataError(
-            f"column {names.index('') + 1} of {path} has no name: name it, or take it out if it "
-            "only counts the rows (pandas writes it unless told index=False)"
-        )
-    try:
-        numbers = [float(name) for name in names]
-    except ValueError:
-        return
-    # columns may be numbered; the last may be the label, under any number
-    counted = [numbers[0] + i for i in range(len(numbers) - 1)]
-    if not (numbers[0] in (0, 1) and numbers[:-1] == counted and numbers[-1].is_integer()):
-        raise DataError(
-            f"{path} begins with a row of numbers: put a row with the columns' names above it"
-        )
-
-
-def _about(
-    path: Path, names: Sequence[str], label: str | None, id_column: str, only_labels: bool
-) -> dict[str, int]:
-    """Where the columns of `ABOUT` are among the columns of a table."""
-    wanted = {"id": id_column, "split": "split", "group": "group"}
-    wanted = {what: column for what, column in wanted.items() if column != label}
-    if label != "last":
-        wanted["label"] = label or "label"
-    for column in wanted.values():
-        if names.count(column) > 1:
-            raise DataError(f"{path} has {names.count(column)} columns {column!r}: keep one")
-    places = {what: names.index(column) for what, column in wanted.items() if column in names}
-    others = [i for i in range(len(names)) if i not in places.values()]
-    if others and (label == "last" or (label is None and only_labels and len(others) == 1)):
-        places.setdefault("label", others[-1])
-    return places
-
-
-def _check_numeric(path: Path, name: str, cells: pd.Series) -> None:
-    if pd.api.types.is_numeric_dtype(cells):
-        return
-    odd = cells[pd.to_numeric(cells, errors="coerce").isna() & cells.notna()]
-    row, cell = (odd if len(odd) else cells).head(1).reset_index().iloc[0]
-    raise DataError(
-        f"the column {name!r} of {path} is not numeric, row {row + 1} has {str(cell)[:40]!r}: take "
-        f"it out, or write it as numbers; if it is the label, give --label {name}"
-    )
-
-
-def _texts(cells: pd.Series) -> list[str]:
-    """Cells as text: empty for missing ones, whole numbers without a point."""
-    texts = ["" if na else str(cell).strip() for cell, na in zip(cells, cells.isna(), strict=True)]
-    return [whole[1] if (whole := _WHOLE.fullmatch(text)) else text for text in texts]
-
-
-def _numbered(tables: Mapping[str, _Table], id_column: str) -> dict[str, _Table]:
+def _numbered(tables: Mapping[str, Table], id_column: str) -> dict[str, Table]:
     """The tables, whose rows belong together in their order, with ids for it.
 
     An id is that of the tables that have one, on which these must agree, else the row's number.
@@ -427,12 +258,11 @@ def _numbered(tables: Mapping[str, _Table], id_column: str) -> dict[str, _Table]
     order = pd.DataFrame({name: range(len(first.about)) for name in tables})
     ids = [id or f"row-{i:05d}" for i, id in enumerate(_agreed("id", tables, order))]
     return {
-        name: _Table(table.path, table.values, table.features, table.about.assign(id=ids))
-        for name, table in tables.items()
+        name: replace(table, about=table.about.assign(id=ids)) for name, table in tables.items()
     }
 
 
-def _joined(tables: Mapping[str, _Table], rejects: list[Reject]) -> pd.DataFrame:
+def _joined(tables: Mapping[str, Table], rejects: list[Reject]) -> pd.DataFrame:
     """In which row of each table a sample is: int64, a row a sample, by id, a column a table.
 
     Samples that are not in every table, or more than once in one, are added to `rejects`.
@@ -457,7 +287,7 @@ def _joined(tables: Mapping[str, _Table], rejects: list[Reject]) -> pd.DataFrame
     return rows.dropna().astype(np.int64)
 
 
-def _agreed(what: str, tables: Mapping[str, _Table], rows: pd.DataFrame) -> pd.Series:
+def _agreed(what: str, tables: Mapping[str, Table], rows: pd.DataFrame) -> pd.Series:
     """What the tables say of every sample: text, empty where no table says anything.
 
     Raises `DataError` where two tables say different things.
@@ -480,7 +310,7 @@ def _agreed(what: str, tables: Mapping[str, _Table], rows: pd.DataFrame) -> pd.S
 
 
 def _usable(
-    tables: Mapping[str, _Table],
+    tables: Mapping[str, Table],
     rows: pd.DataFrame,
     labels: pd.Series,
     rejects: list[Reject],
@@ -494,7 +324,7 @@ def _usable(
     return ~rows.index.isin(list(why))
 
 
-def _not_numbers(table: _Table, rows: pd.Series) -> Iterator[tuple[str, str]]:
+def _not_numbers(table: Table, rows: pd.Series) -> Iterator[tuple[str, str]]:
     """The samples with a number float32 cannot hold, or NaN, and the first feature that has it."""
     done = 0
     for chunk in _chunks(table.values, rows.to_numpy()):

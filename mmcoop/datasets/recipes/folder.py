@@ -3,10 +3,12 @@
 import errno
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 import pandas as pd
 
@@ -14,8 +16,14 @@ from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.clips import Clip, read_array
 from mmcoop.datasets.modality import KINDS
 from mmcoop.datasets.recipes import option
-from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits, without_duplicates
-from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.recipes.clips import (
+    ClipRecipe,
+    Listing,
+    in_splits,
+    unused,
+    without_duplicates,
+)
+from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import (
     PICTURE_FILES,
     SOUND_FILES,
@@ -24,7 +32,6 @@ from mmcoop.datasets.source_files import (
     inside,
 )
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
-from mmcoop.datasets.writer import Reject
 from mmcoop.errors import DataError, UsageError
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
@@ -49,11 +56,12 @@ _FILES_OF_KIND = {
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a table, or one file of a class folder."""
+    """One line of a table, or one file of a class folder, and which one."""
 
     id: str
     label: str
     paths: Mapping[str, str]
+    place: str
     split: str | None = None
     group: str | None = None
     start: float | None = None
@@ -65,7 +73,8 @@ class Folder(ClipRecipe):
     """Your own clips: class folders, or a table that lists them.
 
     Without --manifest, --source has a folder a class (`SOURCE/CLASS/clip.mp4`), or one a split
-    with those in it (`SOURCE/train/CLASS/clip.mp4`). A manifest is a .csv or .parquet table with
+    with those in it (`SOURCE/train/CLASS/clip.mp4`); a clip's id is its path without the ending,
+    or with it where two differ in nothing else. A manifest is a .csv or .parquet table with
     columns id, label, path and, if you like, split, start and end (seconds) and group (what must
     not be in two splits: the source video, the speaker); paths are relative to --source. What
     there is no split for is cut at random, a group at a time.
@@ -89,37 +98,44 @@ class Folder(ClipRecipe):
             files = SourceFiles(self.source, self._endings(wanted))
             rows, rejects = _class_folders(files)
             names = files.some_names()
+            report = _passed_over(files)
             if not rows:
                 raise DataError(
                     f"--source {self.source} has no folder of a class with clips: there is {names}"
                 )
         else:
-            rows = list(self._manifest({column for column, _ in wanted.values()}))
-            rejects = []
+            rows = list(self._manifest(dict.fromkeys(column for column, _ in wanted.values())))
+            rejects, report = [], {}
             if not rows:
                 raise DataError(f"--manifest {self.manifest} has no line below its header")
             # only that it is a folder: a table says itself what is where
             names = SourceFiles(self.source, frozenset()).some_names()
         classes = _sorted_classes({row.label for row in rows})
-        clips = []
+        clips, places = [], []
         for row in rows:
             try:
                 paths = _files(self.source, row.paths)
             except Unusable as error:
                 rejects.append(Reject(row.id, error.reason, error.detail))
                 continue
+            absent: dict[str, list[str]] = defaultdict(list)
+            for name, (column, _) in wanted.items():
+                if column not in paths:
+                    absent[row.paths[column]].append(name)
             clips.append(
                 Clip(
                     row.id,
                     row.split or "",
                     classes.index(row.label),
                     row.group or row.id,
-                    paths,
+                    {} if absent else paths,
                     row.start,
                     row.end,
+                    absent=dict(absent),
                 )
             )
-        clips, duplicates = without_duplicates(clips)
+            places.append(row.place)
+        clips, duplicates = without_duplicates(clips, places)
         splits = fill_splits(
             [clip.split or None for clip in clips],
             [clip.group for clip in clips],
@@ -147,6 +163,7 @@ class Folder(ClipRecipe):
             kinds=kinds,
             names=names,
             rejects=[*rejects, *duplicates],
+            report=report,
             shared_groups=True,
             shapes=shapes,
         )
@@ -178,7 +195,7 @@ class Folder(ClipRecipe):
         kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
         return every.intersection(*(_FILES_OF_KIND[kind] for kind in kinds if kind))
 
-    def _manifest(self, path_columns: set[str]) -> Iterator[_Row]:
+    def _manifest(self, path_columns: Iterable[str]) -> Iterator[_Row]:
         assert self.manifest is not None
         table = _read_table(self.manifest)
         needed = {"id", "label", *path_columns}
@@ -204,6 +221,7 @@ class Folder(ClipRecipe):
                 id=row["id"],
                 label=row["label"],
                 paths={column: row[column] for column in path_columns},
+                place=f"line {line} ({', '.join(row[column] for column in path_columns)})",
                 split=split,
                 group=row.get("group") or None,
                 start=start,
@@ -211,33 +229,64 @@ class Folder(ClipRecipe):
             )
 
 
-def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
-    """A row a file in a class folder; a reject for each that lies beside them."""
-    parts = {path: path.relative_to(files.folder).parts for path in files.paths}
+def _in_split_folders(files: SourceFiles) -> bool:
+    """Whether the class folders are in folders of splits; `DataError` where some of them are."""
+    parts = [path.relative_to(files.folder).parts for path in files.paths]
     synonyms = {word for words in NAMES.values() for word in words}
-    tops = {part[0] for part in parts.values() if len(part) > 1}
+    tops = {part[0] for part in parts if len(part) > 1}
     splits = {top for top in tops if top.lower() in synonyms}
-    in_split_folders = splits == tops
+    if splits == tops:
+        return True
     # with classes of their own in them, they are no classes
-    within = {part[0] for part in parts.values() if len(part) > 2}
-    if not in_split_folders and splits & within:
+    within = {part[0] for part in parts if len(part) > 2}
+    if splits & within:
         raise DataError(
             f"--source {files.folder}: {min(splits & within)} looks like a split, and "
             f"{min(tops - splits)} does not: let there be folders of splits alone, or of classes "
             "alone, or list the clips in a --manifest"
         )
+    return False
+
+
+def _passed_over(files: SourceFiles) -> dict[str, Any]:
+    """A report on the files that are no clips, and on the folders of classes that have no clip."""
+    with_clips = {folder for path in files.paths for folder in path.parents}
+    without = [folder for folder in _folders(files.folder) if folder not in with_clips]
+    if _in_split_folders(files):
+        tops = [folder for folder in _folders(files.folder) if folder in with_clips]
+        without += [f for top in tops for f in _folders(top) if f not in with_clips]
+    names = [folder.relative_to(files.folder).as_posix() for folder in without]
+    report = unused(files.others, files.folder, ())
+    return {**report, "folders_without_a_clip": names} if names else report
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
+    """A row a file in a class folder; a reject for each that lies beside them.
+
+    Files of one name but for its ending, likely one clip in several formats, are a group.
+    """
+    in_split_folders = _in_split_folders(files)
+    stems = Counter(path.with_suffix("") for path in files.paths)
     rows, rejects = [], []
-    for path, part in parts.items():
+    for path in files.paths:
+        part = path.relative_to(files.folder).parts
         split, below = (part[0], part[1:]) if in_split_folders else (None, part)
         name = path.relative_to(files.folder).as_posix()
+        stem = name.removesuffix(path.suffix)
         if len(below) < 2:
             rejects.append(Reject(name, "unknown-class", "it is not in the folder of a class"))
             continue
         rows.append(
             _Row(
-                id=name.removesuffix(path.suffix),
+                id=stem if stems[path.with_suffix("")] == 1 else name,
                 label=below[0],
                 paths={"path": name},
+                place=name,
+                group=stem,
                 split=split and split_names([split])[0],
             )
         )
@@ -274,7 +323,7 @@ def _seconds(cell: str, name: str, where: str) -> float | None:
 
 
 def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
-    """The files called so in `folder`, by column; none where one of them is not there.
+    """The files called so in `folder`, by column; those that are there.
 
     Raises `Unusable` where a name is empty, leads out of the folder, or round in a loop.
     """
@@ -291,7 +340,7 @@ def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
                 raise Unusable("outside-folder", f"{name!r} is a loop of symbolic links") from None
         except ValueError:  # a null character
             pass
-    return found if len(found) == len(names) else {}
+    return found
 
 
 def _kind_of(name: str, path: Path) -> str:

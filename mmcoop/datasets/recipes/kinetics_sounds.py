@@ -9,7 +9,13 @@ from pathlib import Path
 
 from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, cut_validation, without_duplicates
+from mmcoop.datasets.recipes.clips import (
+    ClipRecipe,
+    Listing,
+    cut_validation,
+    unused,
+    without_duplicates,
+)
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
 from mmcoop.datasets.youtube import YouTubeFiles, parse_name
 from mmcoop.errors import DataError
@@ -85,6 +91,7 @@ class KineticsSounds(ClipRecipe):
             kinds={"audio": ("spectrogram", "path"), "visual": ("frames", "path")},
             names=files.some_names(),
             rejects=rejects,
+            report=unused(files.paths, files.folder, clips),
             shared_groups=True,
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits
+from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits, unused
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
@@ -88,7 +88,10 @@ class MMDebiased(ClipRecipe):
             clips=clips,
             kinds={"audio": ("spectrogram", "path"), "visual": ("frames", "path")},
             names=files.some_names(),
-            report={"moved_to_keep_every_video_in_one_split": moved} if moved else {},
+            report={
+                **({"moved_to_keep_every_video_in_one_split": moved} if moved else {}),
+                **unused(files.paths, files.folder, clips),
+            },
             shared_groups=self.split == "listed",
         )
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, cut_validation, without_duplicates
+from mmcoop.datasets.recipes.clips import (
+    ClipRecipe,
+    Listing,
+    cut_validation,
+    unused,
+    without_duplicates,
+)
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
 from mmcoop.errors import DataError, UsageError
 
@@ -55,6 +61,7 @@ class UCF101(ClipRecipe):
             kinds={"flow": ("flow", "path"), "rgb": ("frames", "path")},
             names=files.some_names(),
             rejects=rejects,
+            report=unused(files.paths, files.folder, clips),
             flow_folder=self.flow,
         )
 

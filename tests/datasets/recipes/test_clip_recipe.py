@@ -21,11 +21,12 @@ from mmcoop.datasets.recipes.clips import (
     cut_validation,
     in_splits,
     limited,
+    unused,
     without_duplicates,
     write_missing,
 )
+from mmcoop.datasets.rejects import Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
-from mmcoop.datasets.writer import Reject
 from mmcoop.errors import DataError, UsageError
 
 HERE = {"path": Path("here.mp4")}
@@ -41,7 +42,7 @@ def listing(clips: Sequence[Clip], **more) -> Listing:
         source="the tests",
         classes=["low", "high"],
         clips=clips,
-        kinds={"audio": ("spectrogram", "path")},
+        kinds=more.pop("kinds", {"audio": ("spectrogram", "path")}),
         names="here.mp4, there.mp4",
         **more,
     )
@@ -163,6 +164,22 @@ def test_the_plan_has_what_was_found_a_split_at_a_time_and_rejects_the_rest(tmp_
     assert Sounds(source=tmp_path).plan(listing(clips, shared_groups=True)).header.shared_groups
 
 
+def test_a_missing_clip_is_rejected_with_the_files_that_are_not_there(tmp_path):
+    clips = [
+        *(clip(split, split) for split in SPLITS),
+        clip("a", paths={}, absent={"x/a.mp4": ["sound", "film"]}),
+        clip("b", paths={}, absent={"b.wav": ["sound"]}),
+        clip("c", paths={}, absent={"c.wav": ["sound"], "c.mp4": ["film"]}),
+    ]
+    kinds = {"sound": ("spectrogram", "wav"), "film": ("frames", "mp4")}
+    plan = Sounds(source=tmp_path).plan(listing(clips, kinds=kinds))
+    assert [tuple(reject) for reject in plan.rejects] == [
+        ("a", "missing", "no file found: x/a.mp4"),
+        ("b", "missing", "no file found: b.wav (sound)"),
+        ("c", "missing", "no file found: c.wav (sound), c.mp4 (film)"),
+    ]
+
+
 def test_groups_in_several_splits_are_counted_found_or_not(tmp_path):
     clips = [
         clip("a", "train", group="one"),
@@ -200,6 +217,17 @@ def test_nothing_found_of_one_split_says_of_which(tmp_path, split):
         Sounds(source=tmp_path).plan(listing(clips))
 
 
+def test_nothing_found_says_which_files_were_looked_for_and_what_was_rejected(tmp_path):
+    clips = [clip(s, s, paths={}, absent={f"{s}.wav": ["audio"]}) for s in SPLITS]
+    rejects = [Reject("odd", "duplicate", "line 3 repeats line 2")]
+    message = (
+        r"looked for train\.wav, validation\.wav, test\.wav; there is here\.mp4, there\.mp4 \(1 "
+        r"rejected: duplicate 1; the first: odd, duplicate: line 3 repeats line 2\)$"
+    )
+    with pytest.raises(DataError, match=message):
+        Sounds(source=tmp_path).plan(listing(clips, rejects=rejects))
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_split_without_a_clip_is_refused(tmp_path, split):
     clips = [clip(s, s) for s in SPLITS if s != split]
@@ -209,8 +237,11 @@ def test_a_split_without_a_clip_is_refused(tmp_path, split):
 
 
 def test_a_list_of_rejects_alone_is_refused_with_the_first(tmp_path):
-    rejects = [Reject("odd", "outside-folder", "'../x' is not a path"), Reject("b", "missing")]
-    message = r"^there is no clip to look for; rejected: odd, '\.\./x' is not a path, …: give clips"
+    rejects = [Reject("odd", "outside-folder", "'../x' is not a path"), Reject("z", "missing")]
+    message = (
+        r"^there is no clip to look for \(2 rejected: missing 1, outside-folder 1; the first: "
+        r"odd, outside-folder: '\.\./x' is not a path\): give clips"
+    )
     with pytest.raises(DataError, match=message):
         Sounds(source=tmp_path).plan(listing([], rejects=rejects))
 
@@ -304,6 +335,26 @@ def test_of_clips_asked_for_twice_the_first_stays():
     first, rejects = without_duplicates(clips)
     assert first == clips[:2]
     assert rejects == [Reject("a", "duplicate", "listed more than once")] * 2
+    assert without_duplicates(clips, ["line 1", "line 2", "line 3", "line 4"]) == (
+        first,
+        [Reject("a", "duplicate", f"line {k} repeats line 1") for k in (3, 4)],
+    )
+
+
+def test_files_of_no_clip_are_counted_and_the_first_are_named():
+    folder = Path("clips")
+    clips = [
+        clip("a", paths={"path": folder / "a.mp4"}),
+        clip("b", paths={"film": folder / "x/b.mp4", "sound": folder / "x/b.wav"}),
+        clip("gone", paths={}),
+    ]
+    files = [folder / name for name in ("a.mp4", "x/b.mp4", "x/b.wav")]
+    assert unused(files, folder, clips) == {}
+    files += [folder / f"y/{k}.mp4" for k in range(7)]
+    assert unused(files, folder, clips) == {
+        "unused_files": 7,
+        "first_unused_files": [f"y/{k}.mp4" for k in range(5)],
+    }
 
 
 def test_new_splits_leave_all_else_as_it_is():
@@ -381,6 +432,21 @@ def test_the_missing_clips_are_written_with_their_windows(tmp_path):
     with path.open(newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)] == [c.id for c in clips[1:]]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_clips_that_are_asked_for_by_path_are_written_with_their_files(tmp_path):
+    clips = [
+        clip("here"),
+        clip("a", group="film", paths={}, start=1.0, absent={"x/a.mp4": ["audio", "visual"]}),
+        clip("b", paths={}, absent={"b.wav": ["audio"], "b, c.mp4": ["visual"]}),
+    ]
+    write_missing(tmp_path / "missing.csv", listing(clips))
+    assert (tmp_path / "missing.csv").read_text() == (
+        "id,video,start,end,modality,path\n"
+        "a,film,1,,audio+visual,x/a.mp4\n"
+        "b,b,,,audio,b.wav\n"
+        'b,b,,,visual,"b, c.mp4"\n'
+    )
 
 
 def test_where_nothing_is_missing_the_header_alone_is_written(tmp_path):

@@ -171,11 +171,31 @@ def test_what_lies_beside_the_class_folders_of_a_split_is_rejected(tmp_path):
     }
 
 
-def test_a_clip_in_two_formats_is_in_once(tmp_path):
+def test_files_that_differ_in_their_ending_alone_are_all_in_under_their_whole_names(tmp_path):
     names = [f"{label}/{k}.mp4" for label in CLASSES for k in range(3)]
-    found = Folder(source=touch(tmp_path, *names, "cello/0.webm")).listing()
-    assert len(found.clips) == 9
-    assert [(r.id, r.reason) for r in found.rejects] == [("cello/0", "duplicate")]
+    found = Folder(source=touch(tmp_path, *names, "cello/0.webm", "cello/0.MP4")).listing()
+    assert found.rejects == []
+    ids = {clip.paths["path"].relative_to(tmp_path).as_posix(): clip.id for clip in found.clips}
+    alike = ("cello/0.MP4", "cello/0.mp4", "cello/0.webm")
+    assert ids == {name: name if name in alike else name[:-4] for name in [*names, *alike]}
+
+
+def test_files_that_differ_in_their_ending_alone_are_kept_in_one_split(tmp_path):
+    names = [f"{label}/{k}.{e}" for label in CLASSES for k in range(9) for e in ("mp4", "mpg")]
+    found = Folder(source=touch(tmp_path, *names)).listing()
+    assert len(found.clips) == 54
+    assert {clip.group for clip in found.clips} == {name[:-4] for name in names}
+    splits = {split: {c.group for c in found.clips if c.split == split} for split in SPLITS}
+    assert not splits["train"] & splits["test"]
+    assert not splits["validation"] & (splits["train"] | splits["test"])
+
+
+def test_a_name_that_is_left_to_two_files_is_a_duplicate_that_names_them(tmp_path):
+    names = [f"{label}/{k}.mp4" for label in CLASSES for k in range(3)]
+    found = Folder(source=touch(tmp_path, *names, "cello/0.avi", "cello/0.avi.mkv")).listing()
+    assert [tuple(reject) for reject in found.rejects] == [
+        ("cello/0.avi", "duplicate", "cello/0.avi.mkv repeats cello/0.avi")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +214,42 @@ def test_files_that_have_every_modality_are_taken(tmp_path, modalities, expected
     touch(tmp_path, *(f"cello/{name}" for name in names), "cello/.cache/film.mp4", ".a/film.mp4")
     found = Folder(source=tmp_path, modality=modalities).listing()
     assert {clip.paths["path"].name for clip in found.clips} == expected
+
+
+def test_files_that_are_no_clips_are_counted_and_the_first_are_named(tmp_path):
+    names = [f"{label}/{k}.mp4" for label in CLASSES for k in range(3)]
+    others = ["cello/0.wav", *(f"piano/notes/{k}.txt" for k in range(6)), "README"]
+    found = Folder(source=touch(tmp_path, *names, *others, "cello/.cache.txt")).listing()
+    assert len(found.clips) == 9
+    assert found.report == {
+        "unused_files": 8,
+        "first_unused_files": ["README", "cello/0.wav", *(f"piano/notes/{k}.txt" for k in "012")],
+    }
+
+
+def test_where_every_file_is_a_clip_there_is_nothing_to_tell(tmp_path):
+    touch(tmp_path, *(f"{label}/{k}.mp4" for label in CLASSES for k in range(3)))
+    assert Folder(source=tmp_path).listing().report == {}
+
+
+def test_folders_of_classes_without_a_clip_are_named(tmp_path):
+    touch(tmp_path, "a/x.mp4", "b/deep/x.mp4", "b/empty/x.txt", "c/sound.mp3", ".hidden/x.txt")
+    (tmp_path / "d").mkdir()
+    found = Folder(source=tmp_path).listing()
+    assert found.classes == ["a", "b"]
+    assert found.report == {
+        "unused_files": 2,
+        "first_unused_files": ["b/empty/x.txt", "c/sound.mp3"],
+        "folders_without_a_clip": ["c", "d"],
+    }
+
+
+def test_folders_of_splits_and_of_their_classes_without_a_clip_are_named(tmp_path):
+    touch(tmp_path, *(f"{split}/a/x.mp4" for split in ("train", "test")), "test/b/x.mp4")
+    touch(tmp_path, "train/b/x.mp3", "val/a/x.mp3", "test/a/deep/x.txt")
+    found = Folder(source=tmp_path, modality=["visual=path"]).listing()
+    assert found.report["folders_without_a_clip"] == ["val", "train/b"]
+    assert found.report["unused_files"] == 3
 
 
 def test_loops_of_links_end(tmp_path):
@@ -318,6 +374,8 @@ def test_missing_files_are_missing_and_do_not_change_the_splits(source):
     ],
 )
 def test_a_path_that_leads_out_of_the_folder_or_nowhere_is_rejected(source, path, detail):
+    if "loop" not in detail:
+        detail += ": paths are relative to --source"
     touch(source.parent, "secret.mp4")
     (source / "loop.mp4").symlink_to("loop.mp4")
     (source / "ring").symlink_to("gnir")
@@ -337,6 +395,54 @@ def test_a_path_that_cannot_be_is_missing(source, path):
     assert [clip.id for clip in found.missing] == ["odd"]
 
 
+def test_a_whole_path_is_taken_if_it_leads_into_the_folder(source, tmp_path, monkeypatch):
+    touch(tmp_path / "disk", "a.mp4")
+    (tmp_path / "alias").symlink_to(source)
+    (source / "linked.mp4").symlink_to(tmp_path / "disk" / "a.mp4")
+    rows = numbered(12)
+    for k, path in enumerate(
+        (source / "000.mp4", tmp_path / "alias/001.mp4", source / "linked.mp4")
+    ):
+        rows[k]["path"] = str(path)
+    rows[3]["path"] = str(source / "nothere.mp4")
+    rows[4]["path"] = str(tmp_path / "disk" / "a.mp4")
+    found = listed(source, *rows)
+    paths = {clip.id: clip.paths.get("path") for clip in found.clips}
+    assert paths["clip000"] == source / "000.mp4"
+    assert paths["clip001"] == source / "001.mp4"
+    assert paths["clip002"] == source / "linked.mp4"
+    assert [clip.id for clip in found.missing] == ["clip003"]
+    assert [(reject.id, reject.reason) for reject in found.rejects] == [
+        ("clip004", "outside-folder")
+    ]
+    monkeypatch.chdir(tmp_path)
+    near = Folder(source=Path("source"), manifest=Path("clips.csv")).listing()
+    assert by_id(near)["clip001"].paths == {"path": Path("source/001.mp4")}
+
+
+def test_a_clip_of_several_files_says_which_are_not_there(source):
+    touch(source, "sounds/a.wav")
+    rows = numbered(12, wav="sounds/a.wav")
+    rows[3] |= {"wav": "sounds/b.wav"}
+    rows[4] |= {"wav": "sounds/c.wav", "path": "x.mp4"}
+    modality = ["audio=wav", "visual=path", "flow=path"]
+    found = listed(source, *rows, modality=modality)
+    assert {clip.id: clip.absent for clip in found.missing} == {
+        "clip003": {"sounds/b.wav": ["audio"]},
+        "clip004": {"sounds/c.wav": ["audio"], "x.mp4": ["visual", "flow"]},
+    }
+    assert all(not clip.paths for clip in found.missing)
+    assert all(not clip.absent for clip in found.found)
+
+
+def test_the_files_of_a_clip_are_in_the_order_of_the_modalities(source):
+    """The same in every process: a build that goes on recognises its plan."""
+    columns = [f"column{k}" for k in range(8)]
+    rows = [{**row, **dict.fromkeys(columns, "000.mp4")} for row in numbered(12)]
+    modality = [f"m{column}={column}" for column in columns[::-1]]
+    assert list(listed(source, *rows, modality=modality).clips[0].paths) == columns[::-1]
+
+
 def test_an_empty_path_is_missing(source):
     found = listed(source, *numbered(12), {"id": "odd", "label": "cello", "path": ""})
     assert [tuple(reject) for reject in found.rejects] == [("odd", "missing", "its path is empty")]
@@ -346,7 +452,9 @@ def test_an_id_that_occurs_twice_is_in_once(source):
     found = listed(source, *numbered(12), {"id": "clip003", "label": "flute", "path": "013.mp4"})
     assert len(found.clips) == 12
     assert found.classes[by_id(found)["clip003"].label] == "cello"
-    assert [(r.id, r.reason) for r in found.rejects] == [("clip003", "duplicate")]
+    assert [tuple(reject) for reject in found.rejects] == [
+        ("clip003", "duplicate", "line 14 (013.mp4) repeats line 5 (003.mp4)")
+    ]
 
 
 def test_where_nothing_is_found_the_kinds_need_not_be_known(tmp_path):
@@ -356,7 +464,7 @@ def test_where_nothing_is_found_the_kinds_need_not_be_known(tmp_path):
     listing = recipe.listing()
     assert len(listing.missing) == 30
     message = (
-        "^none of the 30 clips is in --source .*source: looked for clip000, clip001, clip002, …; "
+        "^none of the 30 clips is in --source .*source: looked for 000.mp4, 001.mp4, 002.mp4, …; "
         "there is other.mp4$"
     )
     with pytest.raises(DataError, match=message):

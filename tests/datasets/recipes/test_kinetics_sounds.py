@@ -11,8 +11,8 @@ import pytest
 from mmcoop.datasets.recipes import RECIPES
 from mmcoop.datasets.recipes.clips import Listing
 from mmcoop.datasets.recipes.kinetics_sounds import CLASSES, KineticsSounds
+from mmcoop.datasets.rejects import Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
-from mmcoop.datasets.writer import Reject
 from mmcoop.errors import DataError, UsageError
 
 ID = "dQw4w9WgXcQ"
@@ -171,6 +171,15 @@ def test_a_file_named_after_its_window_is_read_whole(tmp_path, name):
     assert gone.paths == {}
     assert (gone.start, gone.end) == (1, 11)
     assert found.missing == [gone]
+
+
+def test_videos_that_match_no_line_are_told(tmp_path):
+    for name in (f"{ID}_30.mp4", "holiday.mp4"):
+        (tmp_path / name).touch()
+    found = recipe(
+        tmp_path, f"{ID}_30,10,4\naaaaaaaaaaa_1,10,4\n", "bbbbbbbbbbb_1,10,4\n"
+    ).listing()
+    assert found.report == {"unused_files": 1, "first_unused_files": ["holiday.mp4"]}
 
 
 def test_of_several_that_in_the_folder_of_the_class_is_taken(tmp_path):

@@ -214,6 +214,18 @@ def test_the_sound_that_was_taken_out_of_a_clip_is_not_the_clip(tmp_path):
     assert clip.paths == {"path": tmp_path / "video" / f"{ID}_30.mp4"}
 
 
+def test_videos_that_match_no_entry_are_told(tmp_path):
+    (tmp_path / "clips" / "singing").mkdir(parents=True)
+    for name in (f"{ID}_30.mp4", f"{ID}_31.mp4", "singing/other.mp4", "singing/notes.txt"):
+        (tmp_path / "clips" / name).touch()
+    path = a_list(tmp_path, {f"{ID}_30": "singing"})
+    found = MMDebiased(source=tmp_path / "clips", list=path).listing()
+    assert found.report == {
+        "unused_files": 2,
+        "first_unused_files": [f"{ID}_31.mp4", "singing/other.mp4"],
+    }
+
+
 def test_of_several_that_in_the_folder_of_the_class_is_taken(tmp_path):
     for folder in ("a", "playing_piano", "z"):
         (tmp_path / folder).mkdir()

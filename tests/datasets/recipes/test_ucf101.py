@@ -149,6 +149,13 @@ def test_lists_and_videos_need_not_agree_on_upper_and_lower_case(tmp_path):
     assert found.classes[found.clips[0].label] == "HandstandPushups"
 
 
+def test_videos_that_match_no_line_are_told(tmp_path):
+    for name in ("v_Archery_g01_c01.avi", "v_Archery_g07_c01.avi"):
+        (tmp_path / name).touch()
+    found = UCF101(source=tmp_path, splits=lists(tmp_path / "lists")).listing()
+    assert found.report == {"unused_files": 1, "first_unused_files": ["v_Archery_g07_c01.avi"]}
+
+
 def test_of_several_the_first_by_path_is_taken(tmp_path):
     for folder in ("b", "a", "c"):
         (tmp_path / folder).mkdir()

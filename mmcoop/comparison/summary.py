@@ -9,8 +9,8 @@ import pandas as pd
 from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison
 from mmcoop.comparison.statistics import LEVEL, holm, mcnemar, mean_interval, paired_t
 
-#: What every method is set beside, where it is among the runs with the same fusion.
-REFERENCES = ("joint", MATCHED_BASELINE, "uniform", "random")
+#: What every method is set beside, where it is among the runs.
+REFERENCES = ("joint", MATCHED_BASELINE, "uniform", "random", "ensemble")
 
 _NOT_MEASURES = ("run", "method", "fusion", "seed", "lr", "options")
 
@@ -20,10 +20,10 @@ def summarise(comparison: Comparison) -> pd.DataFrame:
 
     `method, fusion, seeds` (their number); of every measure of `runs.parquet` its mean and, as
     `…_ci`, half the width of its 95 % confidence interval over seeds. And for each of `REFERENCES`
-    with the same fusion, over the seeds that both have: `gain_…` in accuracy and `gain_…_ci`,
-    `p_seeds_…` (paired t-test), `p_samples_…` (McNemar's over the test samples), both corrected
-    for the number of methods (Holm), and `significant_…`, whether both are below 0.05. NaN where
-    there is nothing to compare, or too few seeds.
+    (with the same fusion, or the first there is), over the seeds that both have: `gain_…` in
+    accuracy and `gain_…_ci`, `p_seeds_…` (paired t-test), `p_samples_…` (McNemar's over the test
+    samples), both corrected for the number of rows (Holm), and `significant_…`, whether both are
+    below 0.05. NaN where there is nothing to compare, or too few seeds.
     """
     runs = comparison.runs
     measures = [name for name in runs.columns if name not in _NOT_MEASURES]
@@ -38,9 +38,7 @@ def summarise(comparison: Comparison) -> pd.DataFrame:
         rows.append(row)
     summary = pd.DataFrame(rows)
     for reference in REFERENCES:
-        for fusion in dict.fromkeys(runs["fusion"]):
-            if (reference, fusion) in groups:
-                _set_gains(summary, comparison, groups, reference, fusion)
+        _set_gains(summary, comparison, groups, reference)
     return summary
 
 
@@ -54,18 +52,19 @@ def _set_gains(
     comparison: Comparison,
     groups: dict[tuple[str, str], pd.DataFrame],
     reference: str,
-    fusion: str,
 ) -> None:
-    theirs = groups[reference, fusion]
+    found = [fusion for method, fusion in groups if method == reference]
+    if not found:
+        return
     at: list[int] = []
     gains: list[float] = []
     halves: list[float] = []
     p_seeds: list[float] = []
     p_samples: list[float] = []
-    for position, (method, own_fusion) in enumerate(groups):
-        if own_fusion != fusion or method == reference:
+    for position, ((method, fusion), ours) in enumerate(groups.items()):
+        if method == reference:
             continue
-        ours = groups[method, fusion]
+        theirs = groups[reference, fusion if fusion in found else found[0]]
         seeds = [seed for seed in ours.index if seed in theirs.index]
         if not seeds:
             continue
@@ -81,18 +80,15 @@ def _set_gains(
     p_seeds, p_samples = holm(p_seeds), holm(p_samples)
     significant = [max(ps) < LEVEL for ps in zip(p_seeds, p_samples, strict=True)]
     name = reference.replace(" ", "_")
-    for column, numbers in (
-        (f"gain_{name}", gains),
-        (f"gain_{name}_ci", halves),
-        (f"p_seeds_{name}", p_seeds),
-        (f"p_samples_{name}", p_samples),
+    for column, numbers, nothing in (
+        (f"gain_{name}", gains, math.nan),
+        (f"gain_{name}_ci", halves, math.nan),
+        (f"p_seeds_{name}", p_seeds, math.nan),
+        (f"p_samples_{name}", p_samples, math.nan),
+        (f"significant_{name}", significant, False),
     ):
-        if column not in summary:
-            summary[column] = math.nan
+        summary[column] = nothing
         summary.loc[at, column] = numbers
-    if f"significant_{name}" not in summary:
-        summary[f"significant_{name}"] = False
-    summary.loc[at, f"significant_{name}"] = significant
 
 
 def _hits(comparison: Comparison, runs: pd.Series) -> np.ndarray:

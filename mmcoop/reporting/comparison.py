@@ -79,10 +79,12 @@ def legend(comparison: Comparison, summary: pd.DataFrame) -> str:
     """How the numbers are to be read."""
     plan = comparison.plan
     matched = {
-        "epochs": "Every run trains as many epochs; 'joint matched' goes on until it has used as "
-        "many rows as the dearest run.",
-        "rows": "Every run goes on until it has used as many rows as the dearest one.",
-        "seconds": "Every run goes on until it has taken about as long as the dearest one.",
+        "epochs": "Every run trains as many epochs; 'joint matched' goes on, in whole epochs, until "
+        "it has used the rows of the run that used most (learnt from and valued together).",
+        "rows": "Every run goes on, in whole epochs, until it has used the rows of the one that "
+        "used most (learnt from and valued together).",
+        "seconds": "Every run goes on, in whole epochs, for as many seconds as the slowest method "
+        "takes.",
     }[plan.match]
     tuned = f" Tuned on validation, {plan.tune} trials a method." if plan.tune else ""
     several = summary["seeds"].max() > 1
@@ -90,9 +92,11 @@ def legend(comparison: Comparison, summary: pd.DataFrame) -> str:
         f"Means over {summary['seeds'].max()} {'seeds' if several else 'seed'}, best epoch by "
         "validation, test split read once"
         + ("; ± 95 % confidence interval (Student's t)" if several else "")
-        + ". Gains are paired by seed and fusion, in points of accuracy; "
-        f"{MARK} not significant: p ≥ 0.05, corrected for the number of methods (Holm), in the "
-        f"paired t-test over seeds or in McNemar's test over test samples. {matched}{tuned}"
+        + ". Gains are in points of accuracy, paired by seed, over runs with the same fusion where "
+        f"there are any; {MARK} not significant: that takes p < 0.05, corrected for the number of "
+        "rows (Holm), both in the paired t-test over seeds and in McNemar's test over test samples"
+        + ("" if several else " (with one seed there is no test over seeds)")
+        + f". {matched}{tuned}"
     )
 
 

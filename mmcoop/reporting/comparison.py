@@ -79,8 +79,8 @@ def legend(comparison: Comparison, summary: pd.DataFrame) -> str:
     """How the numbers are to be read."""
     plan = comparison.plan
     matched = {
-        "epochs": "Every run trains as many epochs; 'joint matched' goes on, in whole epochs, until "
-        "it has used the rows of the run that used most (learnt from and valued together).",
+        "epochs": "Every run trains as many epochs; 'joint matched' goes on, in whole epochs, "
+        "until it has used the rows of the run that used most (learnt from and valued together).",
         "rows": "Every run goes on, in whole epochs, until it has used the rows of the one that "
         "used most (learnt from and valued together).",
         "seconds": "Every run goes on, in whole epochs, for as many seconds as the slowest method "

@@ -32,7 +32,7 @@ demo: install  ## the whole story on real handwriting, under demo/
 	cd demo && $(BIN)/mmcoop evaluate --run runs/joint --run runs/joint-sample
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

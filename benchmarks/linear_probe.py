@@ -4,7 +4,7 @@ For every run given, trains a logistic regression on each modality's frozen feat
 samples, evaluation transform) and prints its test accuracy beside that of the model's own
 prediction from the modality alone.
 
-    python benchmarks/linear_probe.py data/keypad enhancement/joint-seed* enhancement/sample-seed*
+    python benchmarks/linear_probe.py data/keypad comparison/runs/{joint,sample}-concat-seed*
 """
 
 import argparse

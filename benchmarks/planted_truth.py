@@ -4,7 +4,7 @@ In keypad and av-digits every sample has noise of a known amount in each modalit
 every run given, Spearman's rank correlation of the contribution difference (audio - visual) with
 the difference of the signal-to-noise ratios, over the samples of a split.
 
-    python benchmarks/planted_truth.py data/keypad enhancement/joint-seed* --split test
+    python benchmarks/planted_truth.py data/keypad comparison/runs/joint-concat-seed* --split test
 """
 
 import argparse

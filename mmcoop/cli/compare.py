@@ -132,8 +132,8 @@ def compare(
         for name, asked in plan_settings.items():
             if asked != getattr(comparison.plan, name):
                 raise UsageError(
-                    f"{out} was started with {name} {getattr(comparison.plan, name)!r}, not "
-                    f"{asked!r}: leave the option out, or start anew with --overwrite"
+                    f"{out} was started with {_said(getattr(comparison.plan, name), name)}, not "
+                    f"{_said(asked, name)}: leave that out, or start anew with --overwrite"
                 )
         comparison = comparison.with_more(**what)
     else:
@@ -154,6 +154,13 @@ def compare(
     report(answer, comparison_tables(comparison, summary), as_json=as_json, quiet=quiet)
 
 
+def _said(chosen: Any, name: str) -> str:
+    """`{"lr": 0.1}` → "lr 0.1", `"rows"` → "match rows"."""
+    if not isinstance(chosen, dict):
+        return f"{name} {chosen}"
+    return ", ".join(_said(value, key) for key, value in chosen.items()) or f"no {name}"
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
@@ -165,6 +172,8 @@ def _seeds(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not (first.isdigit() and (last.isdigit() if dash else not last)):
             raise UsageError(f"--seeds {text!r}: write them as 0-4 or 0,2,5")
+        if last and int(last) < int(first):
+            raise UsageError(f"--seeds {text!r}: {part.strip()} goes backwards")
         found += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(found))
 

@@ -76,6 +76,11 @@ def info(
         facts = run_facts(load_run(path))
     elif is_comparison(path):
         comparison = load_comparison(path)
+        if not comparison.has_runs:
+            raise DataError(
+                f"the comparison {path} has not finished: {comparison.runs_tested} runs are tested "
+                f"so far; go on with mmcoop compare --resume --out {path}"
+            )
         summary = summarise(comparison)
         answer = {"comparison": str(path), "methods": summary_rows(summary)}
         report(answer, comparison_tables(comparison, summary), as_json=as_json, quiet=False)

@@ -72,6 +72,7 @@ SETTINGS: dict[str, Any] = {
     "step_factor": setting(float, "Factor of each step of --schedule step."),
     "lr_warmup": setting(int, "Epochs over which the learning rate rises to --lr."),
     "patience": setting(int, "Stop after so many epochs without a better validation; 0: never."),
+    "max_seconds": setting(float, "Stop after the epoch in which so many have passed; 0: never."),
     "seed": setting(int, "Decides the weights, the order of rows and all other chance."),
 }
 

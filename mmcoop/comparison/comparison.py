@@ -17,6 +17,7 @@ from mmcoop.files import (
     whole_folder,
     write_json,
 )
+from mmcoop.training.config import make_config
 
 FORMAT, FORMAT_VERSION = "mmcoop comparison", 1
 
@@ -81,6 +82,16 @@ class Comparison:
     failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def has_runs(self) -> bool:
+        """Whether it came to its end once, so that there is something to show."""
+        return (self.folder / "runs.parquet").is_file()
+
+    @property
+    def runs_tested(self) -> int:
+        """How many of the runs that are reported are done."""
+        return len(list((self.folder / "results").glob("*.json")))
+
+    @property
     def runs(self) -> pd.DataFrame:
         """One row a run that is reported, see `docs/formats.md`."""
         return pd.read_parquet(self.folder / "runs.parquet")
@@ -138,6 +149,11 @@ def new_comparison(
     Raises `UsageError` where it may not be made, and for cases that cannot be trained.
     """
     folder = Path(folder)
+    if plan.match == "seconds" and make_config(*layers(dataset, plan)).schedule == "cosine":
+        raise UsageError(
+            "--match seconds: how long a run trains is not known before, and --schedule cosine "
+            "needs to know; choose step or constant"
+        )
     make_cases(dataset, plan.methods, plan.fusions, plan.options, *layers(dataset, plan))
     check_new_folder(folder, overwrite, is_comparison)
     about = {"path": str(dataset.folder), "name": dataset.name, "fingerprint": dataset.fingerprint}

@@ -12,7 +12,7 @@ from mmcoop.errors import DataError, MmcoopError
 from mmcoop.files import read_json, write_json
 from mmcoop.processes import processors, worker_processes
 from mmcoop.progress import Progress
-from mmcoop.training.config import TrainConfig
+from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.evaluation import evaluate_run
 from mmcoop.training.loop import extend, resume, train
 from mmcoop.training.run import Run, is_run, load_run
@@ -37,13 +37,13 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether the result is there, of a run that was trained in this way."""
-        return self.result.is_file() and self.outcome["config"] == self.config.to_json()
+        return self.result.is_file() and make_config(self.outcome["config"]) == self.config
 
     @property
     def outcome(self) -> dict[str, Any]:
         """What was written to `result`: `config`, `epochs` (those trained), `best_epoch`, `cost`,
-        `last_epoch` (the cost of that one), `validation` (accuracy, loss) and `test` (see
-        `evaluate_run`), None where it was not tested.
+        `last_epoch_rows` (encoded or valued in that one), `validation` (accuracy, loss) and `test`
+        (see `evaluate_run`), None where it was not tested.
         """
         outcome: dict[str, Any] = read_json(self.result)
         return outcome
@@ -80,7 +80,9 @@ def run_jobs(
     def status() -> str:
         running = [job for k, job in enumerate(waiting) if not begun[k].done()][:at_once]
         return ", ".join(
-            f"{job.folder.name} {job.epochs_trained}/{job.config.epochs}" for job in running
+            f"{job.folder.name} {job.epochs_trained}"
+            + ("" if job.config.max_seconds else f"/{job.config.epochs}")
+            for job in running
         )
 
     def outcomes(pool: Any) -> Iterator[None]:
@@ -129,10 +131,7 @@ def _do(job: Job, dataset_folder: Path, device: str, workers: int) -> str | None
                 "loss": run.best_epoch["validation_loss"],
             },
             "cost": run.cost,
-            "last_epoch": {
-                "rows": int(last["rows_encoded"] + last["rows_valued"]),
-                "seconds": float(last["seconds"]),
-            },
+            "last_epoch_rows": int(last["rows_encoded"] + last["rows_valued"]),
             "test": test,
         }
         job.result.parent.mkdir(parents=True, exist_ok=True)

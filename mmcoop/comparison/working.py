@@ -1,9 +1,11 @@
 """Working a comparison off: trials, the runs, and as many more epochs as it takes to match them."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -66,6 +68,9 @@ def run_comparison(
     return comparison
 
 
+# Epochs of a run that seconds end.
+_NO_LIMIT = 1_000_000
+
 #: Label, fusion and seed of a run.
 _Key = tuple[str, str, int]
 
@@ -124,7 +129,7 @@ class _Work:
                     "options": str(outcome["config"]["options"]),
                     "validation_accuracy": outcome["validation"]["accuracy"],
                     "validation_loss": outcome["validation"]["loss"],
-                    "rows": int(_used(outcome, "rows")),
+                    "rows": _rows_of(outcome),
                     "chosen": k == best,
                 }
                 for k, (_, outcome) in enumerate(done)
@@ -149,21 +154,25 @@ class _Work:
     def matched(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
         """The same runs, each as long as it takes to use up what the dearest one did."""
         jobs = {
-            key: self._reported(first[key].folder.name, replace(first[key].config, epochs=epochs))
-            for key, epochs in _matching_epochs(first, self.plan.match).items()
+            key: self._reported(first[key].folder.name, config)
+            for key, config in _matching_configs(first, self.plan.match).items()
         }
+        if longer := [key for key, job in jobs.items() if job.result.is_file() and not job.done]:
+            self.progress.note(
+                f"{len(longer)} runs that were finished go on: a dearer one has been added"
+            )
         self._do(jobs.values(), f"runs matched in {self.plan.match}")
         return jobs
 
     def matched_baseline(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
         """Joint runs as long as it takes to use up the rows that the dearest run did."""
         jobs = {}
-        for (label, fusion, seed), epochs in _matching_epochs(first, "rows").items():
+        for (label, fusion, seed), longer in _matching_configs(first, "rows").items():
             if label == BASELINE:
                 short = first[label, fusion, seed]
                 name = f"{MATCHED_BASELINE.replace(' ', '-')}-{fusion}-seed{seed}"
-                config = replace(short.config, epochs=epochs, patience=0)
-                job = replace(self._reported(name, config), shorter=short.folder)
+                job = self._reported(name, replace(longer, patience=0))
+                job = replace(job, shorter=short.folder)
                 jobs[MATCHED_BASELINE, fusion, seed] = job
         self._do(jobs.values(), f"{BASELINE} runs matched in rows")
         return jobs
@@ -195,23 +204,34 @@ class _Work:
         )
 
 
-def _matching_epochs(first: Mapping[_Key, Job], measure: str) -> dict[_Key, int]:
-    """How many epochs each run needs to use as many rows, or seconds, as the dearest one did."""
+def _matching_configs(first: Mapping[_Key, Job], match: str) -> dict[_Key, TrainConfig]:
+    """How each run is to be trained to use up what the dearest one did: the rows of the run with
+    most, or the seconds of the case with the highest mean over its seeds.
+    """
     done = {key: job.outcome for key, job in first.items() if job.done}
-    used = {key: _used(outcome, measure) for key, outcome in done.items()}
-    budget = max(used.values(), default=0.0)
+    if match == "seconds":
+        by_case: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for (label, fusion, _), outcome in done.items():
+            by_case[label, fusion].append(outcome["cost"]["seconds"])
+        slowest = max((fmean(times) for times in by_case.values()), default=0.0)
+        return {
+            key: replace(first[key].config, epochs=_NO_LIMIT, max_seconds=float(f"{slowest:.3g}"))
+            for key in done
+        }
+    budget = max(map(_rows_of, done.values()), default=0)
     return {
-        key: outcome["epochs"] + math.ceil((budget - used[key]) / outcome["last_epoch"][measure])
+        key: replace(
+            first[key].config,
+            epochs=outcome["epochs"]
+            + math.ceil((budget - _rows_of(outcome)) / outcome["last_epoch_rows"]),
+        )
         for key, outcome in done.items()
     }
 
 
-def _used(outcome: Mapping[str, Any], measure: str) -> float:
-    """Rows or seconds of a run. A row that is only valued counts as one that is learnt from."""
-    cost = outcome["cost"]
-    return float(
-        cost["rows_encoded"] + cost["rows_valued"] if measure == "rows" else cost["seconds"]
-    )
+def _rows_of(outcome: Mapping[str, Any]) -> int:
+    """A row that is only valued counts as one that is learnt from."""
+    return int(outcome["cost"]["rows_encoded"] + outcome["cost"]["rows_valued"])
 
 
 def _row(label: str, fusion: str, job: Job) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _WORDS = ("method", "fusion")  # the columns that are not numbers
 class Sheet:
     """A table of finished cells; the first columns say what a row is about."""
 
+    label: str
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -33,13 +34,16 @@ def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[She
     rows = summary_rows(summary)
     about = ["method", "fusion"] if len(set(summary["fusion"])) > 1 else ["method"]
 
-    def sheet(title: str, columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Sheet:
+    def sheet(
+        label: str, title: str, columns: Mapping[str, Callable[[Mapping[str, Any]], str]]
+    ) -> Sheet:
         kept = {
             heading: cells
             for heading, cell in columns.items()
             if any(cells := [cell(row) for row in rows])
         }
         return Sheet(
+            label,
             title,
             [*about, *kept],
             [
@@ -52,9 +56,13 @@ def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[She
     coalitions = _named(summary, "accuracy_")
     grand = max(coalitions, key=lambda name: name.count("+"))  # that is the accuracy itself
     more = {
-        "macro-F1": _share("macro_f1"),
-        "mAP": _share("mean_average_precision"),
-        **{name.removeprefix("accuracy_"): _share(name) for name in coalitions if name != grand},
+        "macro-F1, %": _share("macro_f1"),
+        "mAP, %": _share("mean_average_precision"),
+        **{
+            f"{name.removeprefix('accuracy_')} alone, %": _share(name)
+            for name in coalitions
+            if name != grand
+        },
         **{
             f"φ {name.removeprefix('contribution_')}": _measure(name, form="{:.2f}")
             for name in _named(summary, "contribution_")
@@ -67,11 +75,14 @@ def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[She
         "seconds": _measure("seconds", form="{:,.0f}", interval=False),
         "peak memory, MiB": _measure("peak_memory", form="{:,.0f}", interval=False),
     }
-    where = f"{comparison.dataset['name']}, test split"
+    name = comparison.dataset["name"]
+    by_modality = "accuracy from some modalities alone, mean contribution φ"
     return [
-        sheet(f"{where}, %", {"accuracy": _share("accuracy"), **gains}),
-        sheet(f"{where}, %: accuracy from some modalities alone, and mean contribution φ", more),
-        sheet(f"{comparison.dataset['name']}: mean cost of a run", cost),
+        sheet(
+            "gains", f"{name}, test split: accuracy, %", {"accuracy": _share("accuracy"), **gains}
+        ),
+        sheet("modalities", f"{name}, test split: other scores, {by_modality}", more),
+        sheet("cost", f"{name}: mean cost of a run", cost),
     ]
 
 
@@ -129,7 +140,7 @@ def write_comparison(comparison: Comparison, summary: pd.DataFrame) -> None:
     with whole_file(comparison.folder / "summary.csv") as path:
         summary.to_csv(path, index=False)
     _write(comparison.folder / "summary.md", [*map(_markdown, sheets), words])
-    note = f"\\par\\footnotesize {_in_latex(words)}"
+    note = f"{{\\footnotesize {_in_latex(words)}\\par}}"
     _write(comparison.folder / "summary.tex", [*map(_latex, sheets), note])
 
 
@@ -180,6 +191,7 @@ def _latex(sheet: Sheet) -> str:
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             rf"\caption{{{_in_latex(sheet.title)}}}",
+            rf"\label{{tab:{sheet.label}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             rows[0],
@@ -201,7 +213,7 @@ def _in_latex(text: str) -> str:
         ("#", r"\#"),
         ("±", r"$\pm$"),
         ("φ", r"$\phi$"),
-        ("≥", r"$\geq$"),
+        ("<", "$<$"),
         (MARK, r"$^\circ$"),
         ("+", "$+$"),
         ("-", "$-$") if text[:1] in "+-" else ("-", "-"),

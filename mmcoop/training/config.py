@@ -36,6 +36,7 @@ class TrainConfig:
     step_factor: float = 0.1
     lr_warmup: int = 0
     patience: int = 0
+    max_seconds: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class TrainConfig:
         for name in ("warmup", "lr_warmup", "patience", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: it cannot be negative")
-        for name in ("lr", "momentum", "weight_decay", "step_factor"):
+        for name in ("lr", "momentum", "weight_decay", "step_factor", "max_seconds"):
             number = getattr(self, name)
             if not (math.isfinite(number) and number >= 0):
                 raise UsageError(f"{name} is {number}: it must be a number that is not negative")
@@ -64,11 +65,11 @@ class TrainConfig:
     def begins(self, longer: "TrainConfig") -> bool:
         """Whether the first epochs of a run by `longer` are those of a run by this configuration.
 
-        True where it differs in the number of epochs alone, and learning rates do not depend on it.
+        True where it differs in how long it trains alone, and learning rates do not depend on it.
         """
         return (
             self.epochs <= longer.epochs
-            and replace(self, epochs=longer.epochs) == longer
+            and replace(self, epochs=longer.epochs, max_seconds=longer.max_seconds) == longer
             and all(
                 self.learning_rate(epoch) == longer.learning_rate(epoch)
                 for epoch in range(1, self.epochs + 1)

@@ -219,7 +219,7 @@ class _Training:
         try:
             # torch's generator is seeded anew for every epoch and given back at the end
             with torch.random.fork_rng():
-                while self.epoch < self.config.epochs and not self._stale():
+                while self.epoch < self.config.epochs and not (self._stale() or self._late()):
                     self._train_epoch(self.epoch + 1)
         except KeyboardInterrupt:
             self.run.set_status(STOPPED)
@@ -235,6 +235,9 @@ class _Training:
 
     def _stale(self) -> bool:
         return 0 < self.config.patience <= self.stale_epochs
+
+    def _late(self) -> bool:
+        return 0 < self.config.max_seconds <= self.run.cost["seconds"]
 
     def _train_epoch(self, epoch: int) -> None:
         start = time.perf_counter()

@@ -57,9 +57,11 @@ def test_valuate_reports_means_of_its_own_file(story):
 def test_enhance_starts_from_the_joint_run_and_says_before_and_after(story):
     folder, results = story
     run = load_run(folder / "runs" / "joint-sample")
+    joint = load_run(folder / "runs" / "joint")
     assert run.parent == {
         "path": "runs/joint",
-        "weights": load_run(folder / "runs" / "joint").weights_hash,
+        "weights": joint.weights_hash,
+        "cost": joint.cost,
     }
     assert run.config.method == "sample"
     assert run.config.warmup == 0

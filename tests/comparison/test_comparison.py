@@ -171,14 +171,14 @@ def test_the_summary_is_there_in_every_form(by_epochs):
     assert "unimodal motion" in out
 
 
-def test_info_shows_it(by_epochs, process):
+def test_info_shows_it(by_epochs, mmcoop):
     folder, _ = by_epochs
-    answer = process(folder.parent, "info", "comparison", "--json")
+    answer = mmcoop(folder.parent, "info", "comparison", "--json")
     rows = json.loads(answer.stdout)["methods"]
     assert [row["method"] for row in rows] == list(pd.read_csv(folder / "summary.csv")["method"])
     # numbers that are not there are null, as JSON wants it
     assert rows[0]["gain_joint"] is None
-    assert "gain over joint matched" in process(folder.parent, "info", "comparison").stdout
+    assert "gain over joint matched" in mmcoop(folder.parent, "info", "comparison").stdout
 
 
 # --- going on
@@ -211,20 +211,23 @@ def test_killed_at_any_moment_it_goes_on_and_ends_the_same(by_rows, tiny_dataset
     pd.testing.assert_frame_equal(ours, theirs)
 
 
-def test_ctrl_c_stops_all_and_says_how_to_go_on(tiny_dataset, tmp_path):
+def test_ctrl_c_stops_all_and_says_how_to_go_on(tiny_dataset, tmp_path, process):
     settings = ["--epochs", "500", "--batch-size", "4", "--seeds", "0", "--workers", "1"]
-    process = start(tmp_path, "--data", str(tiny_dataset), "--methods", "uniform", *settings)
+    running = start(tmp_path, "--data", str(tiny_dataset), "--methods", "uniform", *settings)
     deadline = time.monotonic() + 100
     epochs = tmp_path / "comparison/runs/joint-concat-seed0/contributions"
     while not list(epochs.glob("*2.parquet")) and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert running.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
     assert "go on with mmcoop compare --resume --out comparison" in err
     assert "Traceback" not in err
     assert is_comparison(tmp_path / "comparison")
+    answer = process(tmp_path, "info", "comparison")
+    assert answer.returncode == 1
+    assert "has not finished: 0 runs are tested so far; go on with mmcoop" in answer.stderr
     last = max(epochs.iterdir())
     time.sleep(1)
     assert max(epochs.iterdir()) == last  # nothing goes on behind the user's back
@@ -250,28 +253,64 @@ def test_more_methods_and_seeds_are_added_and_what_is_done_is_left(by_epochs, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--match", "rows"], "was started with match 'epochs', not 'rows'"),
-        (["--tune", "3"], "was started with tune 0, not 3"),
-        (["--lr", "1"], "was started with settings"),
+        (["--match", "rows"], "was started with match epochs, not match rows"),
+        (["--tune", "3"], "was started with tune 0, not tune 3"),
+        (["--lr", "1"], ", not lr 1.0: leave that out"),
         (["--overwrite"], "--resume and --overwrite exclude each other"),
     ],
 )
-def test_another_comparison_is_no_going_on(by_epochs, arguments, message):
-    _, err = compare(by_epochs[0].parent, "--resume", *arguments, code=2)
-    assert message in err
+def test_another_comparison_is_no_going_on(by_epochs, mmcoop, arguments, message):
+    answer = mmcoop(by_epochs[0].parent, "compare", "--resume", *arguments)
+    assert answer.returncode == 2
+    assert message in answer.stderr
 
 
-def test_a_comparison_is_not_replaced_unasked(by_epochs, tiny_dataset):
+def test_a_comparison_is_not_replaced_unasked(by_epochs, tiny_dataset, mmcoop):
     folder = by_epochs[0]
     before = sorted(folder.rglob("*"))
-    _, err = compare(folder.parent, "--data", str(tiny_dataset), code=2)
-    assert "comparison exists: choose another --out, or replace it with --overwrite" in err
+    answer = mmcoop(folder.parent, "compare", "--data", str(tiny_dataset))
+    assert answer.returncode == 2
+    message = "comparison exists: choose another --out, or replace it with --overwrite"
+    assert message in answer.stderr
     assert sorted(folder.rglob("*")) == before
 
 
-def test_another_data_set_is_refused(by_epochs, keypad):
-    _, err = compare(by_epochs[0].parent, "--resume", "--data", str(keypad), code=1)
-    assert "compares on another data set (tiny," in err
+def test_another_data_set_is_refused(by_epochs, keypad, mmcoop):
+    answer = mmcoop(by_epochs[0].parent, "compare", "--resume", "--data", str(keypad))
+    assert answer.returncode == 1
+    assert "compares on another data set (tiny," in answer.stderr
+
+
+# --- seconds
+
+
+def test_matched_in_seconds_every_run_goes_on_for_as_long_as_the_slowest_method(
+    tiny_dataset, tmp_path
+):
+    arguments = ["--methods", "sample", "--match", "seconds", "--data", str(tiny_dataset)]
+    quick = ["--epochs", "2", "--warmup", "1", "--batch-size", "9", "--seeds", "0"]
+    compare(tmp_path, *arguments, *quick)
+    first = [
+        json.loads(path.read_text())["cost"]["seconds"]
+        for path in (tmp_path / "comparison/results/first").iterdir()
+    ]
+    runs = pd.read_parquet(tmp_path / "comparison" / "runs.parquet")
+    assert set(runs["method"]) == {"joint", "sample"}
+    for row in runs.to_dict("records"):
+        metrics = load_run(tmp_path / "comparison" / "runs" / row["run"]).metrics
+        assert metrics["seconds"].sum() >= max(first) - 0.051
+        # it ends with the epoch in which it gets there
+        assert metrics["seconds"][:-1].sum() < max(first) + 0.051
+
+
+def test_seconds_cannot_be_matched_where_learning_rates_need_the_end(
+    tiny_dataset, tmp_path, mmcoop
+):
+    arguments = ["--data", str(tiny_dataset), "--match", "seconds", "--schedule", "cosine"]
+    answer = mmcoop(tmp_path, "compare", *arguments)
+    assert answer.returncode == 2
+    assert "--match seconds: how long a run trains is not known before" in answer.stderr
+    assert not list(tmp_path.iterdir())
 
 
 # --- tuning, failing
@@ -323,7 +362,9 @@ def test_methods_that_fail_alone_leave_the_others(tiny_dataset, tmp_path):
     [
         (["--seeds", "4-"], "--seeds '4-': write them as 0-4 or 0,2,5"),
         (["--seeds", "a"], "--seeds 'a': write them as 0-4 or 0,2,5"),
-        (["--seeds", "5-2"], "needs a seed and a fusion"),
+        (["--seeds", "5-2"], "--seeds '5-2': 5-2 goes backwards"),
+        (["--seeds", ","], "--seeds ',': write them as"),
+        (["--fusions", ","], "needs a seed and a fusion"),
         (["--methods", "magic"], "unknown method 'magic'"),
         (["--match", "hours"], "cannot match 'hours': choose one of epochs, rows, seconds"),
         (["--set", "alpha=1"], "--set alpha=1: write it as METHOD.NAME=VALUE"),

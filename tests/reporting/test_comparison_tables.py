@@ -91,7 +91,8 @@ def test_cells_by_hand(comparison):
     assert [row[0] for row in first.rows] == ["joint", "sample", "ogm_x"]
     assert first.rows[1] == ["sample", "87.5 ± 31.1", "+41.7 ± 47.4°"]
     assert first.rows[0][2] == ""
-    assert second.header == ["method", "macro-F1", "mAP", "audio", "visual", "φ audio", "φ visual"]
+    scores = ["macro-F1, %", "mAP, %", "audio alone, %", "visual alone, %"]
+    assert second.header == ["method", *scores, "φ audio", "φ visual"]
     assert second.rows[2][3:5] == ["25.0 ± 0.0", "50.0 ± 0.0"]
     assert cost.rows[0] == ["joint", "2", "1,200", "0", "12", "457"]
 
@@ -124,6 +125,8 @@ def test_the_files_hold_the_same_cells(comparison):
     latex = (comparison.folder / "summary.tex").read_text()
     assert r"ogm\_x & 50.0 $\pm$" in latex
     assert r"sample & 87.5 $\pm$ 31.1 & $+$41.7 $\pm$ 47.4$^\circ$ \\" in latex
+    assert re.findall(r"\\label{(.*)}", latex) == ["tab:gains", "tab:modalities", "tab:cost"]
+    assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
     for line in latex.splitlines():
         if line.endswith(r"\\"):

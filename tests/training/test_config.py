@@ -52,6 +52,7 @@ def test_the_defaults_are_the_papers_training_set_up():
         "step_factor": 0.1,
         "lr_warmup": 0,
         "patience": 0,
+        "max_seconds": 0.0,
         "seed": 0,
     }
 
@@ -285,6 +286,7 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one_of_the_same_settings():
     short, long = TrainConfig(epochs=3), TrainConfig(epochs=7)
     assert short.begins(long)
     assert short.begins(short)
+    assert short.begins(TrainConfig(epochs=7, max_seconds=60.0))
     assert not long.begins(short)
 
 

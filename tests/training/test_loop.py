@@ -611,6 +611,18 @@ def test_going_on_from_a_state_that_lacks_something_is_refused(interrupted, nois
 # --- longer runs
 
 
+def test_a_run_stops_after_the_epoch_in_which_its_time_is_up(noisy, quick, tmp_path):
+    dataset = open_dataset(noisy)
+    run = train(tmp_path / "short", dataset, quick(epochs=30, max_seconds=1e-6))
+    assert (run.status, len(run.metrics)) == ("finished", 1)
+    limit = 4.5 * run.metrics["seconds"].min()
+    longer = train(tmp_path / "longer", dataset, quick(epochs=1000, max_seconds=limit))
+    seconds = longer.metrics["seconds"]
+    assert seconds.sum() >= limit - 0.051  # the cost is rounded to tenths
+    assert seconds[:-1].sum() < limit + 0.051
+    assert len(seconds) < 1000
+
+
 @pytest.mark.parametrize("method", ["joint", "sample", "pmr"])
 @pytest.mark.parametrize("in_place", [True, False])
 def test_an_extended_run_is_the_one_that_trains_as_long_from_the_start(

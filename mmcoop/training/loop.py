@@ -237,7 +237,8 @@ class _Training:
         return 0 < self.config.patience <= self.stale_epochs
 
     def _late(self) -> bool:
-        return 0 < self.config.max_seconds <= self.run.cost["seconds"]
+        limit, metrics = self.config.max_seconds, self.run.metrics
+        return limit > 0 and not metrics.empty and float(metrics["seconds"].sum()) >= limit
 
     def _train_epoch(self, epoch: int) -> None:
         start = time.perf_counter()

@@ -615,7 +615,7 @@ def test_a_run_stops_after_the_epoch_in_which_its_time_is_up(noisy, quick, tmp_p
     dataset = open_dataset(noisy)
     run = train(tmp_path / "short", dataset, quick(epochs=30, max_seconds=1e-6))
     assert (run.status, len(run.metrics)) == ("finished", 1)
-    limit = 4.5 * run.metrics["seconds"].min()
+    limit = 4.5 * float(run.metrics["seconds"].min())
     longer = train(tmp_path / "longer", dataset, quick(epochs=1000, max_seconds=limit))
     seconds = longer.metrics["seconds"]
     assert seconds.sum() >= limit

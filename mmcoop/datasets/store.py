@@ -23,7 +23,8 @@ from mmcoop.files import read_json, sha256
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
 
-#: What the columns of `rejects.parquet` are.
+#: What did not get in, and the columns of that file.
+REJECTS_FILE = "rejects.parquet"
 REJECTS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 # Of the mapped shards at most about so much stays in the memory of the process.

@@ -17,7 +17,14 @@ import pyarrow.parquet as pq
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not
-from mmcoop.datasets.store import FORMAT, FORMAT_VERSION, REJECTS, SPLITS, shard_schema
+from mmcoop.datasets.store import (
+    FORMAT,
+    FORMAT_VERSION,
+    REJECTS,
+    REJECTS_FILE,
+    SPLITS,
+    shard_schema,
+)
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     check_new_folder,
@@ -39,8 +46,6 @@ _SHARD_BYTES = 512 * 2**20
 # What `continue_dataset` keeps beside the shards while it is at work.
 _PLAN = "plan.txt"
 _JOURNAL = "rejects.jsonl"
-
-_REJECTS_FILE = "rejects.parquet"
 
 # An Arrow file is a stream between the magic word, padded to a multiple of 8, and a footer that
 # ends with it.
@@ -197,14 +202,14 @@ class DatasetWriter:
         # sorted, so that their order does not depend on when each was found out
         columns = zip(*sorted(self._rejects), strict=True)
         texts = [list(map(_text, column)) for column in columns] or [[], [], []]
-        pq.write_table(pa.table(texts, schema=REJECTS), self._folder / _REJECTS_FILE)
+        pq.write_table(pa.table(texts, schema=REJECTS), self._folder / REJECTS_FILE)
         empty = [s for s in SPLITS if not self._shards[s] and not self._pending[s]]
         if empty:
             raise DataError(
                 f"no sample for the split {empty[0]}: a data set needs all three"
                 + why_not(self._rejects)
                 # where it goes on, the folder stays
-                + f". For all of them: mmcoop info {self._folder / _REJECTS_FILE}"
+                + f". For all of them: mmcoop info {self._folder / REJECTS_FILE}"
                 * bool(self._rejects and self._journal)
             )
         for split in SPLITS:

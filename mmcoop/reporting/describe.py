@@ -1,13 +1,13 @@
 """What a dataset folder, a run folder or a scores file is: names and values, as JSON has them."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from mmcoop.datasets.recipes.clips import FIRST, Listing, by_split, limited
-from mmcoop.datasets.store import SPLITS, Dataset, read_rejects
+from mmcoop.datasets.rejects import count_reasons
+from mmcoop.datasets.store import REJECTS_FILE, SPLITS, Dataset, read_rejects
 from mmcoop.scores import read_scores_details
 from mmcoop.training.run import Run
 
@@ -45,7 +45,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
 
 def _rejected(dataset: Dataset) -> dict[str, Any]:
     """The rejects of a data set where they are few, else the command that shows them."""
-    path = dataset.folder / "rejects.parquet"
+    path = dataset.folder / REJECTS_FILE
     count = sum(dataset.rejects.values())
     if not count or not path.is_file():
         return {}
@@ -85,7 +85,7 @@ def listing_facts(listing: Listing, limit: int | None = None) -> dict[str, Any]:
             name for label, name in enumerate(listing.classes) if label not in trained
         ],
         "groups_in_several_splits": {"groups": sum(listing.leakage.values()), **listing.leakage},
-        "rejects": dict(Counter(reject.reason for reject in listing.rejects)),
+        "rejects": count_reasons(listing.rejects),
         "first_rejects": [reject._asdict() for reject in listing.rejects[:FIRST]],
         **listing.report,
     }

@@ -216,10 +216,9 @@ def _in_latex(text: str) -> str:
         ("<", "$<$"),
         (MARK, r"$^\circ$"),
         ("+", "$+$"),
-        ("-", "$-$") if text[:1] in "+-" else ("-", "-"),
     ):
         text = text.replace(sign, command)
-    return text
+    return f"$-${text[1:]}" if text.startswith("-") else text
 
 
 def _write(path: Path, parts: Sequence[str]) -> None:

@@ -598,8 +598,9 @@ def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(
     whole = sum(len(text) for name, text in undisturbed.items() if name.endswith(".arrow"))
     done = [0]
     for kill in range(3):
+        before = bytes_in(building_of(folder))
+        enough = before + (whole - before) * chance.uniform(0.2, 0.4)
         with ended(start(command)) as process:
-            enough = whole * (kill + chance.uniform(0.2, 0.9)) / 3.5
             while bytes_in(building_of(folder)) < enough:
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.005)

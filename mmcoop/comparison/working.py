@@ -140,6 +140,7 @@ class _Work:
 
     def first(self, cases: Sequence[Case]) -> dict[_Key, Job]:
         """Every case with every seed, for as many epochs as the settings say."""
+        self.progress.note(self._foreseen(cases))
         jobs = {}
         for seed in self.plan.seeds:  # seed by seed: cut off, what is there can be compared
             for case in cases:
@@ -150,6 +151,22 @@ class _Work:
                 jobs[case.label, case.fusion, seed] = job
         self._do(jobs.values(), "runs")
         return jobs
+
+    def _foreseen(self, cases: Sequence[Case]) -> str:
+        """What is ahead, for whoever waits for it."""
+        lines, seeds = len(cases), len(self.plan.seeds)
+        epochs = max(self._config(case, self.plan.seeds[0]).epochs for case in cases)
+        longer = {
+            "epochs": "enhancement adds rows to its epochs, and joint training is there a second "
+            "time, with as many rows as the dearest run",
+            "rows": "then all go on to the rows of the dearest run",
+            "seconds": "then all go on to the seconds of the slowest method",
+        }[self.plan.match]
+        return (
+            f"{lines * seeds} runs ({lines} lines of the table × {seeds} "
+            f"{'seeds' if seeds > 1 else 'seed'}) of up to {epochs} epochs of "
+            f"{len(self.dataset.split('train')):,} samples; {longer}"
+        )
 
     def matched(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
         """The same runs, each as long as it takes to use up what the dearest one did."""

@@ -50,4 +50,11 @@ def _validation(metrics: dict[str, float]) -> list[str]:
 
 
 def _readable(metrics: dict[str, float], names: list[str]) -> dict[str, float]:
-    return {name.removeprefix("validation_").replace("_", " "): metrics[name] for name in names}
+    readable = {}
+    for name in names:
+        label = name.removeprefix("validation_").replace("_", " ")
+        if label.startswith("accuracy "):
+            readable[f"{label}, %"] = 100 * metrics[name]
+        else:
+            readable[label] = metrics[name]
+    return readable

@@ -93,12 +93,15 @@ def class_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def before_after_table(before: Mapping[str, float], after: Mapping[str, float]) -> Table:
-    """The numbers of `after` beside those of `before`, with their change."""
+    """The numbers of `after` beside those of `before`, with their change; those whose names end in
+    % with one decimal, others with three.
+    """
     table = Table("")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
     for name, number in after.items():
-        table.add_row(name, *_cells([before[name], number], "{:.3f}"))
+        form = "{:.1f}" if name.endswith("%") else "{:.3f}"
+        table.add_row(name, *_cells([before[name], number], form))
     return table
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,7 +47,8 @@ def compare(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def by_epochs(tiny_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("epochs")
-    out, _ = compare(folder, "--data", str(tiny_dataset), "--methods", METHODS, *QUICK)
+    out, err = compare(folder, "--data", str(tiny_dataset), "--methods", METHODS, *QUICK)
+    assert re.search(r"\d+ runs \(\d+ lines of the table × \d seeds\) of up to \d+ epochs", err)
     return folder / "comparison", out
 
 

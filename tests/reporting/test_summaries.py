@@ -119,18 +119,19 @@ def test_an_enhancement_shows_what_it_changed(runs):
     _, tables = enhanced(before, after)
     assert lines(tables)[0] == (f"{before.folder} → {after.folder}, validation split, best epochs:")
     found = cells(tables)
-    readable = {
-        "loss": "validation_loss",
-        **{f"accuracy {c}": f"validation_accuracy_{c}" for c in COALITIONS},
-        **{f"contribution {m}": f"validation_contribution_{m}" for m in MODALITIES},
-    }
-    assert set(found) == set(readable)
-    for label, name in readable.items():
-        assert found[label] == [
-            f"{old[name]:.3f}",
-            f"{new[name]:.3f}",
-            f"{new[name] - old[name]:+.3f}",
+    expected = {}
+    for label, name, scale, digits in (
+        ("loss", "validation_loss", 1, 3),
+        *((f"accuracy {c}, %", f"validation_accuracy_{c}", 100, 1) for c in COALITIONS),
+        *((f"contribution {m}", f"validation_contribution_{m}", 1, 3) for m in MODALITIES),
+    ):
+        first, then = scale * old[name], scale * new[name]
+        expected[label] = [
+            f"{first:.{digits}f}",
+            f"{then:.{digits}f}",
+            f"{then - first:+.{digits}f}",
         ]
+    assert found == expected
 
 
 def test_the_answers_are_plain_json(runs):

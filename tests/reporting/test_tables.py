@@ -240,12 +240,12 @@ def test_classes_of_a_run_of_one_modality_beside_one_of_two_are_compared():
 
 
 def test_before_and_after_stand_beside_each_other_with_their_change():
-    before = {"accuracy audio": 0.5, "loss": 1.25, "left out": 3.0}
-    after = {"loss": 1.0, "accuracy audio": 0.5625}
+    before = {"accuracy audio, %": 50.0, "loss": 1.25, "left out": 3.0}
+    after = {"loss": 1.0, "accuracy audio, %": 56.25}
     assert cells(before_after_table(before, after)) == [
         ["", "before", "after", "change"],
         ["loss", "1.250", "1.000", "-0.250"],
-        ["accuracy audio", "0.500", "0.562", "+0.062"],
+        ["accuracy audio, %", "50.0", "56.2", "+6.2"],
     ]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mmcoop.datasets.loading import load_batches
     from mmcoop.datasets.store import open_dataset
     from mmcoop.errors import DataError, MmcoopError, UsageError
-    from mmcoop.scores import Valuation, valuate
+    from mmcoop.library import Valuation, valuate
     from mmcoop.training.config import TrainConfig, make_config
     from mmcoop.training.evaluation import evaluate_run, valuate_run
     from mmcoop.training.loop import resume, train
@@ -24,7 +24,7 @@ _HOMES = {
     "MmcoopError": "mmcoop.errors",
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
-    "Valuation": "mmcoop.scores",
+    "Valuation": "mmcoop.library",
     "evaluate_run": "mmcoop.training.evaluation",
     "extra_rows": "mmcoop.core.resampling",
     "load_batches": "mmcoop.datasets.loading",
@@ -35,7 +35,7 @@ _HOMES = {
     "resume": "mmcoop.training.loop",
     "shapley_values": "mmcoop.core.shapley",
     "train": "mmcoop.training.loop",
-    "valuate": "mmcoop.scores",
+    "valuate": "mmcoop.library",
     "valuate_run": "mmcoop.training.evaluation",
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmcoop.errors import UsageError
 
-#: Above this many modalities the 2**n coalitions are too many to value every one.
+#: Above this many modalities the 2**n coalitions are too many to value every one: they are sampled.
 MAX_EXACT_MODALITIES = 12
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -55,13 +55,29 @@ def coalition_matrix(n_modalities: int) -> Tensor:
     return coalitions.bitwise_right_shift(torch.arange(n_modalities)).bitwise_and(1).bool()
 
 
-def coalition_names(modalities: Sequence[str]) -> list[str]:
-    """Names of all coalitions in table order: `["", "audio", "visual", "audio+visual"]`."""
+def coalition_names(modalities: Sequence[str], coalitions: Tensor | None = None) -> list[str]:
+    """Names of coalitions, bool `(k, n)`; of all of them in table order where none are given:
+    `["", "audio", "visual", "audio+visual"]`.
+    """
     names = check_modalities(modalities)
+    if coalitions is None:
+        coalitions = coalition_matrix(len(names))
     return [
         "+".join(name for name, member in zip(names, row, strict=True) if member)
-        for row in coalition_matrix(len(names)).tolist()
+        for row in coalitions.tolist()
     ]
+
+
+def reported_coalitions(n_modalities: int) -> Tensor:
+    """The coalitions that are valued whatever the number of modalities, bool `(k, n)`, by size:
+    none of them, each alone, all but one of them, all.
+    """
+    one = torch.eye(n_modalities, dtype=torch.bool)
+    none = torch.zeros(1, n_modalities, dtype=torch.bool)
+    every = [none, one, ~one.flip(0), ~none]
+    if n_modalities < 3:  # a modality alone is all but one of them, or all of them
+        every = [none, one, ~none] if n_modalities == 2 else [none, ~none]
+    return torch.cat(every)
 
 
 def telling_coalitions(names: Sequence[str]) -> list[str]:

@@ -1,9 +1,13 @@
 """What a valuation says of a whole data set, gathered batch by batch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcoop.core.bootstrap import BootstrapMeans
 from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
@@ -12,37 +16,97 @@ from mmcoop.core.valuation import ValuedBatch
 class Summary:
     """Running totals over valued batches; its size does not grow with the samples.
 
-    `samples`: how many were added. `accuracy`, `class_accuracy`, `mean_contribution`,
-    `low_contributing` and `loss` are of all of them; NaN before the first.
+    `samples`: how many were added; what it says is of all of them, NaN before the first.
+    `n_classes`: how many classes there are, None for as many as the model has outputs.
+    `fair_share`: the contribution below which a modality is low-contributing, None where the value
+    function has none: 0 then. `replicates`: of the bootstrap that makes the intervals, 0 for none.
     """
 
-    def __init__(self, modalities: tuple[str, ...], n_classes: int) -> None:
+    def __init__(
+        self,
+        modalities: tuple[str, ...],
+        n_classes: int | None = None,
+        *,
+        fair_share: float | None = 1.0,
+        replicates: int = 0,
+        seed: int = 0,
+    ) -> None:
         self.modalities = modalities
-        n_coalitions = 2 ** len(modalities)
+        self.threshold = fair_share or 0.0
         self.samples = 0
-        self._class_samples = torch.zeros(n_classes, dtype=torch.long)
-        self._class_hits = torch.zeros(n_classes, n_coalitions, dtype=torch.long)
-        self._contributions = torch.zeros(len(modalities), dtype=torch.float64)
-        self._low = torch.zeros(len(modalities), dtype=torch.long)
+        self.residual = 0.0
+        self._n_classes = n_classes
+        self._replicates = replicates, seed
+        self._names: list[str] = []  # of the columns of the bootstrap
+        self._coalitions: list[str] = []
+        self._means = BootstrapMeans(0, 0)
+        # by class and coalition: samples of the class, those it is rightly predicted for, and those
+        # it is predicted for
+        self._class_samples = torch.zeros(n_classes or 0, dtype=torch.long)
+        self._class_hits = torch.zeros(0, 0, dtype=torch.long)
+        self._class_choices = torch.zeros(0, 0, dtype=torch.long)
+        self._values = torch.zeros(0, dtype=torch.float64)
         self._loss = 0.0
 
-    def add(self, batch: ValuedBatch) -> None:
-        """Count one batch in."""
-        self.samples += len(batch.labels)
+    def add(self, batch: ValuedBatch, further: Mapping[str, Tensor] | None = None) -> None:
+        """Count one batch in; `further` columns `(batch,)` by name get means and intervals too."""
+        further = further or {}
+        if not self._coalitions:
+            self._begin(batch, list(further))
+        self.samples += len(batch)
+        phi = batch.contributions
+        gained = batch.values[:, -1] - batch.values[:, 0]
+        if len(batch):
+            self.residual = max(self.residual, float((phi.sum(1) - gained).abs().max()))
+        low = low_contributing(phi, self.threshold)
+        self._values += batch.values.sum(0)
+        self._means.add(torch.cat([phi, low, *(x.unsqueeze(1) for x in further.values())], 1))
+        hits = batch.hits
+        if hits is None or batch.choices is None or batch.labels is None:
+            return
         self._class_samples += torch.bincount(batch.labels, minlength=len(self._class_samples))
-        self._class_hits.index_add_(0, batch.labels, batch.hits.long())
-        self._contributions += batch.contributions.sum(0)
-        self._low += low_contributing(batch.contributions).sum(0)
-        self._loss += float(F.cross_entropy(batch.logits, batch.labels, reduction="sum"))
+        self._class_hits.index_add_(0, batch.labels, hits.long())
+        columns = batch.choices.shape[1]
+        place = batch.choices * columns + torch.arange(columns)
+        said = torch.bincount(place[batch.choices >= 0], minlength=self._class_choices.numel())
+        self._class_choices += said.view_as(self._class_choices)
+        if batch.outputs.shape[1] > 1:
+            self._loss += float(F.cross_entropy(batch.outputs, batch.labels, reduction="sum"))
+
+    @property
+    def coalitions(self) -> list[str]:
+        """The names of the coalitions whose values are told, the empty one, "", first."""
+        return self._coalitions
+
+    @property
+    def mean_values(self) -> Tensor:
+        """Mean value of each of the coalitions, float64 `(k,)`."""
+        return self._values / self.samples
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """Share of right predictions by coalition name, the empty coalition left out."""
+        """Share of right predictions by coalition name, the empty coalition left out; nothing where
+        there are no classes or labels.
+        """
         return self._by_coalition(self._class_hits.sum(0).double() / self.samples)
 
     def class_accuracy(self, label: int) -> dict[str, float]:
         """The same among the samples of one class; NaN where there is none."""
         return self._by_coalition(self._class_hits[label].double() / self._class_samples[label])
+
+    @property
+    def macro_f1(self) -> dict[str, float]:
+        """F1 by coalition name, the mean over all classes; 0 for a class that is neither there nor
+        predicted. Of the empty coalition, "", that of predicting the most frequent class.
+        """
+        if not len(self._class_hits):
+            return {}
+        truth = self._class_samples.unsqueeze(1)
+        f1 = 2 * self._class_hits.double() / (truth + self._class_choices).clamp(min=1)
+        means = f1.mean(0).tolist()
+        most = int(self._class_samples.max())
+        means[0] = 2 * most / (self.samples + most) / len(self._class_samples)
+        return dict(zip(self._coalitions, means, strict=True))
 
     @property
     def class_samples(self) -> list[int]:
@@ -53,30 +117,83 @@ class Summary:
     @property
     def mean_contribution(self) -> dict[str, float]:
         """Mean contribution φ by modality."""
-        return self._by_modality(self._contributions / self.samples)
+        return {m: self.mean(f"contribution_{m}") for m in self.modalities}
 
     @property
     def low_contributing(self) -> dict[str, float]:
-        """Share of samples on which φ < 1, by modality."""
-        return self._by_modality(self._low.double() / self.samples)
+        """Share of samples on which a modality is low-contributing, by modality."""
+        return {m: self.mean(f"low_{m}") for m in self.modalities}
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy of the prediction from all modalities, in nats."""
         return self._loss / self.samples if self.samples else float("nan")
 
+    @property
+    def further(self) -> list[str]:
+        """The names of the further columns."""
+        return self._names[2 * len(self.modalities) :]
+
+    def mean(self, column: str) -> float:
+        """The mean of a column: `contribution_<modality>`, `low_<modality>` or a further one."""
+        if not self._names:
+            return float("nan")
+        return float(self._means.mean[self._names.index(column)])
+
+    def interval(self, column: str, level: float = 0.95) -> tuple[float, float]:
+        """The bootstrap interval of that mean."""
+        low, high = self._means.interval(level)[self._names.index(column)].tolist()
+        return low, high
+
+    def state(self) -> dict[str, Any]:
+        """All it has taken in, to go on from: tensors, numbers and text."""
+        return {
+            "samples": self.samples,
+            "residual": self.residual,
+            "names": self._names,
+            "coalitions": self._coalitions,
+            "means": self._means.state(),
+            "class_samples": self._class_samples,
+            "class_hits": self._class_hits,
+            "class_choices": self._class_choices,
+            "values": self._values,
+            "loss": self._loss,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go back to a `state()`."""
+        self.samples, self.residual = state["samples"], state["residual"]
+        self._names, self._coalitions = state["names"], state["coalitions"]
+        self._means = BootstrapMeans(len(self._names), *self._replicates)
+        self._means.load(state["means"])
+        self._class_samples = state["class_samples"]
+        self._class_hits, self._class_choices = state["class_hits"], state["class_choices"]
+        self._values, self._loss = state["values"], state["loss"]
+
+    def _begin(self, batch: ValuedBatch, further: list[str]) -> None:
+        """Make room for what batches like this one have."""
+        names = [f"{kind}_{m}" for kind in ("contribution", "low") for m in self.modalities]
+        self._names = [*names, *further]
+        self._coalitions = coalition_names(self.modalities, batch.coalitions)
+        self._means = BootstrapMeans(len(self._names), *self._replicates)
+        self._values = torch.zeros(len(self._coalitions), dtype=torch.float64)
+        if batch.hits is not None:
+            # an output a class, or, of one of several labels, a single one
+            classes = self._n_classes or max(2, batch.outputs.shape[1])
+            self._class_samples = torch.zeros(classes, dtype=torch.long)
+            self._class_hits = torch.zeros(classes, len(self._coalitions), dtype=torch.long)
+            self._class_choices = torch.zeros_like(self._class_hits)
+
     def _by_coalition(self, numbers: Tensor) -> dict[str, float]:
-        names = coalition_names(self.modalities)
-        return dict(zip(names[1:], numbers[1:].tolist(), strict=True))
-
-    def _by_modality(self, numbers: Tensor) -> dict[str, float]:
-        return dict(zip(self.modalities, numbers.tolist(), strict=True))
+        if not len(self._class_hits):
+            return {}
+        return dict(zip(self._coalitions[1:], numbers[1:].tolist(), strict=True))
 
 
-def low_contributing(contributions: Tensor) -> Tensor:
-    """Where a modality is low-contributing, φ < 1: bool, of the shape of `contributions`.
+def low_contributing(contributions: Tensor, fair_share: float = 1.0) -> Tensor:
+    """Where a modality is low-contributing, φ < its fair share: bool, of the shape of
+    `contributions`.
 
-    1 is a modality's fair share of a sample that is classified right. A rounding error below 1
-    does not count.
+    With the paper's value the fair share is 1. A rounding error below it does not count.
     """
-    return contributions < 1 - ROUNDING
+    return contributions < fair_share - ROUNDING

@@ -1,94 +1,243 @@
-"""Model + batches → values of all coalitions and contributions, batch by batch."""
+"""Model + batches → values of coalitions and contributions, batch by batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmcoop.core.coalitions import check_modalities, coalition_matrix
+from mmcoop.core.coalitions import (
+    check_modalities,
+    coalition_matrix,
+    coalition_names,
+    reported_coalitions,
+)
+from mmcoop.core.game import BatchGame, Model, batch_game, device_of
+from mmcoop.core.nested import to_device
+from mmcoop.core.question import Question, question_of
+from mmcoop.core.sample_batch import read_batch
+from mmcoop.core.sampling import Estimate, sampled_values
+from mmcoop.core.seeds import generator
 from mmcoop.core.shapley import shapley_matrix
-from mmcoop.core.values import predictions, value_function
-from mmcoop.errors import DataError, UsageError
+from mmcoop.core.values import LABELS, NUMBERS, ValueFunction, value_function
+from mmcoop.core.valuing import Valuing
+from mmcoop.errors import DataError
 
-#: `(inputs by modality, present (batch, n)) -> logits (batch, classes)`.
-Model = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-
-# Coalitions are asked for in groups of at most this many (sample, coalition) pairs, so that
-# memory is bounded at 2**12 coalitions too.
-_MAX_PAIRS = 2**16
+_USUAL = Valuing()
 
 
 @dataclass(frozen=True)
 class ValuedBatch:
     """One batch, valued. Tensors are on the CPU, samples first.
 
-    `ids`: the batch's own, or None. `labels`, `predictions`: int64 `(batch,)`; a prediction is −1
-    where the logits are not numbers. `logits`: `(batch, classes)` from all modalities. `hits`: bool
-    `(batch, 2**n)`, whether each coalition's arg-max prediction is the label (False for the empty
-    coalition, which predicts nothing). `values`: float64 `(batch, 2**n)`, 0 for the empty
-    coalition. `contributions`: float64 `(batch, n)`, Shapley values of `values`.
+    `ids`: the batch's own, or None. `coalitions`: bool `(k, n)`, those whose values are told: all
+    2**n in table order or, where coalitions are drawn, `reported_coalitions`. `labels`: int64
+    `(batch,)`; of a regression the numbers, float64; None where there are none. `predictions`: what
+    is predicted from all modalities, of the same kind, −1 where logits are not numbers. `outputs`:
+    the model's own from all modalities, `(batch, …)`. `choices`: int64 `(batch, k)`, the class
+    predicted from each coalition, −1 for the empty one, which predicts nothing; None where there
+    are no classes. `values`: float64 `(batch, k)`. `contributions`: float64 `(batch, n)`, Shapley
+    values. Where coalitions are drawn: `stderr`, standard errors of the contributions, and `draws`,
+    int64 `(batch,)`, the number of pairs they are from.
+
+    If each of several labels a sample has a value of its own, each is a row, those of a sample one
+    after the other: label and prediction are 0 or 1, and ids end in the label's number (`clip/3`).
     """
 
     ids: list[str] | None
-    labels: Tensor
+    coalitions: Tensor
+    labels: Tensor | None
     predictions: Tensor
-    logits: Tensor
-    hits: Tensor
+    outputs: Tensor
+    choices: Tensor | None
     values: Tensor
     contributions: Tensor
+    stderr: Tensor | None = None
+    draws: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.contributions)
+
+    @property
+    def hits(self) -> Tensor | None:
+        """Whether each coalition's prediction is the label, bool `(batch, k)`; None where there is
+        no class or no label.
+        """
+        if self.choices is None or self.labels is None:
+            return None
+        return self.choices == self.labels.unsqueeze(1)
 
 
 def value_batches(
-    model: Model, batches: Iterable[Any], *, modalities: Sequence[str], value: str = "paper"
+    model: Model, batches: Iterable[Any], *, modalities: Sequence[str], how: Valuing = _USUAL
 ) -> Iterator[ValuedBatch]:
     """Value every sample of every batch, in order, holding one batch at a time.
 
-    A model with `encode(inputs, present)` and `coalition_logits(features, coalitions)`, as
-    `MultimodalModel` has, encodes each modality once a sample and answers all coalitions from
-    that; any other callable is called once for each coalition that is not empty. A
-    `torch.nn.Module` is put into evaluation mode while a batch is valued and then back into the
-    mode it was in, module by module.
+    A model with `encode(inputs, present)`, `fuse(features, present)` and
+    `coalition_logits(features, coalitions)`, as `MultimodalModel` has, encodes each modality once a
+    sample and answers all coalitions from that; any other callable is given rows, a sample and a
+    coalition each. A `torch.nn.Module` is put into evaluation mode while a batch is valued and then
+    back into the mode it was in, module by module.
 
-    A batch has `inputs` (tensors by modality), `labels` `(batch,)` and, if it likes, `ids`, as
-    attributes or as keys. `modalities` gives the order of the columns.
+    Batches are as `core/sample_batch.py: read_batch` has them; `modalities` gives the order of the
+    columns.
 
-    Raises `UsageError` for an unknown value function or more than 12 modalities, `DataError`
-    for a modality without input, a label without a class, or logits of the wrong shape.
+    Raises `UsageError` where `how` does not fit so many modalities, `DataError` for a modality
+    without input, labels that the value function is not of, outputs of the wrong shape, and values
+    that are not finite numbers.
     """
     names = check_modalities(modalities)
-    coalitions = coalition_matrix(len(names))[1:]
-    weights = shapley_matrix(len(names))
-    worth = value_function(value)
-    for batch in batches:
-        inputs, labels = _inputs_and_labels(model, batch, names)
-        # column 0: the empty coalition predicts nothing and is worth 0 by definition
-        hits = [torch.zeros(len(labels), 1, dtype=torch.bool)]
-        values = [torch.zeros(len(labels), 1, dtype=torch.float64)]
-        logits = None
+    function = value_function(how.value)
+    estimator, budget = how.chosen(len(names))
+    coalitions = (reported_coalitions if budget else coalition_matrix)(len(names))
+    device = device_of(model)
+    seen = 0
+    for raw in batches:
+        batch = read_batch(raw, names)
+        inputs = batch.inputs
+        if device is not None:
+            inputs = {m: to_device(x, device) for m, x in inputs.items()}
         with torch.inference_mode(), evaluation_mode(model):
-            answer = _coalition_answers(model, inputs, len(labels), names)
-            for group in torch.split(coalitions, max(1, _MAX_PAIRS // max(1, len(labels)))):
-                logits = answer(group)
-                _check_logits(logits, labels, len(group))
-                sizes = group.sum(1).to(logits.device)
-                device_labels = labels.to(logits.device)
-                hits.append((predictions(logits) == device_labels.unsqueeze(1)).cpu())
-                values.append(worth(logits, device_labels, sizes).cpu())
-        assert logits is not None  # there is always at least one coalition, the grand one last
-        grand = logits[:, -1].cpu().clone()
+            game = batch_game(model, inputs, batch.samples, names, how.max_batch)
+            # the grand coalition goes first: it says what is predicted
+            outputs = next(iter(game.table(coalitions[-1:])))[:, 0]
+            play = _Play(game, function, question_of(function, batch.labels, outputs))
+            values, choices = play.table(coalitions, outputs, names)
+            estimate = None
+            if budget:
+                keys = batch.ids or [str(seen + i) for i in range(batch.samples)]
+                estimate = sampled_values(
+                    estimator,
+                    play.rows,
+                    values,
+                    [generator(how.seed, "coalitions", key) for key in keys],
+                    n_modalities=len(names),
+                    budget=budget,
+                    tolerance=how.tolerance,
+                )
+        seen += batch.samples
+        yield _valued(batch.ids, coalitions, play.question, outputs, values, choices, estimate)
+
+
+class _Play:
+    """One batch's game, valued: what a value function makes of a model's outputs."""
+
+    def __init__(self, game: BatchGame, function: ValueFunction, question: Question) -> None:
+        self.game = game
+        self.function = function
+        self.question = question
+
+    def table(
+        self, coalitions: Tensor, grand: Tensor, names: Sequence[str]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of every sample with each of the coalitions, of which the first is the empty and the last
+        the grand one, whose outputs are there: values `(samples, k, q)`, and what is predicted,
+        `(samples, k, …)`, if it is classes or labels.
+        """
+        asked = coalitions if self.function.empty else coalitions[1:]
+        values, choices, start = [], [], 0
+        for outputs in chain(self.game.table(asked[:-1]), [grand.unsqueeze(1)]):
+            samples, k = outputs.shape[:2]
+            sizes = asked[start : start + k].sum(1)
+            sample = torch.arange(samples).repeat_interleave(k)
+            worth = self._worth(outputs.flatten(0, 1), sample, sizes.repeat(samples))
+            values.append(worth.view(samples, k, worth.shape[1]))
+            if self.question.kind != NUMBERS:
+                choices.append(self.question.choices(outputs))
+            start += k
         table = torch.cat(values, dim=1)
-        yield ValuedBatch(
-            ids=_ids(batch),
-            labels=labels,
-            predictions=predictions(grand),
-            logits=grand.float(),
-            hits=torch.cat(hits, dim=1),
-            values=table,
-            contributions=table @ weights,
-        )
+        if not table.isfinite().all():
+            sample, k, _ = (~table.isfinite()).nonzero()[0].tolist()
+            name = coalition_names(names, asked[k : k + 1])[0] or "no modality"
+            raise DataError(
+                f"value function {self.function.name!r} gave {float(table[sample, k].sum())} for "
+                f"{name} of sample {sample} in its batch: look for NaN in the model's outputs"
+            )
+        if not self.function.empty:  # v(∅) = 0 by definition
+            table = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
+        if not choices:
+            return table, None
+        said = torch.cat(choices, dim=1)
+        predicted = said[:, 1:] if self.function.empty else said
+        return table, torch.cat([torch.full_like(said[:, :1], -1), predicted], dim=1)
+
+    def rows(self, sample: Tensor, present: Tensor) -> Tensor:
+        """Values `(rows, q)` of samples with what is present."""
+        worth = self._worth(self.game.rows(sample, present), sample, present.sum(1))
+        if not worth.isfinite().all():
+            raise DataError(
+                f"value function {self.function.name!r} gave NaN or infinity: look for NaN in the "
+                "model's outputs"
+            )
+        return worth
+
+    def _worth(self, outputs: Tensor, sample: Tensor, sizes: Tensor) -> Tensor:
+        device = outputs.device
+        targets = self.question.targets[sample.to(device)]
+        worth = torch.as_tensor(self.function.worth(outputs, targets, sizes.to(device)))
+        if worth.dim() not in (1, 2) or len(worth) != len(outputs):
+            raise DataError(
+                f"value function {self.function.name!r} gave values of shape "
+                f"{tuple(worth.shape)} for {len(outputs)} rows: expected (rows,)"
+            )
+        return worth.double().cpu().view(len(outputs), -1 if len(outputs) else 1)
+
+
+def _valued(
+    ids: list[str] | None,
+    coalitions: Tensor,
+    question: Question,
+    outputs: Tensor,
+    values: Tensor,
+    choices: Tensor | None,
+    estimate: Estimate | None,
+) -> ValuedBatch:
+    """The batch, valued: one row a sample, or a label of a sample where each has its own value."""
+    q = values.shape[2]
+    labels, said = question.labels, question.choices(outputs)
+    outputs = outputs.cpu() if question.kind == NUMBERS else outputs.cpu().float()
+    if q > 1:
+        if question.kind != LABELS or q != outputs.shape[1]:
+            raise DataError(
+                f"a value function gave {q} values a sample: expected one, or one for each of "
+                "several labels"
+            )
+        ids = [f"{i}/{label}" for i in ids for label in range(q)] if ids else None
+        outputs, said = outputs.reshape(-1, 1), said.flatten()
+        labels = None if labels is None else labels.flatten()
+        choices = None if choices is None else choices.transpose(1, 2).flatten(0, 1)
+    elif question.kind == LABELS:
+        choices = None  # several labels, one value: there is no single prediction to be right
+
+    def rows(x: Tensor) -> Tensor:
+        """`(samples, k, q)` → `(samples · q, k)`."""
+        return x.transpose(1, 2).flatten(0, 1)
+
+    table = rows(values)
+    drawn: dict[str, Tensor] = {}
+    if estimate is None:
+        contributions = table @ shapley_matrix(coalitions.shape[1])
+    else:
+        contributions = rows(estimate.contributions)
+        drawn = {
+            "stderr": rows(estimate.stderr),
+            "draws": estimate.draws.repeat_interleave(q),
+        }
+    # clones, since these are still tensors of inference mode
+    return ValuedBatch(
+        ids=ids,
+        coalitions=coalitions,
+        labels=None if labels is None else labels.clone(),
+        predictions=said.clone(),
+        outputs=outputs.clone(),
+        choices=None if choices is None else choices.clone(),
+        values=table.clone(),
+        contributions=contributions.clone(),
+        **{name: tensor.clone() for name, tensor in drawn.items()},
+    )
 
 
 @contextmanager
@@ -104,77 +253,3 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _coalition_answers(
-    model: Any, inputs: Mapping[str, Tensor], batch: int, modalities: Sequence[str]
-) -> Callable[[Tensor], Tensor]:
-    """`coalitions (k, n) -> logits (batch, k, classes)` for these inputs."""
-    if hasattr(model, "encode") and hasattr(model, "coalition_logits"):
-        # the model reads columns in its own order of modalities
-        own = tuple(getattr(model, "modalities", modalities))
-        if sorted(own) != sorted(modalities):
-            raise UsageError(
-                f"the model's modalities are {', '.join(own)}, not {', '.join(modalities)}"
-            )
-        columns = [modalities.index(m) for m in own]
-        features = model.encode(inputs, torch.ones(batch, len(own), dtype=torch.bool))
-        return lambda coalitions: model.coalition_logits(features, coalitions[:, columns])
-
-    def ask(coalitions: Tensor) -> Tensor:
-        answers: list[Tensor] = []
-        for row in coalitions:
-            logits = model(inputs, row.expand(batch, -1))
-            fits = logits.dim() == 2 and len(logits) == batch
-            if not fits or (answers and logits.shape != answers[0].shape):
-                raise DataError(
-                    f"the model gave logits of shape {tuple(logits.shape)} for {batch} samples: "
-                    "expected (samples, classes), the same for every coalition"
-                )
-            answers.append(logits)
-        return torch.stack(answers, dim=1)
-
-    return ask
-
-
-def _inputs_and_labels(
-    model: Any, batch: Any, modalities: Sequence[str]
-) -> tuple[dict[str, Tensor], Tensor]:
-    inputs, labels = _field(batch, "inputs"), _field(batch, "labels")
-    if inputs is None or labels is None:
-        raise DataError("a batch must have `inputs` (tensors by modality) and `labels`")
-    missing = [m for m in modalities if m not in inputs]
-    if missing:
-        raise DataError(
-            f"the batch has no input for the modality {missing[0]!r}; it has: "
-            f"{', '.join(sorted(inputs)) or 'none'}"
-        )
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    device = parameter.device if parameter is not None else None
-    on_device = {m: inputs[m].to(device) if device else inputs[m] for m in modalities}
-    return on_device, torch.as_tensor(labels).long().cpu()
-
-
-def _check_logits(logits: Tensor, labels: Tensor, n_coalitions: int) -> None:
-    if logits.dim() != 3 or logits.shape[:2] != (len(labels), n_coalitions):
-        raise DataError(
-            f"the model gave logits of shape {tuple(logits.shape)} for {len(labels)} samples and "
-            f"{n_coalitions} coalitions: expected (samples, coalitions, classes)"
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[2]:
-        wrong = labels[(labels < 0) | (labels >= logits.shape[2])][0]
-        raise DataError(
-            f"label {int(wrong)} has no class: the model has {logits.shape[2]} classes, 0 to "
-            f"{logits.shape[2] - 1}"
-        )
-
-
-def _ids(batch: Any) -> list[str] | None:
-    ids = _field(batch, "ids")
-    if ids is None:
-        return None
-    return [str(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
-
-
-def _field(batch: Any, name: str) -> Any:
-    return batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)

@@ -1,23 +1,111 @@
-"""Value functions: what a coalition's prediction is worth, v(S)."""
+"""Value functions: what a coalition's prediction is worth, v(S).
+
+They work on rows, a row being one sample seen with one coalition of its modalities.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from mmcoop.errors import UsageError
+from mmcoop.errors import DataError, UsageError
 
-#: `(logits (batch, coalitions, classes), labels (batch,), sizes (coalitions,))` → float64 values
-#: `(batch, coalitions)`; `sizes` are the numbers of modalities present.
-ValueFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: `(outputs (rows, …), targets (rows, …), sizes (rows,))` → values `(rows,)`, or `(rows, q)` for
+#: q values a sample; `sizes` are the numbers of modalities present.
+Worth = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+#: What a value function compares the outputs with.
+CLASSES = "classes"  # class labels, int (rows,)
+PREDICTED = "predicted classes"  # the classes predicted from all modalities, int (rows,)
+LABELS = "labels"  # which labels a sample has, 0 or 1, (rows, labels)
+NUMBERS = "numbers"  # numbers to be met, (rows,) or (rows, d)
+ANY = "any"  # whatever the batch has
 
 
-def paper_value(logits: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class ValueFunction:
+    """A way to say what a coalition's prediction is worth.
+
+    `best`: of n modalities, what a sample's contributions sum to at best, None where there is no
+    such number; a modality's fair share is the n-th part of it. `empty`: whether the empty
+    coalition is asked for its prediction; where not, v(∅) = 0 by definition.
+    """
+
+    name: str
+    summary: str
+    worth: Worth
+    targets: str = CLASSES
+    best: Callable[[int], float] | None = None
+    empty: bool = True
+
+    def fair_share(self, n_modalities: int) -> float | None:
+        """The contribution below which a modality is low-contributing; None where there is none."""
+        return None if self.best is None else self.best(n_modalities) / n_modalities
+
+
+def paper_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
     """v(S) = |S| if the arg-max prediction from S is the label, else 0 (the paper's value).
 
     v(∅) = 0 whatever the bias predicts, since |∅| = 0. Range 0…n, whole numbers.
     """
-    correct = predictions(logits) == labels.unsqueeze(1)
-    return (correct * sizes).double()
+    return ((predictions(outputs) == targets) * sizes).double()
+
+
+def correct_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) = 1 if the arg-max prediction from S is the label, else 0."""
+    return (predictions(outputs) == targets).double()
+
+
+def probability_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) = p(y | S), the softmax probability of the target class. Range 0…1."""
+    return log_likelihood_value(outputs, targets, sizes).exp()
+
+
+def log_likelihood_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) = log p(y | S), in nats. At most 0."""
+    return -F.cross_entropy(_full_precision(outputs), targets, reduction="none").double()
+
+
+def margin_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) = the target's logit less the highest other one; above 0 where S predicts the target.
+
+    Raises `DataError` for fewer than two classes.
+    """
+    if outputs.shape[-1] < 2:
+        raise DataError(f"a margin needs two classes: the model has {outputs.shape[-1]}")
+    logits = outputs.double()
+    target = targets.unsqueeze(-1)
+    others = logits.scatter(-1, target, -torch.inf).amax(-1)
+    return logits.gather(-1, target).squeeze(-1) - others
+
+
+def negative_loss_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) = −loss in nats: the cross-entropy of a class label, which makes it the log-likelihood,
+    or of 0-or-1 labels `(rows, labels)` the mean of their binary cross-entropies.
+    """
+    if targets.dim() == 2:
+        each = F.binary_cross_entropy_with_logits(
+            outputs.double(), targets.double(), reduction="none"
+        )
+        return -each.mean(-1)
+    return log_likelihood_value(outputs, targets, sizes)
+
+
+def negative_squared_error_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) = −(prediction − target)², the mean of these over d numbers a sample."""
+    error = (outputs.double() - targets.double()).square()
+    return -(error if error.dim() == 1 else error.flatten(1).mean(1))
+
+
+def label_probability_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+    """v(S) of each label = the sigmoid probability of its truth, `(rows, labels)`. Range 0…1."""
+    return F.logsigmoid(outputs.double() * (2 * targets.double() - 1)).exp()
+
+
+def _full_precision(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
 def predictions(logits: Tensor) -> Tensor:
@@ -28,13 +116,59 @@ def predictions(logits: Tensor) -> Tensor:
     return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
 
 
-VALUE_FUNCTIONS: dict[str, ValueFunction] = {"paper": paper_value}
+def _one(n_modalities: int) -> float:
+    return 1.0
 
 
-def value_function(name: str) -> ValueFunction:
-    """The value function called `name`; `UsageError`, listing the legal names, if none is."""
-    if name not in VALUE_FUNCTIONS:
+VALUE_FUNCTIONS: dict[str, ValueFunction] = {
+    f.name: f
+    for f in (
+        ValueFunction(
+            "paper", "the coalition's size if it is right", paper_value, best=float, empty=False
+        ),
+        ValueFunction("correct", "1 if it is right", correct_value, best=_one),
+        ValueFunction("probability", "probability of the label", probability_value, best=_one),
+        ValueFunction("log-likelihood", "log-probability of the label", log_likelihood_value),
+        ValueFunction("margin", "the label's logit less the highest other", margin_value),
+        ValueFunction("negative-loss", "minus the cross-entropy", negative_loss_value, targets=ANY),
+        ValueFunction(
+            "negative-squared-error",
+            "minus the squared error, for regression",
+            negative_squared_error_value,
+            targets=NUMBERS,
+        ),
+        ValueFunction(
+            "label-probability",
+            "probability of each label's truth, for several labels a sample",
+            label_probability_value,
+            targets=LABELS,
+            best=_one,
+        ),
+        ValueFunction(
+            "predicted-probability",
+            "probability of the class predicted from all modalities; needs no labels",
+            probability_value,
+            targets=PREDICTED,
+            best=_one,
+        ),
+    )
+}
+
+
+def value_function(value: str | ValueFunction | Worth) -> ValueFunction:
+    """The value function called `value`, or made of a callable of one's own.
+
+    A callable is given the batch's labels as they are (class numbers where the batch has none:
+    those predicted from all modalities), and the empty coalition is asked too. Raises `UsageError`,
+    listing the legal names, for an unknown name.
+    """
+    if isinstance(value, ValueFunction):
+        return value
+    if callable(value):
+        name = getattr(value, "__name__", type(value).__name__)
+        return ValueFunction(f"custom: {name}", "a function of one's own", value, targets=ANY)
+    if value not in VALUE_FUNCTIONS:
         raise UsageError(
-            f"unknown value function {name!r}: choose one of {', '.join(VALUE_FUNCTIONS)}"
+            f"unknown value function {value!r}: choose one of {', '.join(VALUE_FUNCTIONS)}"
         )
-    return VALUE_FUNCTIONS[name]
+    return VALUE_FUNCTIONS[value]

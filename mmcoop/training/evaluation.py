@@ -13,16 +13,16 @@ from torch.nn import functional as F
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.core.values import predictions
+from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
-from mmcoop.datasets.store import SPLITS, Dataset
-from mmcoop.files import check_new_file
+from mmcoop.datasets.store import Dataset
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import scores_file, valuation_details
+from mmcoop.scoring import Further, score, split_stretches
 from mmcoop.training.loop import pick_device
 from mmcoop.training.run import Run
 
-#: Where a split is asked for: every one of them, one after the other.
-ALL_SPLITS = "all"
+_USUAL = Valuing()
 
 
 def value_run(
@@ -58,29 +58,38 @@ def valuate_run(
     split: str,
     out: Path | str,
     *,
+    how: Valuing = _USUAL,
+    further: Further = lambda batch: {},
     overwrite: bool = False,
+    resume: bool = False,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
-) -> Summary:
+) -> dict[str, Summary]:
     """Write the scores of a split, or of `all`, to the Parquet file `out`.
 
-    Memory does not grow with the number of samples.
+    Returns a summary a split (`mmcoop.scoring.score`). Memory does not grow with the number of
+    samples; cut off, it goes on where it was with `resume`.
 
     Raises `UsageError` where `out` may not be written, `DataError` for another data set.
     """
-    out = Path(out)
-    check_new_file(out, overwrite)
     run.check_dataset(dataset)
-    summary = Summary(run.modalities, len(run.architecture.classes))
-    with scores_file(out, run.modalities, _details(run, dataset, split)) as scores:
-        for name in SPLITS if split == ALL_SPLITS else (split,):
-            for batch in value_run(
-                run, dataset, name, device=device, workers=workers, progress=progress
-            ):
-                scores.add(name, batch)
-                summary.add(batch)
-    return summary
+    model = run.model.to(pick_device(device))
+    return score(
+        split_stretches(model, dataset, split),
+        dataset,
+        Path(out),
+        split=split,
+        modalities=run.modalities,
+        how=how,
+        details=_details(run, dataset, split, how),
+        batch_size=run.config.batch_size,
+        further=further,
+        overwrite=overwrite,
+        resume=resume,
+        workers=workers,
+        progress=progress,
+    )
 
 
 def evaluate_run(
@@ -115,8 +124,9 @@ def evaluate_run(
             run, dataset, split, device=device, workers=workers, progress=progress
         ):
             summary.add(batch)
+            assert batch.labels is not None
             labels.append(batch.labels)
-            logits.append(batch.logits)
+            logits.append(batch.outputs)
             if scores is not None:
                 scores.add(split, batch)
     macro_f1, average_precision = _class_means(torch.cat(labels), torch.cat(logits))
@@ -142,9 +152,9 @@ def evaluate_run(
     }
 
 
-def _details(run: Run, dataset: Dataset, split: str) -> dict[str, Any]:
+def _details(run: Run, dataset: Dataset, split: str, how: Valuing = _USUAL) -> dict[str, Any]:
     return {
-        **valuation_details(),
+        **valuation_details(how, len(run.modalities)),
         "run": run.name,
         "weights": run.weights_hash,
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},

@@ -17,6 +17,7 @@ from mmcoop.core.resampling import Rows, shuffled
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import value_batches
+from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
@@ -242,7 +243,11 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> None:
         start = time.perf_counter()
-        details = {**valuation_details(), "run": self.run.name, "epoch": epoch}
+        details = {
+            **valuation_details(Valuing(), len(self.run.modalities)),
+            "run": self.run.name,
+            "epoch": epoch,
+        }
         path = self.run.contributions_file(epoch)
         with scores_file(path, self.run.modalities, details) as self._scores:
             self._valued = []

@@ -261,7 +261,8 @@ def test_coalitions_share_the_stage_before_the_first_exchange():
     list(value_batches(model, [batch, batch], modalities=list(SHAPES)))
     assert first == {m: [8, 8] for m in SHAPES}
     # of the seven coalitions each modality is in four, and clips have two and three frames
-    assert later == {"audio": [32, 32], "flow": [64, 64], "visual": [96, 96]}
+    # with all modalities first, then with the six other coalitions
+    assert later == {"audio": [8, 24] * 2, "flow": [16, 48] * 2, "visual": [24, 72] * 2}
 
 
 def test_the_stages_of_an_absent_modality_are_not_run():

@@ -35,7 +35,7 @@ def test_the_eight_correctness_patterns_give_the_papers_contributions(
     logits = torch.tensor([[0.3, -0.2, 0.1]]).repeat(1, 4, 1)
     for column, is_right in enumerate((bias_predicts_the_label, *right)):
         logits[0, column, label if is_right else 1] += 2
-    values = paper_value(logits, torch.tensor([label]), torch.tensor([0, 1, 1, 2]))
+    values = paper_value(logits[0], torch.tensor([label] * 4), torch.tensor([0, 1, 1, 2]))[None]
     # whole numbers and halves are exact in floating point
     assert shapley_values(values).tolist() == [list(contributions)]
 

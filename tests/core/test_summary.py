@@ -24,12 +24,17 @@ def valued(n: int, size: int, seed: int) -> ValuedBatch:
     labels = torch.randint(CLASSES - 1, (size,), generator=generator)
     labels[labels >= EMPTY_CLASS] += 1
     logits = 2 * torch.randn(size, CLASSES, generator=generator)
+    # where it is wrong, a coalition predicts another class
+    wrong = (labels.unsqueeze(1) + torch.randint(1, CLASSES, hits.shape, generator=generator)) % 5
+    choices = torch.where(hits, labels.unsqueeze(1), wrong)
+    choices[:, 0] = -1
     return ValuedBatch(
         ids=None,
+        coalitions=coalition_matrix(n),
         labels=labels,
-        predictions=logits.argmax(1),
-        logits=logits,
-        hits=hits,
+        predictions=choices[:, -1],
+        outputs=logits,
+        choices=choices,
         values=values,
         contributions=shapley_values(values),
     )
@@ -49,7 +54,7 @@ def samples(batches: list[ValuedBatch]):
             b.labels.tolist(),
             b.hits.tolist(),
             b.contributions.tolist(),
-            b.logits.double().tolist(),
+            b.outputs.double().tolist(),
             strict=True,
         )
 
@@ -129,10 +134,9 @@ def test_everything_is_nan_before_the_first_sample():
         assert summary.class_samples == [0] * CLASSES
         assert math.isnan(summary.loss)
         for table in (
-            summary.accuracy,
+            *([summary.accuracy, summary.class_accuracy(0)] if summary.coalitions else []),
             summary.mean_contribution,
             summary.low_contributing,
-            summary.class_accuracy(0),
         ):
             assert table
             assert all(math.isnan(number) for number in table.values())
@@ -142,8 +146,8 @@ def test_how_samples_are_cut_into_batches_does_not_matter():
     whole = valued(3, 40, 9)
     cut = [
         ValuedBatch(
-            None, *(getattr(whole, field)[rows] for field in
-            ("labels", "predictions", "logits", "hits", "values", "contributions"))
+            None, whole.coalitions, *(getattr(whole, field)[rows] for field in
+            ("labels", "predictions", "outputs", "choices", "values", "contributions"))
         )
         for rows in (slice(0, 1), slice(1, 18), slice(18, 40))
     ]  # fmt: skip

@@ -1,0 +1,183 @@
+"""One batch as a game: what a model puts out for a sample seen with a coalition of its modalities."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcoop.core.nested import mapped, take
+from mmcoop.errors import DataError, UsageError
+
+#: `(inputs by modality, present (rows, n)) -> outputs (rows, …)`.
+Model = Callable[[Mapping[str, Any], Tensor], Any]
+
+# What a model is asked at once, where the user sets no limit: of a callable so many rows as fill
+# 64 MiB with float32 inputs, of the fusion of features that are encoded already so many rows.
+_MAX_ELEMENTS = 2**24
+_MAX_FUSED = 2**16
+
+
+class BatchGame:
+    """The outputs of a model for rows of one batch; a row is a sample and a coalition.
+
+    `samples`: how many there are in the batch. Never more than `max_rows` rows are asked for at
+    once.
+    """
+
+    def __init__(self, samples: int, max_rows: int) -> None:
+        self.samples = samples
+        self.max_rows = max(1, max_rows)
+        self._shape: tuple[int, ...] | None = None
+
+    def table(self, coalitions: Tensor) -> Iterator[Tensor]:
+        """Outputs of every sample with each of the coalitions, bool `(k, n)`: `(samples, g, …)` for
+        one group of g coalitions after the other, in order.
+        """
+        for group in torch.split(coalitions, max(1, self.max_rows // max(1, self.samples))):
+            if len(group):
+                yield self._table(group)
+
+    def rows(self, sample: Tensor, present: Tensor) -> Tensor:
+        """Outputs `(rows, …)` of rows: int `(rows,)`, positions in the batch, and what is present
+        there, bool `(rows, n)`.
+        """
+        parts = zip(torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True)
+        return torch.cat([self._rows(some, here) for some, here in parts])
+
+    def _table(self, coalitions: Tensor) -> Tensor:
+        """Outputs `(samples, k, …)`, asked for coalition by coalition."""
+        k = len(coalitions)
+        sample = torch.arange(self.samples).repeat(k)
+        present = coalitions.repeat_interleave(self.samples, 0)
+        outputs = self.rows(sample, present)
+        return outputs.reshape(k, self.samples, *outputs.shape[1:]).transpose(0, 1)
+
+    def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _checked(self, outputs: Any, rows: int) -> Tensor:
+        tensor = torch.as_tensor(outputs)
+        shape = tuple(tensor.shape)
+        if tensor.dim() == 0 or len(tensor) != rows or shape[1:] != (self._shape or shape[1:]):
+            raise DataError(
+                f"the model gave logits of shape {shape} for {rows} rows: expected (rows, classes), "
+                "the same number of classes for every coalition"
+            )
+        self._shape = shape[1:]
+        return tensor
+
+
+class CalledGame(BatchGame):
+    """The game of any callable, which is given the inputs of every row."""
+
+    def __init__(
+        self, model: Model, inputs: Mapping[str, Any], samples: int, max_batch: int | None
+    ) -> None:
+        elements = max(1, sum(_elements(x) for x in inputs.values()) // max(1, samples))
+        super().__init__(samples, max_batch or max(samples, _MAX_ELEMENTS // elements))
+        self._model = model
+        self._inputs = inputs
+        self._device = device_of(model)
+        # the inputs once a coalition, for as many coalitions as are asked for at once
+        self._repeated: tuple[int, Mapping[str, Any]] = (1, inputs)
+
+    def _table(self, coalitions: Tensor) -> Tensor:
+        k = len(coalitions)
+        if self.samples > self.max_rows:
+            return super()._table(coalitions)
+        present = coalitions.repeat_interleave(self.samples, 0)
+        outputs = self._ask(self._repeat(k), present)
+        return outputs.reshape(k, self.samples, *outputs.shape[1:]).transpose(0, 1)
+
+    def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
+        return self._ask({m: take(x, sample) for m, x in self._inputs.items()}, present)
+
+    def _repeat(self, times: int) -> Mapping[str, Any]:
+        if times == 1:
+            return self._inputs
+        if self._repeated[0] < times:
+            sample = torch.arange(self.samples).repeat(times)
+            self._repeated = (times, {m: take(x, sample) for m, x in self._inputs.items()})
+        have, repeated = self._repeated
+        rows = times * self.samples
+        if have == times:
+            return repeated
+        return {m: mapped(lambda t: t[:rows], x) for m, x in repeated.items()}
+
+    def _ask(self, inputs: Mapping[str, Any], present: Tensor) -> Tensor:
+        rows = len(present)
+        return self._checked(self._model(inputs, present.to(self._device)), rows)
+
+
+class EncodedGame(BatchGame):
+    """The game of a model that encodes each modality of each sample once (`MultimodalModel`)."""
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        samples: int,
+        modalities: Sequence[str],
+        max_batch: int | None,
+    ) -> None:
+        super().__init__(samples, max_batch or _MAX_FUSED)
+        # the model reads columns in its own order of modalities
+        own = tuple(getattr(model, "modalities", modalities))
+        if sorted(own) != sorted(modalities):
+            raise UsageError(
+                f"the model's modalities are {', '.join(own)}, not {', '.join(modalities)}"
+            )
+        self._columns = [modalities.index(m) for m in own]
+        self._model = model
+        self._features = model.encode(inputs, torch.ones(samples, len(own), dtype=torch.bool))
+
+    def _table(self, coalitions: Tensor) -> Tensor:
+        logits: Tensor = self._model.coalition_logits(self._features, coalitions[:, self._columns])
+        if logits.dim() < 2 or logits.shape[:2] != (self.samples, len(coalitions)):
+            raise DataError(
+                f"the model gave logits of shape {tuple(logits.shape)} for {self.samples} samples "
+                f"and {len(coalitions)} coalitions: expected (samples, coalitions, classes)"
+            )
+        return logits
+
+    def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
+        features = {m: z[sample.to(z.device)] for m, z in self._features.items()}
+        logits = self._model.fuse(features, present[:, self._columns])
+        return self._checked(logits, len(sample))
+
+
+def batch_game(
+    model: Any,
+    inputs: Mapping[str, Any],
+    samples: int,
+    modalities: Sequence[str],
+    max_batch: int | None = None,
+) -> BatchGame:
+    """The game of one batch: `inputs` by modality, of so many samples.
+
+    A model with `encode(inputs, present)`, `coalition_logits(features, coalitions)` and
+    `fuse(features, present)`, as `MultimodalModel` has, encodes once; any other callable is given
+    the inputs of every row. `max_batch` limits the rows asked for at once.
+    """
+    if all(hasattr(model, name) for name in ("encode", "coalition_logits", "fuse")):
+        return EncodedGame(model, inputs, samples, modalities, max_batch)
+    return CalledGame(model, inputs, samples, max_batch)
+
+
+def device_of(model: Any) -> torch.device | None:
+    """Where a module's parameters are; None for a callable, or a module that has none."""
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return None if parameter is None else parameter.device
+
+
+def _elements(x: Any) -> int:
+    count = 0
+
+    def add(tensor: Tensor) -> Tensor:
+        nonlocal count
+        count += tensor.numel()
+        return tensor
+
+    mapped(add, x)
+    return count

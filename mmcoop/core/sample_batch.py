@@ -1,0 +1,74 @@
+"""A batch as users have them: inputs by modality, labels and ids, in any of the usual forms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcoop.core.nested import batch_size
+from mmcoop.errors import DataError
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """Some samples: `inputs` by modality, in its order; `labels`, whatever they are, or None; `ids`
+    or None; `samples`, how many there are.
+    """
+
+    inputs: dict[str, Any]
+    labels: Tensor | None
+    ids: list[str] | None
+    samples: int
+
+
+def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
+    """A batch of a user's.
+
+    It has `inputs`, `labels` and `ids` (the last two if it likes), as attributes or as keys; or it
+    is a tuple or list, `(inputs, labels)` or the inputs in the order of `modalities` and the labels.
+    A modality's input is a tensor, samples first, or several in dicts, lists or tuples.
+
+    Raises `DataError` where it is none of these, where a modality has no input, and where inputs,
+    labels and ids are of different numbers of samples.
+    """
+    if isinstance(batch, tuple | list):
+        inputs, labels, ids = _from_sequence(batch, modalities)
+    else:
+        inputs, labels, ids = (_field(batch, name) for name in ("inputs", "labels", "ids"))
+    if not isinstance(inputs, Mapping):
+        raise DataError(
+            "a batch must have `inputs` (tensors by modality) and `labels`, or be a tuple of the "
+            "inputs, in the order of the modalities, and the labels"
+        )
+    missing = [m for m in modalities if m not in inputs]
+    if missing:
+        raise DataError(
+            f"the batch has no input for the modality {missing[0]!r}; it has: "
+            f"{', '.join(sorted(inputs)) or 'none'}"
+        )
+    chosen = {m: inputs[m] for m in modalities}
+    counts = {m: batch_size(x) for m, x in chosen.items()}
+    if labels is not None:
+        labels = torch.as_tensor(labels)
+        counts["labels"] = len(labels) if labels.dim() else 0
+    if ids is not None:
+        ids = [str(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
+        counts["ids"] = len(ids)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"inputs, labels and ids of a batch are of different length: {listed}")
+    return SampleBatch(chosen, labels, ids, counts[modalities[0]])
+
+
+def _from_sequence(batch: Sequence[Any], modalities: Sequence[str]) -> tuple[Any, Any, None]:
+    if len(batch) == 2 and isinstance(batch[0], Mapping):
+        return batch[0], batch[1], None
+    if len(batch) == len(modalities) + 1:
+        return dict(zip(modalities, batch, strict=False)), batch[-1], None
+    return None, None, None
+
+
+def _field(batch: Any, name: str) -> Any:
+    return batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)

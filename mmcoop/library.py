@@ -1,0 +1,168 @@
+"""The library call: any model and batches in memory → what every modality contributed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from mmcoop.core.bootstrap import REPLICATES
+from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.game import Model
+from mmcoop.core.summary import Summary
+from mmcoop.core.valuation import ValuedBatch, value_batches
+from mmcoop.core.values import ValueFunction, Worth
+from mmcoop.core.valuing import Valuing
+from mmcoop.errors import DataError, UsageError
+from mmcoop.scores import scores_file, scores_table, valuation_details
+
+
+@dataclass(frozen=True)
+class Valuation:
+    """The valuation of some samples; tensors have samples first.
+
+    `ids`: their ids. `labels`, `predictions`: int64 `(samples,)`, of a regression float64; labels
+    are None where there are none. `values`: float64 `(samples, 2**n)`, one column a coalition (bit
+    m of the column's number is the m-th modality); where coalitions were drawn, `(samples, k)`.
+    `coalitions`: bool `(k, n)`, which modalities are in each column's. `contributions`: float64
+    `(samples, n)`; a row sums to the value of the grand coalition less that of the empty one.
+    `stderr`: their standard errors, None where they are exact. `details`: how they were worked out,
+    as written into the file.
+    """
+
+    modalities: tuple[str, ...]
+    batch: ValuedBatch
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> list[str]:
+        assert self.batch.ids is not None
+        return self.batch.ids
+
+    @property
+    def labels(self) -> Tensor | None:
+        return self.batch.labels
+
+    @property
+    def predictions(self) -> Tensor:
+        return self.batch.predictions
+
+    @property
+    def values(self) -> Tensor:
+        return self.batch.values
+
+    @property
+    def coalitions(self) -> Tensor:
+        return self.batch.coalitions
+
+    @property
+    def contributions(self) -> Tensor:
+        return self.batch.contributions
+
+    @property
+    def stderr(self) -> Tensor | None:
+        return self.batch.stderr
+
+    def interval(self, level: float = 0.95) -> Tensor:
+        """Confidence interval of each contribution for the coalitions that were drawn, float64
+        `(samples, n, 2)`: Student's, with one less degrees of freedom than pairs were drawn. Of an
+        exact contribution both ends are the contribution.
+        """
+        half = torch.zeros_like(self.contributions)
+        if self.stderr is not None and self.batch.draws is not None:
+            drawn = self.batch.draws > 1
+            freedom = (self.batch.draws[drawn] - 1).numpy()
+            quantile = torch.from_numpy(student.ppf((1 + level) / 2, freedom))
+            half[drawn] = quantile.unsqueeze(1) * self.stderr[drawn]
+        return torch.stack([self.contributions - half, self.contributions + half], dim=-1)
+
+    def means(self, level: float = 0.95, replicates: int = REPLICATES) -> pd.DataFrame:
+        """A row a modality: mean contribution with its bootstrap interval over samples (`low`,
+        `high`), and the share of samples to which it is low-contributing.
+        """
+        share = self.details.get("fair_share")
+        summary = Summary(self.modalities, fair_share=share, replicates=replicates)
+        summary.add(self.batch)
+        rows = []
+        for m in self.modalities:
+            low, high = summary.interval(f"contribution_{m}", level)
+            rows.append((m, summary.mean_contribution[m], low, high, summary.low_contributing[m]))
+        columns = ["modality", "mean", "low", "high", "low_contributing"]
+        return pd.DataFrame(rows, columns=columns).set_index("modality")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a sample, with the columns of the scores file."""
+        frame: pd.DataFrame = scores_table(self.modalities, None, self.batch).to_pandas()
+        return frame
+
+    def save(self, path: Path | str) -> None:
+        """Write a scores file, whole or not at all, in place of what is at `path`."""
+        with scores_file(Path(path), self.modalities, self.details) as writer:
+            writer.write(scores_table(self.modalities, None, self.batch))
+
+
+def valuate(
+    model: Model,
+    batches: Iterable[Any],
+    *,
+    modalities: Sequence[str],
+    value: str | ValueFunction | Worth = "paper",
+    absent: str = "zero",
+    estimator: str = "auto",
+    budget: int | None = None,
+    tolerance: float | None = None,
+    max_batch: int | None = None,
+    seed: int = 0,
+) -> Valuation:
+    """What every modality contributed to every sample.
+
+    `model` is any callable `(inputs: dict by modality, present: bool (rows, n)) -> outputs (rows,
+    classes)`; a row is a sample with a coalition of its modalities. For a model that takes no
+    `present`, `mmcoop.replace_inputs` and `mmcoop.replace_features` make one. Batches are mappings
+    or objects with `inputs`, `labels` and, if they like, `ids`, or tuples `(inputs, labels)`, or of
+    the inputs in order and the labels; samples without ids are numbered from 0. `modalities` names
+    the columns of `present`, in order.
+
+    `value` names the value function (`mmcoop.core.values.VALUE_FUNCTIONS`; "paper": |S| where the
+    prediction from S is right, else 0), or is one of your own: `(outputs (rows, …), targets (rows,
+    …), sizes (rows,)) -> values (rows,)`. `absent` is recorded with the scores: how the model
+    represents an absent modality, "zero" unless it says so itself. `estimator`, `budget`,
+    `tolerance`, `max_batch` and `seed`: see `mmcoop.core.valuing.Valuing`.
+
+    Raises `UsageError` for an unknown name or a budget that is too small, `DataError` for a batch,
+    labels or outputs that do not fit, and when there is no batch at all.
+    """
+    names = check_modalities(modalities)
+    if absent not in ABSENT:
+        raise UsageError(f"unknown absence {absent!r}: choose one of {', '.join(ABSENT)}")
+    how = Valuing(value, estimator, budget, tolerance, max_batch, seed)
+    found: list[ValuedBatch] = []
+    ids: list[str] = []
+    for batch in value_batches(model, batches, modalities=names, how=how):
+        start = len(ids)
+        ids += batch.ids or [str(k) for k in range(start, start + len(batch))]
+        found.append(batch)
+    if not found:
+        raise DataError("there is no batch to value")
+    details = valuation_details(how, len(names), getattr(model, "absent", absent))
+    return Valuation(names, _joined(found, ids), details)
+
+
+def _joined(batches: Sequence[ValuedBatch], ids: list[str]) -> ValuedBatch:
+    """All batches as one."""
+
+    def whole(name: str) -> Any:
+        parts = [getattr(batch, name) for batch in batches]
+        return None if any(part is None for part in parts) else torch.cat(parts)
+
+    names = ("labels", "predictions", "outputs", "choices", "values", "contributions", "stderr")
+    return ValuedBatch(
+        ids=ids,
+        coalitions=batches[0].coalitions,
+        draws=whole("draws"),
+        **{name: whole(name) for name in names},
+    )

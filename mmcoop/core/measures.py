@@ -182,7 +182,7 @@ def cross_logits(
 
 
 def emap(logits: Tensor) -> Tensor:
-    """Logits of the additive model nearest to this one on these samples (EMAP).
+    """Logits of the additive model that is nearest to this one over all pairs (EMAP).
 
     f̂ᵢ = mean_j f(aᵢ, vⱼ) + mean_j f(aⱼ, vᵢ) − mean_jk f(aⱼ, vₖ): what each modality says on
     average over the other, without any interaction (Hessel & Lee, *Does my multimodal model learn

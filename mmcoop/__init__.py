@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcoop.core.indices import banzhaf_values, leave_one_out, owen_values
+    from mmcoop.core.interactions import interaction_indices, shapley_interactions
+    from mmcoop.core.measures import intershap
     from mmcoop.core.resampling import extra_rows, modality_probability
     from mmcoop.core.shapley import shapley_values
     from mmcoop.datasets.loading import load_batches
@@ -25,14 +28,20 @@ _HOMES = {
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
     "Valuation": "mmcoop.library",
+    "banzhaf_values": "mmcoop.core.indices",
     "evaluate_run": "mmcoop.training.evaluation",
     "extra_rows": "mmcoop.core.resampling",
+    "interaction_indices": "mmcoop.core.interactions",
+    "intershap": "mmcoop.core.measures",
+    "leave_one_out": "mmcoop.core.indices",
     "load_batches": "mmcoop.datasets.loading",
     "load_run": "mmcoop.training.run",
     "make_config": "mmcoop.training.config",
     "modality_probability": "mmcoop.core.resampling",
     "open_dataset": "mmcoop.datasets.store",
+    "owen_values": "mmcoop.core.indices",
     "resume": "mmcoop.training.loop",
+    "shapley_interactions": "mmcoop.core.interactions",
     "shapley_values": "mmcoop.core.shapley",
     "train": "mmcoop.training.loop",
     "valuate": "mmcoop.library",
@@ -45,14 +54,20 @@ __all__ = [
     "TrainConfig",
     "UsageError",
     "Valuation",
+    "banzhaf_values",
     "evaluate_run",
     "extra_rows",
+    "interaction_indices",
+    "intershap",
+    "leave_one_out",
     "load_batches",
     "load_run",
     "make_config",
     "modality_probability",
     "open_dataset",
+    "owen_values",
     "resume",
+    "shapley_interactions",
     "shapley_values",
     "train",
     "valuate",

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from doctest import DocTestParser, DocTestRunner
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_every_command_in_a_code_block_exists_with_its_options(page):
         for word in words:
             if word.startswith("--") and word != "--help":
                 assert word in legal, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_session_in_python_gives_what_the_page_says(page):
+    text = page.read_text().replace("```", "")  # or the end of a block would be taken for output
+    session = DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    report: list[str] = []
+    assert DocTestRunner().run(session, out=report.append).failed == 0, "".join(report)
 
 
 def test_the_readme_shows_every_command():

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcoop.core.absence import replace_features, replace_inputs
     from mmcoop.core.resampling import extra_rows, modality_probability
     from mmcoop.core.shapley import shapley_values
     from mmcoop.datasets.loading import load_batches
@@ -32,6 +33,8 @@ _HOMES = {
     "make_config": "mmcoop.training.config",
     "modality_probability": "mmcoop.core.resampling",
     "open_dataset": "mmcoop.datasets.store",
+    "replace_features": "mmcoop.core.absence",
+    "replace_inputs": "mmcoop.core.absence",
     "resume": "mmcoop.training.loop",
     "shapley_values": "mmcoop.core.shapley",
     "train": "mmcoop.training.loop",
@@ -52,6 +55,8 @@ __all__ = [
     "make_config",
     "modality_probability",
     "open_dataset",
+    "replace_features",
+    "replace_inputs",
     "resume",
     "shapley_values",
     "train",

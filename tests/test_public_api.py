@@ -10,7 +10,9 @@ def test_every_public_name_can_be_imported():
 
 def test_the_names_other_people_call_are_there():
     fixed = ["shapley_values", "valuate", "extra_rows", "modality_probability"]
-    assert {*fixed, "open_dataset", "load_run"} <= set(mmcoop.__all__)
+    assert {*fixed, "open_dataset", "load_run", "replace_inputs", "replace_features"} <= set(
+        mmcoop.__all__
+    )
 
 
 def test_all_and_the_homes_of_names_agree():

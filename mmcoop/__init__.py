@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcoop.core.absence import replace_features, replace_inputs
     from mmcoop.core.indices import banzhaf_values, leave_one_out, owen_values
     from mmcoop.core.interactions import interaction_indices, shapley_interactions
     from mmcoop.core.measures import intershap
@@ -40,6 +41,8 @@ _HOMES = {
     "modality_probability": "mmcoop.core.resampling",
     "open_dataset": "mmcoop.datasets.store",
     "owen_values": "mmcoop.core.indices",
+    "replace_features": "mmcoop.core.absence",
+    "replace_inputs": "mmcoop.core.absence",
     "resume": "mmcoop.training.loop",
     "shapley_interactions": "mmcoop.core.interactions",
     "shapley_values": "mmcoop.core.shapley",
@@ -66,6 +69,8 @@ __all__ = [
     "modality_probability",
     "open_dataset",
     "owen_values",
+    "replace_features",
+    "replace_inputs",
     "resume",
     "shapley_interactions",
     "shapley_values",

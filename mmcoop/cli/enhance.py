@@ -11,7 +11,9 @@ from mmcoop.errors import UsageError
 from mmcoop.methods import LEVELS
 
 
-@options.with_options({"set": options.METHOD_OPTIONS, **options.SETTINGS})
+@options.with_options(
+    {"max_extra": options.MAX_EXTRA, "set": options.METHOD_OPTIONS, **options.SETTINGS}
+)
 def enhance(
     level: Annotated[
         str,

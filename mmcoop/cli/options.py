@@ -44,6 +44,13 @@ def setting(kind: type, help: str, *names: str, panel: str = "Training", **more:
 
 
 WARMUP = setting(int, "Ordinary epochs before sample, modality or random sets in.", panel="Method")
+MAX_EXTRA = setting(
+    int,
+    "Rows that sample, modality or random adds to an epoch for one sample at most, those of the "
+    "modalities that contribute least first; 0: no limit.",
+    "--max-extra",
+    panel="Method",
+)
 METHOD_OPTIONS = setting(
     list[str],
     "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have "

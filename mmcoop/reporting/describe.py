@@ -111,6 +111,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "epochs": config.epochs,
         "epochs_done": len(metrics),
         "warmup": config.warmup,
+        **({"max_extra": config.max_extra} if config.max_extra else {}),
     }
     if not metrics.empty and run.best.is_dir():
         best = run.best_epoch

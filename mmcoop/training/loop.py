@@ -197,6 +197,7 @@ class _Training:
             n_classes=len(run.architecture.classes),
             seed=config.seed,
             warmup=config.warmup,
+            max_extra=config.max_extra or None,
             value=self._value,
             batches=self._batches,
             optimizer=lambda parameters: _optimizer(config, list(parameters)),

@@ -51,6 +51,13 @@ MAX_EXTRA = setting(
     "--max-extra",
     panel="Method",
 )
+SCORES = setting(
+    Path,
+    "Scores file to enhance by, in place of valuing the samples before each epoch: of any run or "
+    "model with the same modalities, by the value function paper, correct or probability.",
+    "--scores",
+    panel="Method",
+)
 METHOD_OPTIONS = setting(
     list[str],
     "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have "

@@ -19,6 +19,7 @@ _METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items
         "modality": options.setting(str, "The modality of --method unimodal.", panel="Method"),
         "warmup": options.WARMUP,
         "max_extra": options.MAX_EXTRA,
+        "scores": options.SCORES,
         "set": options.METHOD_OPTIONS,
         **options.MODEL_SETTINGS,
         **options.SETTINGS,
@@ -78,6 +79,7 @@ def train(
         "device": device,
         "workers": workers,
         "progress": options.progress(quiet),
+        "scores": chosen.pop("scores", None),
     }
     if resume:
         folder = out or run_folder(make_config(chosen))

@@ -29,12 +29,12 @@ class Task:
 
     `model` is the one that is trained. `value(samples)` gives the contributions `(k, n)` of the
     training samples at the positions `samples` (all of them for None), by the model as it is, in
-    evaluation mode and with the evaluation transform. `warmup` is the number of ordinary epochs
-    before the method sets in. `batches(split, rows, seed)` gives batches of "train" or
-    "validation", of all samples, whole, unless `rows` says otherwise, with the evaluation transform
-    unless a seed is given; what goes through it is counted as cost. `optimizer(parameters)` makes
-    one as the run's own. `max_extra` is the most rows that a method may add to an epoch for one
-    sample, None for as many as it likes.
+    evaluation mode and with the evaluation transform, or those of a file that was given. `warmup`
+    is the number of ordinary epochs before the method sets in. `batches(split, rows, seed)` gives
+    batches of "train" or "validation", of all samples, whole, unless `rows` says otherwise, with
+    the evaluation transform unless a seed is given; what goes through it is counted as cost.
+    `optimizer(parameters)` makes one as the run's own. `max_extra` is the most rows that a method
+    may add to an epoch for one sample, None for as many as it likes.
     """
 
     model: MultimodalModel

@@ -104,6 +104,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "fusion": config.fusion,
         "dataset": {"name": run.dataset["name"], "path": run.dataset["path"]},
         "started_from": run.parent["path"] if run.parent else "scratch",
+        **({"scores": run.scores["path"]} if run.scores else {}),
         "seed": config.seed,
         "optimizer": config.optimizer,
         "lr": config.lr,

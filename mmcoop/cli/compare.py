@@ -58,6 +58,7 @@ _LISTS = ("methods", "fusions")
             panel="What is compared",
         ),
         "warmup": options.WARMUP,
+        "max_extra": options.MAX_EXTRA,
         **_SETTINGS,
     }
 )

@@ -11,7 +11,14 @@ from mmcoop.errors import UsageError
 from mmcoop.methods import LEVELS
 
 
-@options.with_options({"set": options.METHOD_OPTIONS, **options.SETTINGS})
+@options.with_options(
+    {
+        "max_extra": options.MAX_EXTRA,
+        "scores": options.SCORES,
+        "set": options.METHOD_OPTIONS,
+        **options.SETTINGS,
+    }
+)
 def enhance(
     level: Annotated[
         str,
@@ -46,7 +53,8 @@ def enhance(
     """Fine-tune a trained run so that the modality that contributes little is used.
 
     Before every epoch the training samples are valued, and the modalities with a low contribution
-    are trained once more, alone. The model is the one of the run; what is not given is as the data
+    are trained once more, alone. With --scores the contributions of that file are used instead, the
+    same ones before every epoch. The model is the one of the run; what is not given is as the data
     set advises for enhancing, or else as the run was trained.
 
     Examples:
@@ -54,6 +62,9 @@ def enhance(
     - `mmcoop enhance`
 
     - `mmcoop enhance --level modality --run runs/joint --epochs 10`
+
+    - `mmcoop enhance --scores scores.parquet --max-extra 3`: by these contributions, and at most
+      three extra rows a sample
     """
     from mmcoop.reporting.summaries import enhanced
     from mmcoop.training import loop
@@ -66,6 +77,7 @@ def enhance(
     if level not in LEVELS:
         raise UsageError(f"unknown level {level!r}: choose one of {', '.join(LEVELS)}")
     chosen = options.given(settings)
+    scores = chosen.pop("scores", None)
     if pairs := chosen.pop("set", None):
         chosen["options"] = options.parse_pairs("--set", pairs)
     if resume and out and run is None and (begun := load_run(out).parent):
@@ -82,7 +94,12 @@ def enhance(
     )
     folder = out or enhanced_folder(parent, level, config.seed)
     shown = options.progress(quiet)
-    where: dict[str, Any] = {"device": device, "workers": workers, "progress": shown}
+    where: dict[str, Any] = {
+        "device": device,
+        "workers": workers,
+        "progress": shown,
+        "scores": scores,
+    }
     if resume:
         after = loop.resume(folder, dataset, expected={"method": level, **chosen}, **where)
     else:

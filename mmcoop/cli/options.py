@@ -44,6 +44,20 @@ def setting(kind: type, help: str, *names: str, panel: str = "Training", **more:
 
 
 WARMUP = setting(int, "Ordinary epochs before sample, modality or random sets in.", panel="Method")
+MAX_EXTRA = setting(
+    int,
+    "Rows that sample, modality or random adds to an epoch for one sample at most, those of the "
+    "modalities that contribute least first; 0: no limit.",
+    "--max-extra",
+    panel="Method",
+)
+SCORES = setting(
+    Path,
+    "Scores file to enhance by, in place of valuing the samples before each epoch: of any run or "
+    "model with the same modalities, by the value function paper, correct or probability.",
+    "--scores",
+    panel="Method",
+)
 METHOD_OPTIONS = setting(
     list[str],
     "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have "

@@ -18,6 +18,8 @@ _METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items
         "method": options.setting(str, f"{_METHODS}. \\[default: joint]", panel="Method"),
         "modality": options.setting(str, "The modality of --method unimodal.", panel="Method"),
         "warmup": options.WARMUP,
+        "max_extra": options.MAX_EXTRA,
+        "scores": options.SCORES,
         "set": options.METHOD_OPTIONS,
         **options.MODEL_SETTINGS,
         **options.SETTINGS,
@@ -77,6 +79,7 @@ def train(
         "device": device,
         "workers": workers,
         "progress": options.progress(quiet),
+        "scores": chosen.pop("scores", None),
     }
     if resume:
         folder = out or run_folder(make_config(chosen))
@@ -87,6 +90,8 @@ def train(
         config = make_config(dataset.defaults.get("train", {}), chosen)
         if "warmup" in chosen and not METHODS.load(config.method).has_warmup:
             raise UsageError(f"method {config.method!r} has no warm-up: leave --warmup out")
+        if "max_extra" in chosen and not METHODS.load(config.method).adds_rows:
+            raise UsageError(f"method {config.method!r} adds no rows: leave --max-extra out")
         check_warmup(config)
         folder = out or run_folder(config)
         run = loop.train(folder, dataset, config, overwrite=overwrite, **where)

@@ -63,16 +63,38 @@ def alone_rows(times: Tensor) -> Rows:
     )
 
 
-def extra_rows(contributions: Tensor) -> Tensor:
+def extra_rows(contributions: Tensor, max_extra: int | None = None) -> Tensor:
     """Sample-level rule: how often modality m of sample i is trained alone in the next epoch.
 
-    k(φ) = 0 for φ ≥ 1, ⌈2(1 − φ)⌉ below, at most 3: φ = 0.5 → 1, 0 → 2, −0.5 → 3.
-    `contributions`: `(samples, n)`. Returns int64 of the same shape. Raises `DataError` for NaN.
+    k(φ) = 0 for φ ≥ 1, ⌈2(1 − φ)⌉ below, at most 3: φ = 0.5 → 1, 0 → 2, −0.5 → 3. With `max_extra`,
+    a sample gets no more rows than that in all, those of its lowest contributions first.
+    `contributions`: `(samples, n)`. Returns int64 of the same shape.
+
+    Raises `DataError` for NaN, `UsageError` for a `max_extra` below 1.
     """
     phi = torch.as_tensor(contributions, dtype=torch.float64)
     if phi.isnan().any():
         raise DataError("contributions hold NaN: value the samples again")
-    return (2 * (1 - ROUNDING - phi)).ceil().clamp(0, MAX_EXTRA_ROWS).long()
+    times = (2 * (1 - ROUNDING - phi)).ceil().clamp(0, MAX_EXTRA_ROWS).long()
+    return times if max_extra is None else capped(times, phi, max_extra)
+
+
+def capped(times: Tensor, contributions: Tensor, max_extra: int) -> Tensor:
+    """At most `max_extra` of the `times` of each sample, the lowest contributions served first.
+
+    `times`: whole numbers ≥ 0, `(samples, n)`; `contributions`: `(samples, n)`, or `(n,)` for all
+    samples alike. Of equal contributions the earlier modality goes first. Returns int64
+    `(samples, n)`. Raises `UsageError` for a `max_extra` below 1.
+    """
+    if max_extra < 1:
+        raise UsageError(f"max_extra is {max_extra}: it must be at least 1, or None for no limit")
+    # what differs by rounding alone is equal, else rounding would decide who goes first
+    levels = (contributions / ROUNDING).round().expand(times.shape)
+    weakest_first = levels.argsort(dim=1, stable=True)
+    in_order = times.long().gather(1, weakest_first)
+    left = max_extra - (in_order.cumsum(1) - in_order)
+    kept = in_order.minimum(left.clamp(min=0))
+    return torch.empty_like(kept).scatter_(1, weakest_first, kept)
 
 
 #: The paper's three functions p(Δ) of the gap |Δ|, before clamping to [0, 1].
@@ -106,20 +128,33 @@ def modality_probability(
     return PROBABILITY_RULES[rule](gap, alpha).clamp(0, 1)
 
 
-def sample_level_rows(contributions: Tensor) -> Rows:
+def sample_level_rows(contributions: Tensor, max_extra: int | None = None) -> Rows:
     """Every sample whole, and `extra_rows` of each modality alone."""
     samples, n_modalities = contributions.shape
-    return join_rows(whole_rows(samples, n_modalities), alone_rows(extra_rows(contributions)))
+    alone = alone_rows(extra_rows(contributions, max_extra))
+    return join_rows(whole_rows(samples, n_modalities), alone)
 
 
-def modality_level_rows(n_samples: int, probability: Tensor, generator: torch.Generator) -> Rows:
+def modality_level_rows(
+    n_samples: int,
+    probability: Tensor,
+    generator: torch.Generator,
+    max_extra: int | None = None,
+    mean_contributions: Tensor | None = None,
+) -> Rows:
     """Every sample whole, and with probability `probability[m]` once more with m alone.
 
-    `probability`: `(n,)` in [0, 1]; the draws are independent by sample and modality.
+    `probability`: `(n,)` in [0, 1]; the draws are independent by sample and modality. Of more than
+    `max_extra` draws of a sample those of the lowest `mean_contributions` `(n,)` count, or of the
+    highest probabilities where no means are given.
     """
     n_modalities = probability.shape[0]
     draw = torch.rand(n_samples, n_modalities, generator=generator, dtype=torch.float64)
-    return join_rows(whole_rows(n_samples, n_modalities), alone_rows(draw < probability))
+    drawn = draw < probability
+    if max_extra is not None:
+        order = -probability if mean_contributions is None else mean_contributions
+        drawn = capped(drawn, order, max_extra)
+    return join_rows(whole_rows(n_samples, n_modalities), alone_rows(drawn))
 
 
 def shuffled(rows: Rows, generator: torch.Generator) -> Rows:

@@ -29,11 +29,12 @@ class Task:
 
     `model` is the one that is trained. `value(samples)` gives the contributions `(k, n)` of the
     training samples at the positions `samples` (all of them for None), by the model as it is, in
-    evaluation mode and with the evaluation transform. `warmup` is the number of ordinary epochs
-    before the method sets in. `batches(split, rows, seed)` gives batches of "train" or
-    "validation", of all samples, whole, unless `rows` says otherwise, with the evaluation transform
-    unless a seed is given; what goes through it is counted as cost. `optimizer(parameters)` makes
-    one as the run's own.
+    evaluation mode and with the evaluation transform, or those of a file that was given. `warmup`
+    is the number of ordinary epochs before the method sets in. `batches(split, rows, seed)` gives
+    batches of "train" or "validation", of all samples, whole, unless `rows` says otherwise, with
+    the evaluation transform unless a seed is given; what goes through it is counted as cost.
+    `optimizer(parameters)` makes one as the run's own. `max_extra` is the most rows that a method
+    may add to an epoch for one sample, None for as many as it likes.
     """
 
     model: MultimodalModel
@@ -44,6 +45,7 @@ class Task:
     value: Callable[[Tensor | None], Tensor]
     batches: Callable[[str, Rows | None, int | None], Iterable[Batch]]
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    max_extra: int | None = None
 
     @property
     def n_modalities(self) -> int:
@@ -60,6 +62,8 @@ class Method(nn.Module):
 
     #: Whether the method begins with ordinary epochs, `task.warmup` of them.
     has_warmup = False
+    #: Whether the method adds rows by contributions, no more than `task.max_extra` a sample.
+    adds_rows = False
     #: The one fusion that the method is defined on; None: on any that has what it looks for.
     fusion: ClassVar[str | None] = None
     #: Between which bounds `mmcoop compare --tune` tries an option, on a logarithmic scale.

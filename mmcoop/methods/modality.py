@@ -20,6 +20,7 @@ class ModalityLevel(Method):
     """
 
     has_warmup = True
+    adds_rows = True
 
     search: ClassVar = {"alpha": (0.3, 1.5)}
 
@@ -42,4 +43,6 @@ class ModalityLevel(Method):
         subset = torch.randperm(self.task.n_samples, generator=chance)[:size].sort().values
         means = self.task.value(subset).mean(0)
         probability = modality_probability(means, self.rule, self.alpha)
-        return modality_level_rows(self.task.n_samples, probability, chance)
+        return modality_level_rows(
+            self.task.n_samples, probability, chance, self.task.max_extra, means
+        )

@@ -2,25 +2,33 @@
 
 import torch
 
-from mmcoop.core.resampling import Rows, extra_rows, join_rows, whole_rows
+from mmcoop.core.resampling import MAX_EXTRA_ROWS, Rows, extra_rows, join_rows, whole_rows
 from mmcoop.core.seeds import generator
 from mmcoop.methods.base import Method
 
 
 class Random(Method):
     """Sample-level enhancement's number of extra rows of one modality, each of a random modality of
-    a random sample. The samples are valued only to know how many.
+    a random sample. The samples are valued only to know how many. With `task.max_extra`, no sample
+    is drawn more often than that.
     """
 
     has_warmup = True
+    adds_rows = True
 
     def rows(self, epoch: int) -> Rows:
         if epoch <= self.task.warmup:
             return super().rows(epoch)
-        extra = int(extra_rows(self.task.value(None)).sum())
+        most = self.task.max_extra
+        extra = int(extra_rows(self.task.value(None), most).sum())
         chance = generator(self.task.seed, "random rows", epoch)
         n, k = self.task.n_samples, self.task.n_modalities
-        sample = torch.randint(n, (extra,), generator=chance)
+        if most is None:
+            sample = torch.randint(n, (extra,), generator=chance)
+        else:
+            # every sample is in the urn as often as it may be drawn
+            often = min(most, MAX_EXTRA_ROWS * k)
+            sample = torch.randperm(often * n, generator=chance)[:extra] % n
         modality = torch.randint(k, (extra,), generator=chance)
         alone = Rows(sample, torch.nn.functional.one_hot(modality, k).bool())
         return join_rows(whole_rows(n, k), alone)

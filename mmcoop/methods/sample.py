@@ -10,8 +10,9 @@ class SampleLevel(Method):
     """
 
     has_warmup = True
+    adds_rows = True
 
     def rows(self, epoch: int) -> Rows:
         if epoch <= self.task.warmup:
             return super().rows(epoch)
-        return sample_level_rows(self.task.value(None))
+        return sample_level_rows(self.task.value(None), self.task.max_extra)

@@ -104,6 +104,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "fusion": config.fusion,
         "dataset": {"name": run.dataset["name"], "path": run.dataset["path"]},
         "started_from": run.parent["path"] if run.parent else "scratch",
+        **({"scores": run.scores["path"]} if run.scores else {}),
         "seed": config.seed,
         "optimizer": config.optimizer,
         "lr": config.lr,
@@ -111,6 +112,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "epochs": config.epochs,
         "epochs_done": len(metrics),
         "warmup": config.warmup,
+        **({"max_extra": config.max_extra} if config.max_extra else {}),
     }
     if not metrics.empty and run.best.is_dir():
         best = run.best_epoch

@@ -17,12 +17,15 @@ SCHEDULES = ("step", "cosine", "constant")
 class TrainConfig:
     """Defaults are the paper's set-up; a data set's own defaults go over them.
 
+    `max_extra`: the most rows that enhancement adds to an epoch for one sample, 0 for no limit.
+
     Raises `UsageError` for a value that cannot be meant.
     """
 
     method: str = "joint"
     options: Mapping[str, Any] = field(default_factory=dict)
     warmup: int = 5
+    max_extra: int = 0
     fusion: str = "concat"
     encoders: Mapping[str, str] = field(default_factory=dict)
     epochs: int = 60
@@ -51,7 +54,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "step_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("warmup", "lr_warmup", "patience", "seed"):
+        for name in ("warmup", "max_extra", "lr_warmup", "patience", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: it cannot be negative")
         for name in ("lr", "momentum", "weight_decay", "step_factor", "max_seconds"):

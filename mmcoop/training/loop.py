@@ -21,7 +21,7 @@ from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_folder, has_format, settle_folder, whole_folder
+from mmcoop.files import check_new_folder, has_format, settle_folder, sha256, whole_folder
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, Task
 from mmcoop.progress import SILENT, Progress
@@ -34,6 +34,7 @@ from mmcoop.training.checkpoint import (
     save_checkpoint,
 )
 from mmcoop.training.config import TrainConfig, make_config
+from mmcoop.training.given_scores import GivenScores, read_given_scores, reread_given_scores
 from mmcoop.training.memory import peak_memory
 from mmcoop.training.run import FINISHED, FORMAT, RUNNING, STOPPED, Run, load_run, new_run
 
@@ -47,6 +48,7 @@ def train(
     config: TrainConfig,
     *,
     parent: Run | None = None,
+    scores: Path | str | None = None,
     overwrite: bool = False,
     device: str = "auto",
     workers: int = 0,
@@ -54,8 +56,10 @@ def train(
 ) -> Run:
     """Train a model as `config` says and leave a run folder.
 
-    With a `parent`, training starts from its best weights; the architecture must be the same.
-    The test split is not read. Interrupted or killed, `resume` goes on.
+    With a `parent`, training starts from its best weights; the architecture must be the same. With
+    a scores file `scores`, enhancement goes by the contributions in it, the same ones before every
+    epoch, and values no sample. The test split is not read. Interrupted or killed, `resume` goes
+    on.
 
     Raises `UsageError` where the folder exists and may not be replaced, `DataError` where the
     loss is no longer a number, `Interrupted` on Ctrl-C.
@@ -72,8 +76,16 @@ def train(
         if parent.folder.resolve() == folder.resolve():
             raise UsageError(f"{folder} is the run to start from: choose another --out")
     check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
-    run = new_run(folder, config, architecture, dataset, parent)
-    training = _Training(run, dataset, pick_device(device), workers, progress)
+    given = recorded = None
+    if scores is not None:
+        if not METHODS.load(config.method).adds_rows:
+            raise UsageError(f"method {config.method!r} needs no contributions: leave --scores out")
+        if Path(scores).resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{scores} is in {folder}, which is replaced: choose another --out")
+        given = read_given_scores(scores, dataset, sorted(architecture.encoders))
+        recorded = given.record
+    run = new_run(folder, config, architecture, dataset, parent, recorded)
+    training = _Training(run, dataset, pick_device(device), workers, progress, given)
     if parent is not None:
         load_weights(training.model, parent.best)
     run.create()  # all that can be refused has been: from here on there is a run folder
@@ -85,15 +97,18 @@ def resume(
     dataset: Dataset,
     *,
     expected: Mapping[str, Any] | None = None,
+    scores: Path | str | None = None,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Run:
     """Go on with a run that was cut off, from its last whole epoch; a finished one is left alone.
 
-    On the same machine on CPU the weights end bit for bit as if nothing had happened. Raises
-    `DataError` where the folder is not a run or was trained on another data set, `UsageError`
-    where its settings are not the `expected` ones (of those named there).
+    On the same machine on CPU the weights end bit for bit as if nothing had happened. Scores that
+    the run was given are read again from where they were, or from `scores` if they were moved.
+    Raises `DataError` where the folder is not a run or was trained on another data set, or its
+    scores are not the same any more, `UsageError` where its settings are not the `expected` ones
+    (of those named there), or its scores not `scores`.
     """
     settle_folder(Path(folder))
     run = load_run(folder)
@@ -109,11 +124,16 @@ def resume(
             f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
             "began; leave the option out, or start anew with --overwrite"
         )
+    if scores is not None:
+        _check_same_scores(run, Path(scores))
     if run.status == FINISHED:
         return run
     settle_folder(run.best)
     settle_folder(run.last)
-    training = _Training(run, dataset, pick_device(device), workers, progress)
+    given = None
+    if run.scores is not None:
+        given = reread_given_scores(run.scores, dataset, run.modalities, scores)
+    training = _Training(run, dataset, pick_device(device), workers, progress, given)
     if has_checkpoint(run.last):
         training.load(run.last)
     elif run.parent is not None:
@@ -124,10 +144,22 @@ def resume(
     return training.finish()
 
 
+def _check_same_scores(run: Run, path: Path) -> None:
+    """Raise `UsageError` unless the run was started with the scores file at `path`."""
+    if not path.is_file():
+        raise DataError(f"there is no scores file {path}")
+    if run.scores is None or sha256(path) != run.scores["sha256"]:
+        begun = f"the scores {run.scores['path']}" if run.scores else "no scores"
+        raise UsageError(
+            f"{run.folder} was started with {begun}, not {path}: a run goes on as it began; leave "
+            "--scores out, or start anew with --overwrite"
+        )
+
+
 def check_training(dataset: Dataset, config: TrainConfig) -> None:
     """Raise the `UsageError` that `train` would raise of what `config` asks for on `dataset`."""
     run = new_run(Path(), config, architecture_of(dataset, config), dataset, None)
-    _Training(run, dataset, torch.device("cpu"), 0, SILENT)
+    _Training(run, dataset, torch.device("cpu"), 0, SILENT, None)
 
 
 def extend(
@@ -146,7 +178,8 @@ def extend(
     Raises `UsageError` where `shorter` is not the beginning of a run by `config`.
     """
     folder = Path(folder)
-    if shorter.parent is not None or not shorter.config.begins(config):
+    from_scratch = shorter.parent is None and shorter.scores is None
+    if not (from_scratch and shorter.config.begins(config)):
         raise UsageError(f"{shorter.folder} is not the beginning of the run that is asked for")
     if folder == shorter.folder:
         new_run(folder, config, shorter.architecture, dataset, None).set_status(STOPPED)
@@ -183,6 +216,7 @@ class _Training:
         device: torch.device,
         workers: int,
         progress: Progress,
+        given: GivenScores | None,
     ) -> None:
         self.run = run
         self.config = config = run.config
@@ -191,6 +225,7 @@ class _Training:
         self.device = device
         self.workers = workers
         self.progress = progress
+        self.given = given
         self.model = run.architecture.build(config.seed).to(device)
         task = Task(
             model=self.model,
@@ -198,6 +233,7 @@ class _Training:
             n_classes=len(run.architecture.classes),
             seed=config.seed,
             warmup=config.warmup,
+            max_extra=config.max_extra or None,
             value=self._value,
             batches=self._batches,
             optimizer=lambda parameters: _optimizer(config, list(parameters)),
@@ -344,7 +380,12 @@ class _Training:
         return (batch.to(self.device) for batch in batches)
 
     def _value(self, samples: Tensor | None) -> Tensor:
-        """Contributions of training samples, noted down in the epoch's scores."""
+        """Contributions of training samples: the given ones, or else by the model as it is, which
+        are noted down in the epoch's scores.
+        """
+        if self.given is not None:
+            phi = self.given.contributions
+            return phi if samples is None else phi[samples]
         assert self._scores is not None
         rows = (
             samples

@@ -27,6 +27,8 @@ class Run:
     `config`: how it was trained. `status`: "running" (or killed), "stopped" (interrupted or
     failed) or "finished". `dataset`: path, name and fingerprint of what it was trained on.
     `parent`: path, weights hash and whole cost of the run it was fine-tuned from, or None.
+    `scores`: path and sha256 of the scores file that enhancement goes by, or None where it values
+    the samples itself.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -36,6 +38,7 @@ class Run:
         self.architecture = Architecture.from_json(content["model"])
         self.dataset: dict[str, str] = content["dataset"]
         self.parent: dict[str, Any] | None = content["parent"]
+        self.scores: dict[str, str] | None = content.get("scores")
         self.finished: str | None = content["finished"]
 
     @property
@@ -166,6 +169,7 @@ class Run:
             "model": self.architecture.to_json(),
             "dataset": self.dataset,
             "parent": self.parent,
+            "scores": self.scores,
             "versions": versions(),
         }
 
@@ -176,6 +180,7 @@ def new_run(
     architecture: Architecture,
     dataset: Dataset,
     parent: Run | None,
+    scores: Mapping[str, str] | None = None,
 ) -> Run:
     """A run that is about to start. Nothing is written before `create`."""
     content = {
@@ -194,6 +199,7 @@ def new_run(
             "weights": parent.weights_hash,
             "cost": parent.whole_cost,
         },
+        "scores": scores and dict(scores),
     }
     return Run(folder, content)
 

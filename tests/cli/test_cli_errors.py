@@ -51,6 +51,8 @@ def test_an_empty_folder_says_what_to_do_first(mmcoop, tmp_path, command):
         (["train", "--method", "modality", "--set", "alpha=x", "--out", "r"], "must be float"),
         (["train", "--method", "modality", "--set", "fraction=2", "--out", "r"], "at most 1"),
         (["train", "--warmup", "2", "--out", "r"], "has no warm-up"),
+        (["train", "--max-extra", "2", "--out", "r"], "adds no rows: leave --max-extra out"),
+        (["enhance", "--max-extra", "-1", "--out", "r"], "cannot be negative"),
         (["train", "--method", "sample", "--epochs", "3", "--out", "r"], "would never set in"),
         (["train", "--lr", "-1", "--out", "r"], "not negative"),
         (["train", "--epochs", "0", "--out", "r"], "at least 1"),

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mmcoop
 from mmcoop.core.resampling import (
     MAX_EXTRA_ROWS,
     PROBABILITY_RULES,
     Rows,
     alone_rows,
+    capped,
     extra_rows,
     join_rows,
     modality_level_rows,
@@ -110,6 +112,85 @@ def test_infinite_contributions_are_clamped():
 def test_contributions_with_nan_are_refused():
     with pytest.raises(DataError, match="^contributions hold NaN: value the samples again$"):
         extra_rows(torch.tensor([[0.5, math.nan]]))
+
+
+# at most so many rows a sample
+
+
+@pytest.mark.parametrize(
+    ("max_extra", "expected"),
+    [
+        (None, [[2, 3, 1], [3, 1, 0], [2, 2, 2], [0, 0, 0]]),
+        (9, [[2, 3, 1], [3, 1, 0], [2, 2, 2], [0, 0, 0]]),
+        (5, [[2, 3, 0], [3, 1, 0], [2, 2, 1], [0, 0, 0]]),
+        (4, [[1, 3, 0], [3, 1, 0], [2, 2, 0], [0, 0, 0]]),
+        (3, [[0, 3, 0], [3, 0, 0], [2, 1, 0], [0, 0, 0]]),
+        (1, [[0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]]),
+    ],
+)
+def test_the_lowest_contributions_get_their_rows_first(max_extra, expected):
+    phi = torch.tensor([[0.0, -0.5, 0.5], [-0.5, 0.5, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    assert extra_rows(phi, max_extra).tolist() == expected
+    assert mmcoop.extra_rows(phi, max_extra=max_extra).tolist() == expected
+
+
+def test_the_eight_patterns_with_two_extra_rows_at_most():
+    contributions = torch.tensor(
+        [[1, 1], [1.5, 0.5], [0.5, 1.5], [1, 1], [0, 0], [0.5, -0.5], [-0.5, 0.5], [0, 0]]
+    )
+    assert extra_rows(contributions, 2).tolist() == [
+        [0, 0], [0, 1], [1, 0], [0, 0], [2, 0], [0, 2], [2, 0], [2, 0]
+    ]  # fmt: skip
+
+
+def one_by_one(phi: list[Fraction], max_extra: int) -> list[int]:
+    """Rows given out one modality after the other, the lowest contribution first."""
+    given, left = [0] * len(phi), max_extra
+    for m in sorted(range(len(phi)), key=lambda m: (phi[m], m)):
+        wants = 0 if phi[m] >= 1 else min(math.ceil(2 * (1 - phi[m])), MAX_EXTRA_ROWS)
+        given[m] = min(wants, left)
+        left -= given[m]
+    return given
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 6), st.integers(1, 20), st.data())
+def test_capped_extra_rows_are_those_of_a_plain_loop_whatever_rounding_adds(n, max_extra, data):
+    # multiples of 1/60, as Shapley values are, often equal; and errors such as sums of floats have
+    whole = st.lists(st.integers(-120, 120), min_size=n, max_size=n)
+    samples = data.draw(st.lists(whole, min_size=1, max_size=5))
+    error = data.draw(st.lists(st.floats(-1e-12, 1e-12), min_size=n, max_size=n))
+    phi = torch.tensor(samples, dtype=torch.float64) / 60 + torch.tensor(error, dtype=torch.float64)
+    found = extra_rows(phi, max_extra)
+    expected = [one_by_one([Fraction(k, 60) for k in row], max_extra) for row in samples]
+    assert found.tolist() == expected
+    free = extra_rows(phi)
+    assert (found.sum(1) == free.sum(1).clamp(max=max_extra)).all()
+    assert (found <= free).all()
+    rows = sample_level_rows(phi, max_extra)
+    assert listed(rows) == listed(join_rows(whole_rows(len(samples), n), alone_rows(found)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_infinite_and_huge_contributions_are_capped_too(data):
+    numbers = st.floats(allow_nan=False)
+    phi = torch.tensor(data.draw(st.lists(numbers, min_size=3, max_size=3)), dtype=torch.float64)
+    found = extra_rows(phi.unsqueeze(0), 4)
+    assert found.sum() == extra_rows(phi.unsqueeze(0)).sum().clamp(max=4)
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("max_extra", [0, -1])
+def test_a_limit_below_1_is_refused(max_extra):
+    expected = f"^max_extra is {max_extra}: it must be at least 1, or None for no limit$"
+    with pytest.raises(UsageError, match=expected):
+        extra_rows(torch.zeros(2, 2), max_extra)
+
+
+def test_one_order_of_modalities_may_hold_for_all_samples():
+    times = torch.tensor([[2, 2, 2], [0, 3, 1]])
+    assert capped(times, torch.tensor([0.5, 0.1, 0.3]), 3).tolist() == [[0, 2, 1], [0, 3, 0]]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -335,6 +416,32 @@ def test_draws_of_modalities_are_independent():
     times_drawn = Counter(rows.sample[n_samples:].tolist())
     both = sum(k == 2 for k in times_drawn.values())
     assert abs(both - n_samples / 4) <= 4 * math.sqrt(n_samples * 3 / 16)
+
+
+def test_of_too_many_draws_of_a_sample_those_of_the_weakest_modalities_count():
+    probability = torch.tensor([0.6, 0.0, 0.9, 0.6], dtype=torch.float64)
+    means = torch.tensor([0.2, 1.4, -0.3, 0.1], dtype=torch.float64)
+    weakest_first = [2, 3, 0, 1]
+    free = modality_level_rows(300, probability, generator(5))
+    for most in (1, 2, 3, 4):
+        rows = modality_level_rows(300, probability, generator(5), most, means)
+        expected = []
+        for i in range(300):
+            drawn = [present.index(True) for s, present in listed(free)[300:] if s == i]
+            kept = [m for m in weakest_first if m in drawn][:most]
+            expected += [(i, only(m, 4)) for m in sorted(kept)]
+        assert listed(rows) == listed(free)[:300] + expected
+
+
+def test_without_means_the_likeliest_modalities_are_the_weakest():
+    rows = modality_level_rows(50, torch.tensor([0.5, 1.0, 0.9]), generator(6), 1)
+    assert listed(rows)[50:] == [(i, only(1, 3)) for i in range(50)]
+
+
+def test_modalities_that_are_all_certain_to_be_drawn_are_told_apart_by_their_means():
+    certain = torch.ones(3, dtype=torch.float64)
+    rows = modality_level_rows(4, certain, generator(7), 2, torch.tensor([0.1, 0.3, 0.2]))
+    assert rows.present[4:].sum(0).tolist() == [4, 0, 4]
 
 
 @pytest.mark.parametrize("seed", range(3))

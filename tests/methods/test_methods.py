@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,46 @@ def test_with_three_modalities_an_extra_row_has_one_of_them_alone():
     expected[2, (True, False, False)] = 3
     expected[2, (False, True, False)] = 2
     assert counted(SampleLevel(task).rows(1)) == expected
+
+
+def test_a_limit_cuts_the_rows_of_the_modalities_that_contribute_more():
+    phi = torch.tensor([[1.0, 1.0, 1.0], [0.5, 2.0, 0.5], [-1.0, 0.0, 1.0]], dtype=torch.float64)
+    task = replace(task_with(phi)[0], max_extra=4)
+    expected = whole(3, 3)
+    expected[1, (True, False, False)] = 1
+    expected[1, (False, False, True)] = 1
+    expected[2, (True, False, False)] = 3
+    expected[2, (False, True, False)] = 1
+    assert counted(SampleLevel(task).rows(1)) == expected
+
+
+def test_a_limit_cuts_draws_of_the_modalities_that_are_stronger_on_the_whole():
+    means = [0.2, -2.0, 1.9, -2.5]  # two of them are drawn for every sample
+    task, _ = task_with(torch.tensor([means] * 40, dtype=torch.float64))
+    drawn = ModalityLevel(task).rows(1).present[40:].sum(0).tolist()
+    assert drawn[1] == drawn[3] == 40
+    assert drawn[0] > 20
+    assert drawn[2] == 0
+    for most, expected in ((1, [0, 0, 0, 40]), (2, [0, 40, 0, 40]), (3, drawn)):
+        rows = ModalityLevel(replace(task, max_extra=most)).rows(1)
+        assert rows.present[40:].sum(0).tolist() == expected
+
+
+def test_the_limit_of_the_configuration_holds_in_every_epoch(dataset, tmp_path):
+    free, watch = Watch(), Watch()
+    settings = {"method": "sample", "warmup": 0, "epochs": 2, "lr": 1e-4}
+    train(tmp_path / "free", dataset, config_of(**settings), progress=free)
+    train(tmp_path / "run", dataset, config_of(max_extra=2, **settings), progress=watch)
+    assert max(Counter(sample for sample, _ in free.rows(1).elements()).values()) > 3
+    for epoch in (1, 2):
+        trained = Counter(sample for sample, _ in watch.rows(epoch).elements())
+        assert max(trained.values()) == 3
+        assert watch.rows(epoch) >= whole(50)
+
+
+def test_the_methods_that_add_rows_by_contributions_say_so():
+    adding = [name for name in METHODS if METHODS.load(name).adds_rows]
+    assert adding == ["sample", "modality", "random"]
 
 
 @pytest.mark.parametrize("method", [SampleLevel, ModalityLevel])

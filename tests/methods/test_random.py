@@ -54,6 +54,24 @@ def test_as_many_rows_are_added_as_sample_level_enhancement_would_add(make_world
     assert (rows.present[samples:].sum(1) == 1).all()
 
 
+@pytest.mark.parametrize(("samples", "n", "most"), [(40, 2, 1), (200, 3, 2), (31, 3, 50)])
+def test_as_many_rows_as_sample_level_enhancement_under_the_same_limit(
+    make_world, samples, n, most
+):
+    phi = some_contributions(samples, n)
+    task = replace(task_of(make_world, phi)[0], max_extra=most)
+    rows = Random(task).rows(1)
+    assert len(rows) == len(sample_level_rows(phi, most))
+    assert (rows.present[samples:].sum(1) == 1).all()
+    assert torch.bincount(rows.sample[samples:], minlength=samples).max() <= most
+
+
+def test_a_limit_that_every_sample_uses_up_draws_every_sample_as_often(make_world):
+    phi = torch.full((30, 3), -1.0).double()
+    task = replace(task_of(make_world, phi)[0], max_extra=2)
+    assert torch.bincount(Random(task).rows(1).sample).tolist() == [3] * 30
+
+
 def test_nothing_is_added_where_every_modality_contributes_its_share(make_world):
     task, _ = task_of(make_world, torch.ones(20, 2).double())
     assert len(Random(task).rows(1)) == 20

@@ -39,6 +39,7 @@ def test_the_defaults_are_the_papers_training_set_up():
         "method": "joint",
         "options": {},
         "warmup": 5,
+        "max_extra": 0,
         "fusion": "concat",
         "encoders": {},
         "epochs": 60,
@@ -240,7 +241,7 @@ def test_a_count_below_1_is_refused(name, number):
         TrainConfig(**{name: number})
 
 
-@pytest.mark.parametrize("name", ["warmup", "lr_warmup", "patience", "seed"])
+@pytest.mark.parametrize("name", ["warmup", "max_extra", "lr_warmup", "patience", "seed"])
 def test_a_negative_count_is_refused_while_0_is_fine(name):
     TrainConfig(**{name: 0})
     with pytest.raises(UsageError, match=f"^{name} is -1: it cannot be negative$"):

@@ -1,0 +1,150 @@
+"""Contributions of the training samples from a scores file, in place of valuing them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+from pyarrow.types import is_integer
+from torch import Tensor
+
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import DataError, UsageError
+from mmcoop.files import sha256
+from mmcoop.scores import read_scores_details
+
+# So many ids are named where samples are missing or odd.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """What a scores file says of the training samples.
+
+    `contributions`: float64 `(samples, n)`, in the order of the training split, divided by the fair
+    share of the file's value function: 1 is a fair share. `path`, `sha256`: those of the file.
+    """
+
+    path: Path
+    sha256: str
+    contributions: Tensor
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What `run.json` says of it."""
+        return {"path": str(self.path), "sha256": self.sha256}
+
+
+def read_given_scores(path: Path | str, dataset: Dataset, modalities: Sequence[str]) -> GivenScores:
+    """The contributions of `modalities`, in that order, to every training sample of `dataset`.
+
+    The file may be of any model with these modalities; what it says of other samples is passed
+    over. Raises `DataError` where it is no scores file, is of other modalities or another data set,
+    or says nothing, or no number, of a training sample, and `UsageError` where its value function
+    has no fair share.
+    """
+    path = Path(path)
+    details = read_scores_details(path)
+    share = _fair_share(path, details)
+    scores = _read(path, details, dataset, modalities)
+    split = dataset.split("train")
+    ids = pd.Index(split.ids(np.arange(len(split))))
+    scores = scores[scores.index.isin(ids)]
+    twice = scores.index[scores.index.duplicated()]
+    if len(twice):
+        raise DataError(f"{path} has two scores of sample {twice[0]!r}: keep one of them")
+    missing = ids[~ids.isin(scores.index)]
+    if len(missing):
+        raise DataError(
+            f"{path} has no scores of {len(missing):,} of the {len(ids):,} training samples "
+            f"({_named(missing)}): value the training split, mmcoop valuate --split train"
+        )
+    scores = scores.loc[ids]
+    contributions = scores[list(modalities)].to_numpy(dtype=np.float64, na_value=np.nan)
+    odd = ids[~np.isfinite(contributions).all(axis=1)]
+    if len(odd):
+        raise DataError(
+            f"{path}: the contributions to {len(odd):,} of the {len(ids):,} training samples "
+            f"({_named(odd)}) are NaN or infinite: value them again"
+        )
+    if "label" in scores:
+        labels = scores["label"].to_numpy(dtype=np.float64, na_value=np.nan)
+        # without labels there is nothing to compare: those are missing, or below 0
+        differs = ids[(labels >= 0) & (labels != split.labels)]
+        if len(differs):
+            raise DataError(
+                f"{path} has another class of {len(differs):,} training samples "
+                f"({_named(differs)}) than the data set: these scores are of other samples"
+            )
+    return GivenScores(path, sha256(path), torch.from_numpy(contributions / share))
+
+
+def reread_given_scores(
+    recorded: Mapping[str, str],
+    dataset: Dataset,
+    modalities: Sequence[str],
+    path: Path | str | None = None,
+) -> GivenScores:
+    """The scores that a run has recorded, from `path` if they have been moved there.
+
+    Raises `DataError` where it is not the same file any more.
+    """
+    given = read_given_scores(path or recorded["path"], dataset, modalities)
+    if given.sha256 != recorded["sha256"]:
+        raise DataError(
+            f"{given.path} is not the scores file any more that the run was started with (its "
+            "sha256 is another one): restore it, or start anew with --overwrite"
+        )
+    return given
+
+
+def _fair_share(path: Path, details: Mapping[str, Any]) -> float:
+    """The contribution that is a fair share: 1 of the paper's value, else what the file says."""
+    value = details.get("value")
+    share = details.get("fair_share", 1.0 if value == "paper" else None)
+    usable = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < np.inf
+    if not usable:
+        raise UsageError(
+            f"{path} has scores by the value function {value!r}, which has no fair share, so that "
+            "enhancement cannot say what contributes little: value the samples by paper, correct "
+            "or probability"
+        )
+    return float(share)
+
+
+def _read(
+    path: Path, details: Mapping[str, Any], dataset: Dataset, modalities: Sequence[str]
+) -> pd.DataFrame:
+    """By id: contributions under the names of the modalities, and `label` where there is one."""
+    try:
+        names = [str(name) for name in details["modalities"]]
+        fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {error!r}") from None
+    if sorted(names) != sorted(modalities):
+        raise DataError(
+            f"{path} has scores of the modalities {', '.join(names)}, the model has "
+            f"{', '.join(modalities)}: value a model of the same ones"
+        )
+    if fingerprint != dataset.fingerprint:
+        raise DataError(
+            f"{path} has scores of another data set than {dataset.folder}: make them with "
+            f"mmcoop valuate --data {dataset.folder}, from a run trained on it"
+        )
+    columns = {f"contribution_{name}": name for name in modalities}
+    try:
+        label = [f.name for f in pq.read_schema(path) if f.name == "label" and is_integer(f.type)]
+        table = pq.read_table(path, columns=["id", *columns, *label])
+        scores: pd.DataFrame = table.to_pandas().rename(columns=columns).set_index("id")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+    return scores
+
+
+def _named(ids: pd.Index) -> str:
+    more = ", …" if len(ids) > _NAMED else ""
+    return ", ".join(map(repr, ids[:_NAMED])) + more

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from mmcoop.core.bootstrap import REPLICATES
+from mmcoop.core.choices import ABSENT
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.game import Model
 from mmcoop.core.summary import Summary

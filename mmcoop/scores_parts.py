@@ -18,7 +18,6 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.files import locked_folder, read_json, whole_file, write_json
 from mmcoop.scores import ROW_GROUP, scores_file, scores_table
 
-
 # A part is written when so much time has passed, or when a row group is full: what a kill may cost.
 _SECONDS = 5.0
 

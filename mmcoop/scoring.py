@@ -1,6 +1,6 @@
 """Samples of a data set valued into a scores file, by a run's model or any other."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,60 @@ from torch import Tensor
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.bootstrap import REPLICATES
+from mmcoop.core.further import Further
+from mmcoop.core.indices import parse_groups
+from mmcoop.core.measures import cross_logits, emap_gap
 from mmcoop.core.resampling import Rows
+from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.core.summary import Summary
-from mmcoop.core.valuation import ValuedBatch, value_batches
+from mmcoop.core.valuation import value_batches
 from mmcoop.core.values import value_function
 from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
+from mmcoop.errors import UsageError
 from mmcoop.files import check_new_file
 from mmcoop.progress import SILENT, Progress
+from mmcoop.scores import valuation_details
 from mmcoop.scores_parts import resumable_scores
+from mmcoop.valued_model import Absence
 
 #: Where a split is asked for: every one of them, one after the other.
 ALL_SPLITS = "all"
 
-#: Further columns of a valued batch by name, `(batch,)` each.
-Further = Callable[[ValuedBatch], Mapping[str, Tensor]]
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be told of samples.
+
+    `how` they are valued, what stands in for an absent modality (`absence`), which `interactions`
+    and further `indices` are told (`core/further.py`), with `groups` of modalities written as
+    NAME=MODALITY,MODALITY, and over how many samples EMAP's gap is (`emap`, 0: not at all).
+    """
+
+    how: Valuing = Valuing()
+    absence: Absence = Absence()
+    interactions: str = "none"
+    indices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    emap: int = 0
+
+    def further(self, modalities: tuple[str, ...]) -> Further:
+        """The further columns, for these modalities. Raises `UsageError` where they do not fit."""
+        groups = parse_groups(self.groups, modalities) if self.groups else {}
+        if self.emap and len(modalities) != 2:
+            raise UsageError(f"EMAP is defined for two modalities, not for {len(modalities)}")
+        return Further(modalities, self.interactions, self.indices, groups)
+
+    def details(self, modalities: tuple[str, ...], absent: str) -> dict[str, Any]:
+        """What a scores file says of it."""
+        asked = {
+            "interactions": None if self.interactions == "none" else self.interactions,
+            "indices": list(self.indices),
+            "groups": list(self.groups),
+        }
+        told = {name: what for name, what in asked.items() if what}
+        return {**valuation_details(self.how, len(modalities), absent), **told}
 
 
 @dataclass(frozen=True)
@@ -36,6 +74,16 @@ class Stretch:
     split: str
     model: Any
     samples: Tensor
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was found: a summary a split, and one called `all` of all of them if they are several;
+    EMAP's gap, where it was asked for.
+    """
+
+    summaries: Mapping[str, Summary]
+    emap_gap: float | None = None
 
 
 def split_stretches(model: Any, dataset: Dataset, split: str) -> Iterator[Stretch]:
@@ -51,56 +99,136 @@ def score(
     *,
     split: str,
     modalities: tuple[str, ...],
-    how: Valuing,
+    request: Request,
     details: Mapping[str, Any],
     batch_size: int,
-    further: Further = lambda batch: {},
     overwrite: bool = False,
     resume: bool = False,
     workers: int = 0,
     progress: Progress = SILENT,
-) -> dict[str, Summary]:
+) -> Scored:
     """Value stretches of samples, one after the other, into the scores file `out`.
 
     Samples go through the evaluation transform. Memory does not grow with the number of samples.
     Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes.
     `split` is the one that all are of, or `all`; `details` are written into the file.
 
-    Returns a summary a split, with intervals, and one called `all` of all of them if they are
-    several. Raises `UsageError` where `out` may not be written.
+    Raises `UsageError` where `out` may not be written, and for a request that does not fit.
     """
     check_new_file(out, overwrite)
+    further = request.further(modalities)
     names = (*SPLITS, ALL_SPLITS) if split == ALL_SPLITS else (split,)
-    share = value_function(how.value).fair_share(len(modalities))
+    share = value_function(request.how.value).fair_share(len(modalities))
     summaries = {
         name: Summary(
             modalities,
             len(dataset.classes),
             fair_share=share,
             replicates=REPLICATES,
-            seed=how.seed,
+            seed=derive_seed(request.how.seed, name),
         )
         for name in names
     }
+    gap = None
     with resumable_scores(out, modalities, details, summaries, resume=resume) as parts:
         for stretch in stretches:
             done = parts.done.get(stretch.name, 0)
-            if done == len(stretch.samples):
-                continue
-            sample = stretch.samples[done:]
-            batches = load_batches(
-                dataset.split(stretch.split),
-                Rows(sample, torch.ones(len(sample), len(modalities), dtype=torch.bool)),
-                modalities=modalities,
-                batch_size=batch_size,
-                workers=workers,
-                with_ids=True,
+            left = stretch.samples[done:]
+            if len(left):
+                batches = _batches(dataset, stretch.split, left, modalities, batch_size, workers)
+                given = _Counted(progress.track(batches, f"valuing the {stretch.name} samples"))
+                valued = value_batches(stretch.model, given, modalities=modalities, how=request.how)
+                for batch in valued:
+                    columns = further.columns(batch)
+                    parts.add(stretch.name, stretch.split, batch, given.last, columns)
+            if request.emap and gap is None:
+                gap = _emap_gap(stretch, dataset, modalities, request)
+    return Scored(summaries, gap)
+
+
+def score_model(
+    model: Any,
+    dataset: Dataset,
+    split: str,
+    out: Path | str,
+    *,
+    modalities: tuple[str, ...] | None = None,
+    name: str | None = None,
+    request: Request = Request(),
+    batch_size: int = 64,
+    **where: Any,
+) -> Scored:
+    """Value the samples of a split, or of `all`, by a model of one's own.
+
+    `model` takes `(inputs by modality, present)` or is wrapped as `request.absence` says;
+    `modalities` are those it takes, all of the data set's by default; `name` is what the file calls
+    it. `where`: `overwrite`, `resume`, `workers` and `progress`, as of `score`, which this is a
+    form of.
+
+    Raises `UsageError` for a modality that the data set does not have.
+    """
+    names = tuple(dataset.modalities) if modalities is None else modalities
+    for modality in names:
+        if modality not in dataset.modalities:
+            raise UsageError(
+                f"the data set has no modality {modality!r}: choose of "
+                f"{', '.join(dataset.modalities)}"
             )
-            label = f"valuing the {stretch.name} samples"
-            given = _Counted(progress.track(batches, label))
-            for valued in value_batches(stretch.model, given, modalities=modalities, how=how):
-                parts.add(stretch.name, stretch.split, valued, given.last, further(valued))
-    return summaries
+    represented, absent = request.absence.over(
+        model, names, lambda: background(dataset, names, batch_size)
+    )
+    return score(
+        split_stretches(represented, dataset, split),
+        dataset,
+        Path(out),
+        split=split,
+        modalities=names,
+        request=request,
+        details={
+            **request.details(names, absent),
+            "model": name or type(model).__name__,
+            "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "split": split,
+        },
+        batch_size=batch_size,
+        **where,
+    )
+
+
+def background(dataset: Dataset, modalities: tuple[str, ...], batch_size: int) -> Iterable[Batch]:
+    """The training samples, for what stands in for an absent modality."""
+    return load_batches(dataset.split("train"), modalities=modalities, batch_size=batch_size)
+
+
+def _batches(
+    dataset: Dataset,
+    split: str,
+    samples: Tensor,
+    modalities: tuple[str, ...],
+    batch_size: int,
+    workers: int = 0,
+) -> Iterable[Batch]:
+    whole = torch.ones(len(samples), len(modalities), dtype=torch.bool)
+    return load_batches(
+        dataset.split(split),
+        Rows(samples, whole),
+        modalities=modalities,
+        batch_size=batch_size,
+        workers=workers,
+        with_ids=True,
+    )
+
+
+def _emap_gap(
+    stretch: Stretch, dataset: Dataset, modalities: tuple[str, ...], request: Request
+) -> float:
+    size = min(request.emap, len(stretch.samples))
+    order = torch.randperm(len(stretch.samples), generator=generator(request.how.seed, "EMAP"))
+    chosen = stretch.samples[order[:size]]
+    (batch,) = _batches(dataset, stretch.split, chosen, modalities, size)
+    rows = request.how.max_batch or 1024
+    crossed = cross_logits(stretch.model, batch.inputs, modalities, rows)
+    return emap_gap(crossed, batch.labels)
 
 
 class _Counted:

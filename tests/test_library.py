@@ -283,7 +283,10 @@ def test_a_valuation_cannot_be_changed():
         ({"max_batch": 0}, "^max_batch is 0: it must be at least 1$"),
         ({"tolerance": 0.0}, "^tolerance is 0.0: it must be a number above 0$"),
         ({"tolerance": math.nan}, "^tolerance is nan: it must be a number above 0$"),
-        ({"estimator": "exact", "budget": 9}, "^a budget or a tolerance is for coalitions that are"),
+        (
+            {"estimator": "exact", "budget": 9},
+            "^a budget or a tolerance is for coalitions that are",
+        ),
         ({"modalities": []}, "^no modalities given: at least one is needed$"),
         ({"modalities": ["audio", "audio"]}, "^modality names repeat: audio, audio$"),
         ({"modalities": ["audio+visual"]}, r"^'audio\+visual' cannot name a modality"),
@@ -322,7 +325,9 @@ def test_ids_that_are_not_one_a_sample_are_refused(ids):
     ids=["no inputs", "a pair", "something else", "one tensor"],
 )
 def test_a_batch_without_inputs_is_refused(batch):
-    with pytest.raises(DataError, match="^a batch must have `inputs`.* and `labels`, or be a tuple"):
+    with pytest.raises(
+        DataError, match="^a batch must have `inputs`.* and `labels`, or be a tuple"
+    ):
         valuate(Oracle(("a", "b")), [batch], modalities=["a", "b"])
 
 

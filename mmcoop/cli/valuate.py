@@ -7,8 +7,112 @@ import typer
 
 from mmcoop.cli import options
 from mmcoop.cli.output import report
+from mmcoop.core.choices import ABSENT, ESTIMATORS, INDICES, INTERACTIONS, VALUES, listed
+from mmcoop.errors import UsageError
 
 
+def _option(kind: Any, help: str, *names: str, panel: str, **more: Any) -> Any:
+    return Annotated[kind, typer.Option(*names, help=help, rich_help_panel=panel, **more)]
+
+
+_WORTH, _DRAWN, _MORE, _OWN = (
+    "What is valued",
+    "Which coalitions",
+    "Further numbers",
+    "A model of your own",
+)
+
+_OPTIONS: dict[str, Any] = {
+    "value": (_option(str, f"What a coalition is worth. {listed(VALUES)}.", panel=_WORTH), "paper"),
+    "absent": _option(
+        str | None,
+        f"What stands in for an absent modality's input. {listed(ABSENT)}; the background is the "
+        "training split. \\[default: what the model itself does: zero features for a run]",
+        panel=_WORTH,
+    ),
+    "features": _option(
+        list[str] | None,
+        "MODALITY=SUBMODULE, one for each modality: --absent is for what this submodule puts out, "
+        "and not for inputs. Of a run, audio=encoders.audio.",
+        "--features",
+        panel=_WORTH,
+    ),
+    "draws": (
+        _option(int, "Samples that --absent marginal averages over.", min=1, panel=_WORTH),
+        8,
+    ),
+    "estimator": (_option(str, f"{listed(ESTIMATORS)}.", panel=_DRAWN), "auto"),
+    "budget": _option(
+        int | None,
+        "Coalitions a sample that may be valued, where they are drawn. \\[default: 512, or more if "
+        "that is too few]",
+        min=1,
+        panel=_DRAWN,
+    ),
+    "tolerance": _option(
+        float | None,
+        "Stop drawing for a sample when none of its standard errors is above this.",
+        panel=_DRAWN,
+    ),
+    "max_batch": _option(
+        int | None,
+        "Rows (a sample and a coalition each) the model is asked for at once. \\[default: as "
+        "many as fill 64 MiB with inputs]",
+        min=1,
+        panel=_DRAWN,
+    ),
+    "seed": (_option(int, "Decides what is drawn.", panel=_DRAWN), 0),
+    "interactions": (
+        _option(
+            str,
+            f"Shapley interaction indices a sample: above 0 synergy, below 0 redundancy. "
+            f"{listed(INTERACTIONS)}. With InterSHAP and SHAPE. Best with --value probability: the "
+            "paper's value grows with the number of modalities, which is no interaction.",
+            panel=_MORE,
+        ),
+        "none",
+    ),
+    "index": _option(
+        list[str] | None,
+        f"Further attributions, may be repeated. {listed(INDICES)}.",
+        "--index",
+        panel=_MORE,
+    ),
+    "groups": _option(
+        list[str] | None,
+        "NAME=MODALITY,MODALITY: a group, may be repeated; the others are groups of their own.",
+        "--groups",
+        panel=_MORE,
+    ),
+    "emap": (
+        _option(
+            int,
+            "EMAP's gap, of two modalities: what interactions add to macro-F1, over all pairings "
+            "of so many samples of the split, drawn at random; 0: not.",
+            min=0,
+            panel=_MORE,
+        ),
+        0,
+    ),
+    "model": _option(
+        str | None,
+        "package.module:make_model, a function that gives the model, or the model itself; the "
+        "current folder is looked in too. It takes (inputs by modality, present) or, if it has no "
+        "`present`, the modalities by name or one dict of them, and gives logits.",
+        panel=_OWN,
+    ),
+    "weights": _option(Path | None, "A safetensors file with its weights.", panel=_OWN),
+    "modality": _option(
+        list[str] | None,
+        "A modality of the data set that it takes, may be repeated. \\[default: all]",
+        "--modality",
+        panel=_OWN,
+    ),
+    "batch_size": (_option(int, "Samples that are loaded at once.", min=1, panel=_OWN), 64),
+}
+
+
+@options.with_options(_OPTIONS)
 def valuate(
     run: Annotated[
         Path | None,
@@ -22,17 +126,23 @@ def valuate(
         "scores.parquet"
     ),
     overwrite: options.Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the file at --out that was cut off.")
+    ] = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    **more: Any,
 ) -> None:
-    """Value the modalities of a trained run, sample by sample, into a Parquet file.
+    """Value the modalities of a trained run, or of a model of your own, sample by sample, into a
+    Parquet file.
 
     A modality's contribution φ to a sample is its Shapley value over all coalitions of modalities,
     a coalition being worth its size where the model is right from it alone, else 0. The φ of a
     sample sum to the number of modalities where the model is right, else to 0: 1 is a fair share,
-    less is low-contributing, below 0 is misleading. One row a sample:
+    less is low-contributing, below 0 is misleading. With another --value they sum to that of all
+    modalities less that of none. One row a sample:
     `id, split, label, prediction, correct, contribution_…, value_…`.
 
     Examples:
@@ -40,31 +150,66 @@ def valuate(
     - `mmcoop valuate --out scores.parquet`
 
     - `mmcoop valuate --run runs/joint --split test --out test-scores.parquet --json`
-    """
-    from mmcoop.reporting.tables import accuracy_table, contribution_table
-    from mmcoop.training.evaluation import valuate_run
-    from mmcoop.workspace import dataset_of, find_run
 
-    valued = find_run(run)
-    summary = valuate_run(
-        valued,
-        dataset_of(valued, data),
-        split,
-        out,
-        overwrite=overwrite,
-        device=device,
-        workers=workers,
-        progress=options.progress(quiet),
+    - `mmcoop valuate --value probability --absent marginal --interactions pairwise`
+
+    - `mmcoop valuate --model mine:make_model --weights mine.safetensors --data data/keypad`
+    """
+    from mmcoop.core.valuing import Valuing
+    from mmcoop.reporting.valuations import valuation_report
+    from mmcoop.scoring import Request, score_model
+    from mmcoop.training.evaluation import valuate_run
+    from mmcoop.training.loop import pick_device
+    from mmcoop.valued_model import Absence, load_own_model
+    from mmcoop.workspace import dataset_of, find_dataset, find_run
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    how = Valuing(
+        **{name: more[name] for name in ("value", "estimator", "budget", "tolerance", "max_batch")},
+        seed=more["seed"],
     )
-    title = f"{valued.folder}, {summary.samples:,} {split} samples → {out}:"
-    answer = {
-        "run": str(valued.folder),
-        "split": split,
-        "out": str(out),
-        "samples": summary.samples,
-        "contributions": summary.mean_contribution,
-        "low_contributing": summary.low_contributing,
-        "coalitions": summary.accuracy,
+    places = options.parse_pairs("--features", more["features"] or [])
+    request = Request(
+        how=how,
+        absence=Absence(more["absent"], places, more["draws"], more["seed"]),
+        interactions=more["interactions"],
+        indices=tuple(more["index"] or ()),
+        groups=tuple(more["groups"] or ()),
+        emap=more["emap"],
+    )
+    where: dict[str, Any] = {
+        "request": request,
+        "overwrite": overwrite,
+        "resume": resume,
+        "workers": workers,
+        "progress": options.progress(quiet),
     }
-    tables: list[Any] = [title, contribution_table(summary), accuracy_table(summary.accuracy)]
+    if more["model"] is None:
+        for name in ("weights", "modality"):
+            if more[name]:
+                raise UsageError(f"--{name} is for a model of your own: name it with --model")
+        valued = find_run(run)
+        subject = {"run": str(valued.folder)}
+        dataset = dataset_of(valued, data)
+        scored = valuate_run(valued, dataset, split, out, device=device, **where)
+    else:
+        if run is not None:
+            raise UsageError("--run and --model exclude each other: what is to be valued?")
+        dataset = find_dataset(data)
+        model = load_own_model(more["model"], more["weights"])
+        if hasattr(model, "to"):
+            model = model.to(pick_device(device))
+        subject = {"model": more["model"]}
+        scored = score_model(
+            model,
+            dataset,
+            split,
+            out,
+            modalities=tuple(sorted(more["modality"])) if more["modality"] else None,
+            name=more["model"],
+            batch_size=more["batch_size"],
+            **where,
+        )
+    answer, tables = valuation_report(subject, split, out, request.how, scored)
     report(answer, tables, as_json=as_json, quiet=quiet)

@@ -20,6 +20,7 @@ from mmcoop.core.background import (
     mean_of,
 )
 from mmcoop.core.calling import Call, logits_of, way_of_calling
+from mmcoop.core.choices import ABSENT
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.nested import batch_size, mapped, take
 from mmcoop.core.places import at_places, check_places, features_at
@@ -27,13 +28,6 @@ from mmcoop.errors import DataError, UsageError
 
 #: `(rows, draws, …) -> (rows, …)`.
 Average = Callable[[Tensor], Tensor]
-
-#: What an absent modality may be replaced by.
-ABSENT = {
-    "zero": "zeros",
-    "mean": "the mean over the background",
-    "marginal": "values of samples of the background, outputs averaged over draws",
-}
 
 
 def _average_of_probabilities(logits: Tensor) -> Tensor:

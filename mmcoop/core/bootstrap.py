@@ -43,14 +43,23 @@ class BootstrapMeans:
         """Means, float64 `(columns,)`; NaN before the first sample."""
         return self._sums / self.samples
 
-    def interval(self, level: float = 0.95) -> Tensor:
-        """Percentile intervals, float64 `(columns, 2)`; NaN without samples or replicates."""
-        drawn = self._drawn[self._counts > 0] / self._counts[self._counts > 0].unsqueeze(1)
+    def interval(self, level: float = 0.95, minus: "BootstrapMeans | None" = None) -> Tensor:
+        """Percentile intervals of the means, or of their difference to those of other samples
+        (`minus`): float64 `(columns, 2)`; NaN without samples or replicates.
+        """
+        drawn = self._replicated()
+        if minus is not None:
+            drawn = drawn - minus._replicated()
+        drawn = drawn[drawn.isfinite().all(1)]
         if len(drawn) == 0:
             return torch.full((len(self._sums), 2), torch.nan, dtype=torch.float64)
         tail = (1 - level) / 2
         ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
         return drawn.quantile(ends, dim=0).T
+
+    def _replicated(self) -> Tensor:
+        """The means of each replicate, `(replicates, columns)`."""
+        return self._drawn / self._counts.unsqueeze(1)
 
     def state(self) -> dict[str, Any]:
         """All it has taken in, to go on from."""

@@ -80,6 +80,11 @@ def reported_coalitions(n_modalities: int) -> Tensor:
     return torch.cat(every)
 
 
+def table_order(coalitions: Tensor) -> Tensor:
+    """Where, among coalitions `(2**n, n)` in any order, each one of a table is: int64 `(2**n,)`."""
+    return (coalitions * 2 ** torch.arange(coalitions.shape[1])).sum(1).argsort()
+
+
 def telling_coalitions(names: Sequence[str]) -> list[str]:
     """Of the names of coalitions those that people look at: all of up to three modalities, and of
     more the single modalities, all but one of them, and all, by size.

@@ -1,4 +1,4 @@
-"""One batch as a game: what a model puts out for a sample seen with a coalition of its modalities."""
+"""One batch as a game: what a model puts out for a sample and a coalition of its modalities."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,7 +42,9 @@ class BatchGame:
         """Outputs `(rows, …)` of rows: int `(rows,)`, positions in the batch, and what is present
         there, bool `(rows, n)`.
         """
-        parts = zip(torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True)
+        parts = zip(
+            torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True
+        )
         return torch.cat([self._rows(some, here) for some, here in parts])
 
     def _table(self, coalitions: Tensor) -> Tensor:
@@ -61,8 +63,8 @@ class BatchGame:
         shape = tuple(tensor.shape)
         if tensor.dim() == 0 or len(tensor) != rows or shape[1:] != (self._shape or shape[1:]):
             raise DataError(
-                f"the model gave logits of shape {shape} for {rows} rows: expected (rows, classes), "
-                "the same number of classes for every coalition"
+                f"the model gave logits of shape {shape} for {rows} rows: expected (rows, "
+                "classes), the same for every coalition"
             )
         self._shape = shape[1:]
         return tensor

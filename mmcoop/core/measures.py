@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.game import Model
 from mmcoop.core.interactions import shapley_interactions
 from mmcoop.core.tables import coalition_members, coalition_values
-from mmcoop.core.valuation import Model, evaluation_mode
+from mmcoop.core.valuation import evaluation_mode
 from mmcoop.errors import DataError, UsageError
 
 # Sums of fractions in floating point: what is smaller than this is 0, and a share of it undefined.

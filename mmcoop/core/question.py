@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from mmcoop.core.values import ANY, CLASSES, LABELS, NUMBERS, PREDICTED, ValueFunction, predictions
@@ -89,8 +88,8 @@ def _kind(labels: Tensor | None, outputs: Tensor) -> str:
 def _class_labels(labels: Tensor, n_classes: int) -> Tensor:
     if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
         raise DataError(
-            f"labels of type {labels.dtype} and shape {tuple(labels.shape)}: class labels are whole "
-            "numbers, one a sample"
+            f"labels of type {labels.dtype} and shape {tuple(labels.shape)}: class labels are "
+            "whole numbers, one a sample"
         )
     labels = labels.long().cpu()
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:

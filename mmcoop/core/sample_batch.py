@@ -27,8 +27,8 @@ def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     """A batch of a user's.
 
     It has `inputs`, `labels` and `ids` (the last two if it likes), as attributes or as keys; or it
-    is a tuple or list, `(inputs, labels)` or the inputs in the order of `modalities` and the labels.
-    A modality's input is a tensor, samples first, or several in dicts, lists or tuples.
+    is a tuple or list: `(inputs, labels)`, or the inputs in the order of `modalities` and the
+    labels. A modality's input is a tensor, samples first, or several in dicts, lists or tuples.
 
     Raises `DataError` where it is none of these, where a modality has no input, and where inputs,
     labels and ids are of different numbers of samples.

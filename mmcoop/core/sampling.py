@@ -49,9 +49,9 @@ class Needs(NamedTuple):
 
 
 class Permutations:
-    """Mean marginal contributions over random orders of arrival, drawn in antithetic pairs, an order
-    and its reverse (Castro et al., Computers & Operations Research 2009; Mitchell et al., JMLR
-    2022).
+    """Mean marginal contributions over random orders of arrival, drawn in antithetic pairs: an
+    order and its reverse (Castro et al., Computers & Operations Research 2009; Mitchell et al.,
+    JMLR 2022).
     """
 
     def __init__(self, known: Tensor, n: int) -> None:
@@ -236,8 +236,8 @@ def check_budget(estimator: str, budget: int, n_modalities: int) -> int:
     fewest = least_budget(estimator, n_modalities)
     if budget < fewest:
         raise UsageError(
-            f"a budget of {budget} coalitions a sample is too small for estimator {estimator!r} and "
-            f"{n_modalities} modalities: it takes {fewest} at least"
+            f"a budget of {budget} coalitions a sample is too small for estimator {estimator!r} "
+            f"and {n_modalities} modalities: it takes {fewest} at least"
         )
     known = len(reported_coalitions(n_modalities))
     return (budget - known) // ESTIMATORS[estimator].needs(n_modalities).coalitions

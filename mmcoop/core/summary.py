@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.bootstrap import BootstrapMeans
-from mmcoop.core.coalitions import coalition_names
+from mmcoop.core.coalitions import coalition_names, table_order
+from mmcoop.core.measures import macro_f1, modality_shares
 from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
 
@@ -46,6 +47,9 @@ class Summary:
         self._class_hits = torch.zeros(0, 0, dtype=torch.long)
         self._class_choices = torch.zeros(0, 0, dtype=torch.long)
         self._values = torch.zeros(0, dtype=torch.float64)
+        self._order = torch.zeros(0, dtype=torch.long)
+        # sum of the shares, over so many samples that have them
+        self._shares, self._shared = torch.zeros(len(modalities), dtype=torch.float64), 0
         self._loss = 0.0
 
     def add(self, batch: ValuedBatch, further: Mapping[str, Tensor] | None = None) -> None:
@@ -60,6 +64,10 @@ class Summary:
             self.residual = max(self.residual, float((phi.sum(1) - gained).abs().max()))
         low = low_contributing(phi, self.threshold)
         self._values += batch.values.sum(0)
+        if len(batch):
+            shares = modality_shares(phi).local
+            self._shared += int(shares.isfinite().all(1).sum())
+            self._shares += shares.nansum(0)
         self._means.add(torch.cat([phi, low, *(x.unsqueeze(1) for x in further.values())], 1))
         hits = batch.hits
         if hits is None or batch.choices is None or batch.labels is None:
@@ -79,9 +87,22 @@ class Summary:
         return self._coalitions
 
     @property
-    def mean_values(self) -> Tensor:
-        """Mean value of each of the coalitions, float64 `(k,)`."""
-        return self._values / self.samples
+    def table(self) -> Tensor | None:
+        """Mean values of all coalitions, float64 `(2**n,)` in table order; None where only some are
+        told.
+        """
+        return self.in_table_order(self._values / self.samples)
+
+    def in_table_order(self, numbers: Tensor) -> Tensor | None:
+        """Numbers of the `coalitions`, `(k,)`, as in a table; None where only some are told."""
+        return numbers[self._order] if len(self._order) == 2 ** len(self.modalities) else None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """MM-SHAP's share by modality: the mean of |φᵐ| / Σ|φ| over the samples where any φ is not
+        0.
+        """
+        return dict(zip(self.modalities, (self._shares / self._shared).tolist(), strict=True))
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -101,12 +122,11 @@ class Summary:
         """
         if not len(self._class_hits):
             return {}
-        truth = self._class_samples.unsqueeze(1)
-        f1 = 2 * self._class_hits.double() / (truth + self._class_choices).clamp(min=1)
-        means = f1.mean(0).tolist()
-        most = int(self._class_samples.max())
-        means[0] = 2 * most / (self.samples + most) / len(self._class_samples)
-        return dict(zip(self._coalitions, means, strict=True))
+        hits, chosen = self._class_hits.T.clone(), self._class_choices.T.clone()
+        most = int(self._class_samples.argmax())
+        hits[0, most], chosen[0, most] = self._class_samples[most], self._class_samples.sum()
+        scores = macro_f1(hits, chosen, self._class_samples).tolist()
+        return dict(zip(self._coalitions, scores, strict=True))
 
     @property
     def class_samples(self) -> list[int]:
@@ -140,9 +160,12 @@ class Summary:
             return float("nan")
         return float(self._means.mean[self._names.index(column)])
 
-    def interval(self, column: str, level: float = 0.95) -> tuple[float, float]:
-        """The bootstrap interval of that mean."""
-        low, high = self._means.interval(level)[self._names.index(column)].tolist()
+    def interval(
+        self, column: str, level: float = 0.95, minus: "Summary | None" = None
+    ) -> tuple[float, float]:
+        """The bootstrap interval of that mean, or of its difference to that of other samples."""
+        ends = self._means.interval(level, None if minus is None else minus._means)
+        low, high = ends[self._names.index(column)].tolist()
         return low, high
 
     def state(self) -> dict[str, Any]:
@@ -157,6 +180,9 @@ class Summary:
             "class_hits": self._class_hits,
             "class_choices": self._class_choices,
             "values": self._values,
+            "order": self._order,
+            "shares": self._shares,
+            "shared": self._shared,
             "loss": self._loss,
         }
 
@@ -169,6 +195,8 @@ class Summary:
         self._class_samples = state["class_samples"]
         self._class_hits, self._class_choices = state["class_hits"], state["class_choices"]
         self._values, self._loss = state["values"], state["loss"]
+        self._order, self._shares = state["order"], state["shares"]
+        self._shared = state["shared"]
 
     def _begin(self, batch: ValuedBatch, further: list[str]) -> None:
         """Make room for what batches like this one have."""
@@ -177,6 +205,7 @@ class Summary:
         self._coalitions = coalition_names(self.modalities, batch.coalitions)
         self._means = BootstrapMeans(len(self._names), *self._replicates)
         self._values = torch.zeros(len(self._coalitions), dtype=torch.float64)
+        self._order = table_order(batch.coalitions)
         if batch.hits is not None:
             # an output a class, or, of one of several labels, a single one
             classes = self._n_classes or max(2, batch.outputs.shape[1])

@@ -26,7 +26,7 @@ ANY = "any"  # whatever the batch has
 
 @dataclass(frozen=True)
 class ValueFunction:
-    """A way to say what a coalition's prediction is worth.
+    """A way to say what a coalition's prediction is worth (`core/choices.py` has them in words).
 
     `best`: of n modalities, what a sample's contributions sum to at best, None where there is no
     such number; a modality's fair share is the n-th part of it. `empty`: whether the empty
@@ -34,7 +34,6 @@ class ValueFunction:
     """
 
     name: str
-    summary: str
     worth: Worth
     targets: str = CLASSES
     best: Callable[[int], float] | None = None
@@ -123,34 +122,15 @@ def _one(n_modalities: int) -> float:
 VALUE_FUNCTIONS: dict[str, ValueFunction] = {
     f.name: f
     for f in (
-        ValueFunction(
-            "paper", "the coalition's size if it is right", paper_value, best=float, empty=False
-        ),
-        ValueFunction("correct", "1 if it is right", correct_value, best=_one),
-        ValueFunction("probability", "probability of the label", probability_value, best=_one),
-        ValueFunction("log-likelihood", "log-probability of the label", log_likelihood_value),
-        ValueFunction("margin", "the label's logit less the highest other", margin_value),
-        ValueFunction("negative-loss", "minus the cross-entropy", negative_loss_value, targets=ANY),
-        ValueFunction(
-            "negative-squared-error",
-            "minus the squared error, for regression",
-            negative_squared_error_value,
-            targets=NUMBERS,
-        ),
-        ValueFunction(
-            "label-probability",
-            "probability of each label's truth, for several labels a sample",
-            label_probability_value,
-            targets=LABELS,
-            best=_one,
-        ),
-        ValueFunction(
-            "predicted-probability",
-            "probability of the class predicted from all modalities; needs no labels",
-            probability_value,
-            targets=PREDICTED,
-            best=_one,
-        ),
+        ValueFunction("paper", paper_value, best=float, empty=False),
+        ValueFunction("correct", correct_value, best=_one),
+        ValueFunction("probability", probability_value, best=_one),
+        ValueFunction("log-likelihood", log_likelihood_value),
+        ValueFunction("margin", margin_value),
+        ValueFunction("negative-loss", negative_loss_value, targets=ANY),
+        ValueFunction("predicted-probability", probability_value, targets=PREDICTED, best=_one),
+        ValueFunction("negative-squared-error", negative_squared_error_value, targets=NUMBERS),
+        ValueFunction("label-probability", label_probability_value, targets=LABELS, best=_one),
     )
 }
 
@@ -166,7 +146,7 @@ def value_function(value: str | ValueFunction | Worth) -> ValueFunction:
         return value
     if callable(value):
         name = getattr(value, "__name__", type(value).__name__)
-        return ValueFunction(f"custom: {name}", "a function of one's own", value, targets=ANY)
+        return ValueFunction(f"custom: {name}", value, targets=ANY)
     if value not in VALUE_FUNCTIONS:
         raise UsageError(
             f"unknown value function {value!r}: choose one of {', '.join(VALUE_FUNCTIONS)}"

@@ -4,14 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mmcoop.core.choices import ESTIMATORS, SAMPLED
 from mmcoop.core.coalitions import MAX_EXACT_MODALITIES
-from mmcoop.core.sampling import ESTIMATORS as SAMPLED
 from mmcoop.core.sampling import check_budget, default_budget
 from mmcoop.core.values import ValueFunction, Worth, value_function
 from mmcoop.errors import UsageError
-
-#: How contributions may be worked out; auto is exact where it can be and no budget is given.
-ESTIMATORS = ("auto", "exact", *SAMPLED)
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,12 @@ from typing import Any
 from rich.table import Table
 
 from mmcoop.core.coalitions import telling_coalitions
-from mmcoop.core.summary import Summary
 from mmcoop.datasets.rejects import Reject
 
 
 def percent(share: float) -> str:
     """0.937 → "93.7 %"."""
     return f"{100 * share:.1f} %"
-
-
-def contribution_table(summary: Summary) -> Table:
-    """Mean contribution and share of low-contributing samples, by modality."""
-    table = Table("modality")
-    table.add_column("mean contribution φ", justify="right")
-    table.add_column("low-contributing (φ < 1)", justify="right")
-    for modality, mean in summary.mean_contribution.items():
-        table.add_row(modality, f"{mean:.3f}", percent(summary.low_contributing[modality]))
-    return table
 
 
 def accuracy_table(accuracy: Mapping[str, float]) -> Table:

@@ -13,16 +13,15 @@ from torch.nn import functional as F
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.core.values import predictions
-from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores import scores_file, valuation_details
-from mmcoop.scoring import Further, score, split_stretches
+from mmcoop.scores import scores_file
+from mmcoop.scoring import Request, Scored, background, score, split_stretches
 from mmcoop.training.loop import pick_device
 from mmcoop.training.run import Run
 
-_USUAL = Valuing()
+_USUAL = Request()
 
 
 def value_run(
@@ -58,37 +57,34 @@ def valuate_run(
     split: str,
     out: Path | str,
     *,
-    how: Valuing = _USUAL,
-    further: Further = lambda batch: {},
-    overwrite: bool = False,
-    resume: bool = False,
+    request: Request = _USUAL,
     device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
-) -> dict[str, Summary]:
+    **where: Any,
+) -> Scored:
     """Write the scores of a split, or of `all`, to the Parquet file `out`.
 
-    Returns a summary a split (`mmcoop.scoring.score`). Memory does not grow with the number of
-    samples; cut off, it goes on where it was with `resume`.
+    `request`: how samples are valued, and what else is told of them. `where`: `overwrite`,
+    `resume`, `workers` and `progress`, as of `mmcoop.scoring.score`, which this is a form of.
 
     Raises `UsageError` where `out` may not be written, `DataError` for another data set.
     """
     run.check_dataset(dataset)
-    model = run.model.to(pick_device(device))
+    size = run.config.batch_size
+    model, absent = request.absence.over(
+        run.model.to(pick_device(device)),
+        run.modalities,
+        lambda: background(dataset, run.modalities, size),
+    )
     return score(
         split_stretches(model, dataset, split),
         dataset,
         Path(out),
         split=split,
         modalities=run.modalities,
-        how=how,
-        details=_details(run, dataset, split, how),
-        batch_size=run.config.batch_size,
-        further=further,
-        overwrite=overwrite,
-        resume=resume,
-        workers=workers,
-        progress=progress,
+        request=request,
+        details=_details(run, dataset, split, request, absent),
+        batch_size=size,
+        **where,
     )
 
 
@@ -152,9 +148,11 @@ def evaluate_run(
     }
 
 
-def _details(run: Run, dataset: Dataset, split: str, how: Valuing = _USUAL) -> dict[str, Any]:
+def _details(
+    run: Run, dataset: Dataset, split: str, request: Request = _USUAL, absent: str = "zero"
+) -> dict[str, Any]:
     return {
-        **valuation_details(how, len(run.modalities)),
+        **request.details(run.modalities, absent),
         "run": run.name,
         "weights": run.weights_hash,
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},

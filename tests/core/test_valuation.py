@@ -268,11 +268,12 @@ def test_asking_in_small_groups_of_coalitions_changes_nothing(max_batch):
     how = Valuing(max_batch=max_batch)
     assert_same(list(value_batches(model, make_batches(), modalities=NAMES, how=how)), expected)
     # of each batch (7, 1 and 16 samples) the grand coalition goes first, then the six others
+    one_by_one = [1] * 7
     by_batch = {
-        1: [1, *[1] * 6] * 3,
-        7: [1, *[1] * 6] + [1, 6] + [1, *[1] * 6],
-        16: [1, 2, 2, 2] + [1, 6] + [1, *[1] * 6],
-        20: [1, 2, 2, 2] + [1, 6] + [1, *[1] * 6],
+        1: [*one_by_one, *one_by_one, *one_by_one],
+        7: [*one_by_one, 1, 6, *one_by_one],
+        16: [1, 2, 2, 2, 1, 6, *one_by_one],
+        20: [1, 2, 2, 2, 1, 6, *one_by_one],
         48: [1, 6, 1, 6, 1, 3, 3],
     }
     assert groups == by_batch[max_batch]
@@ -550,7 +551,9 @@ def test_logits_that_are_not_numbers_predict_no_class():
 
 def test_an_unknown_value_function_is_refused_with_the_legal_names():
     with pytest.raises(UsageError, match="^unknown value function 'size': choose one of paper, "):
-        list(value_batches(make_model(), make_batches(), modalities=NAMES, how=Valuing(value="size")))
+        list(
+            value_batches(make_model(), make_batches(), modalities=NAMES, how=Valuing(value="size"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -577,7 +580,9 @@ def test_modalities_that_cannot_be_valued_are_refused(modalities, message):
     ],
 )
 def test_a_batch_without_inputs_or_labels_is_refused(batch):
-    message = r"^(a batch must have `inputs` \(tensors by modality\) and `labels`, or|.*no input for)"
+    message = (
+        r"^(a batch must have `inputs` \(tensors by modality\) and `labels`, or|.*no input for)"
+    )
     with pytest.raises(DataError, match=message):
         list(value_batches(make_model(), [batch], modalities=NAMES))
 
@@ -653,7 +658,7 @@ def test_an_encoders_features_of_the_wrong_number_of_samples_are_refused():
     batch["labels"] = batch["labels"][:5]
     with pytest.raises(
         DataError,
-        match="^inputs, labels and ids of a batch are of different length: audio 7, text 7, "
+        match="^inputs, labels and ids of a batch are of different length: audio 7, text 7, ",
     ):
         list(value_batches(make_model(), [batch], modalities=NAMES))
 

@@ -6,18 +6,14 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console, RenderableType
 
 from mmcoop.core.coalitions import coalition_names
-from mmcoop.core.summary import Summary
-from mmcoop.core.valuation import ValuedBatch
 from mmcoop.datasets.rejects import Reject
 from mmcoop.reporting.tables import (
     accuracy_table,
     before_after_table,
     class_table,
-    contribution_table,
     evaluation_table,
     facts_table,
     percent,
@@ -81,27 +77,6 @@ ENHANCED = evaluation(
 )
 def test_a_share_is_written_in_per_cent_with_one_decimal(share, text):
     assert percent(share) == text
-
-
-def test_the_contribution_table_has_mean_and_share_of_low_contributing_samples():
-    phi = torch.tensor([[1.5, 0.5], [1.0, 1.0], [0.0, 0.0], [0.5, 1.5]], dtype=torch.float64)
-    summary = Summary(("audio", "visual"), 2)
-    summary.add(
-        ValuedBatch(
-            ids=None,
-            labels=torch.zeros(4, dtype=torch.long),
-            predictions=torch.zeros(4, dtype=torch.long),
-            logits=torch.zeros(4, 2),
-            hits=torch.zeros(4, 4, dtype=torch.bool),
-            values=torch.zeros(4, 4, dtype=torch.float64),
-            contributions=phi,
-        )
-    )
-    assert cells(contribution_table(summary)) == [
-        ["modality", "mean contribution φ", "low-contributing (φ < 1)"],
-        ["audio", "0.750", "50.0 %"],
-        ["visual", "0.750", "50.0 %"],
-    ]
 
 
 def test_the_accuracy_table_has_a_row_a_coalition():

@@ -1,0 +1,151 @@
+"""What `mmcoop valuate` prints: means with their intervals, by modality and split."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from mmcoop.core.measures import intershap, shape_cooperation
+from mmcoop.core.summary import Summary
+from mmcoop.core.valuing import Valuing
+from mmcoop.reporting.tables import accuracy_table, percent
+from mmcoop.scoring import Scored
+
+
+def valuation_report(
+    subject: Mapping[str, str], split: str, out: Path, how: Valuing, scored: Scored
+) -> tuple[dict[str, Any], list[Any]]:
+    """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}`."""
+    summaries = dict(scored.summaries)
+    whole = summaries[split]
+    about = how.details(len(whole.modalities))
+    answer: dict[str, Any] = {
+        **subject,
+        "split": split,
+        "out": str(out),
+        "value": about["value"],
+        "estimator": about["estimator"],
+        **valuation_answer(whole),
+    }
+    if scored.emap_gap is not None:
+        answer["emap_gap"] = scored.emap_gap
+    name = next(iter(subject.values()))
+    tables: list[Any] = [
+        f"{name}, {whole.samples:,} {split} samples, value {about['value']} → {out}:",
+        contributions_table(summaries),
+    ]
+    if len(summaries) > 1:
+        answer["splits"] = {
+            split: valuation_answer(part) for split, part in summaries.items() if part is not whole
+        }
+        answer["agreement"] = agreement(summaries["train"], summaries["validation"])
+        tables.append(agreement_table(answer["agreement"]))
+    if whole.accuracy:
+        tables.append(accuracy_table(whole.accuracy))
+    if answer["further"] or scored.emap_gap is not None:
+        tables.append(further_table(answer))
+    return answer, tables
+
+
+def valuation_answer(summary: Summary) -> dict[str, Any]:
+    """What a valuation says of a split, as JSON has it; intervals are 95 % bootstrap ones."""
+    return {
+        "samples": summary.samples,
+        "contributions": summary.mean_contribution,
+        "intervals": {m: list(summary.interval(f"contribution_{m}")) for m in summary.modalities},
+        "low_contributing": summary.low_contributing,
+        "coalitions": summary.accuracy,
+        "efficiency_residual": summary.residual,
+        "mm_shap": summary.shares,
+        **_measures(summary),
+        "further": {
+            name: {"mean": summary.mean(name), "interval": list(summary.interval(name))}
+            for name in summary.further
+        },
+    }
+
+
+def agreement(train: Summary, validation: Summary) -> dict[str, Any]:
+    """How far contributions to training samples are from those to validation samples: the
+    difference of the means by modality, and its 95 % interval.
+    """
+    return {
+        m: {
+            "difference": train.mean_contribution[m] - validation.mean_contribution[m],
+            "interval": list(train.interval(f"contribution_{m}", minus=validation)),
+        }
+        for m in train.modalities
+    }
+
+
+def contributions_table(summaries: Mapping[str, Summary]) -> Table:
+    """Mean contribution φ with its interval, share of low-contributing samples and MM-SHAP's share,
+    a row a modality and split.
+    """
+    several = len(summaries) > 1
+    table = Table("modality", *(["split"] if several else []))
+    first = next(iter(summaries.values()))
+    for heading in ("mean φ", "95 % interval", f"φ < {first.threshold:.3g}", "MM-SHAP"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for modality in first.modalities:
+        for split, summary in summaries.items():
+            low, high = summary.interval(f"contribution_{modality}")
+            table.add_row(
+                modality,
+                *([split] if several else []),
+                f"{summary.mean_contribution[modality]:.3f}",
+                f"{low:.3f} … {high:.3f}",
+                percent(summary.low_contributing[modality]),
+                percent(summary.shares[modality]),
+            )
+        if several:
+            table.add_section()
+    return table
+
+
+def agreement_table(found: Mapping[str, Any]) -> Table:
+    """Train less validation, a row a modality."""
+    table = Table("modality")
+    table.add_column("φ on train − φ on validation", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for modality, content in found.items():
+        low, high = content["interval"]
+        table.add_row(modality, f"{content['difference']:+.3f}", f"{low:+.3f} … {high:+.3f}")
+    return table
+
+
+def further_table(answer: Mapping[str, Any], most: int = 40) -> Table:
+    """Means of the further columns, and the field's summaries that a valuation gives."""
+    table = Table("further", "mean", "95 % interval")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, content in list(answer["further"].items())[:most]:
+        low, high = content["interval"]
+        table.add_row(
+            name.replace("_", " "), f"{content['mean']:+.3f}", f"{low:+.3f} … {high:+.3f}"
+        )
+    if (left := len(answer["further"]) - most) > 0:
+        table.add_row(f"{left} others: see --json", "", "")
+    for name, label in (
+        ("intershap", "InterSHAP, global"),
+        ("shape", "SHAPE cooperation (macro-F1)"),
+        ("emap_gap", "EMAP gap (macro-F1)"),
+    ):
+        if answer.get(name) is not None:
+            table.add_row(label, f"{answer[name]:+.3f}", "")
+    return table
+
+
+def _measures(summary: Summary) -> dict[str, Any]:
+    """InterSHAP and SHAPE, where the values of all coalitions are there."""
+    table = summary.table
+    if table is None or "intershap" not in summary.further:
+        return {}
+    # interactions are linear in the values: those of the mean are the means of those
+    found: dict[str, Any] = {"intershap": intershap(table.unsqueeze(0)).score}
+    f1 = summary.in_table_order(torch.tensor(list(summary.macro_f1.values())))
+    if f1 is not None:
+        found["shape"] = shape_cooperation(f1)
+    return found

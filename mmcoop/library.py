@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmcoop.core.bootstrap import REPLICATES
 from mmcoop.core.choices import ABSENT
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.coalitions import check_modalities, coalition_matrix
 from mmcoop.core.game import Model
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
@@ -28,45 +28,25 @@ class Valuation:
 
     `ids`: their ids. `labels`, `predictions`: int64 `(samples,)`, of a regression float64; labels
     are None where there are none. `values`: float64 `(samples, 2**n)`, one column a coalition (bit
-    m of the column's number is the m-th modality); where coalitions were drawn, `(samples, k)`.
-    `coalitions`: bool `(k, n)`, which modalities are in each column's. `contributions`: float64
-    `(samples, n)`; a row sums to the value of the grand coalition less that of the empty one.
-    `stderr`: their standard errors, None where they are exact. `details`: how they were worked out,
-    as written into the file.
+    m of the column's number is the m-th modality). `contributions`: float64 `(samples, n)`; a row
+    sums to the value of the grand coalition less that of the empty one. `details`: how they were
+    worked out, as written into the file.
+
+    `coalitions`: bool `(k, n)`, which modalities each column of `values` is of; None for all, as
+    above. Where coalitions were drawn, `values` are of these alone, `stderr` are the standard errors
+    of the contributions, and `draws`, int64 `(samples,)`, the pairs they are from.
     """
 
     modalities: tuple[str, ...]
-    batch: ValuedBatch
+    ids: list[str]
+    labels: Tensor | None
+    predictions: Tensor
+    values: Tensor
+    contributions: Tensor
     details: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def ids(self) -> list[str]:
-        assert self.batch.ids is not None
-        return self.batch.ids
-
-    @property
-    def labels(self) -> Tensor | None:
-        return self.batch.labels
-
-    @property
-    def predictions(self) -> Tensor:
-        return self.batch.predictions
-
-    @property
-    def values(self) -> Tensor:
-        return self.batch.values
-
-    @property
-    def coalitions(self) -> Tensor:
-        return self.batch.coalitions
-
-    @property
-    def contributions(self) -> Tensor:
-        return self.batch.contributions
-
-    @property
-    def stderr(self) -> Tensor | None:
-        return self.batch.stderr
+    coalitions: Tensor | None = None
+    stderr: Tensor | None = None
+    draws: Tensor | None = None
 
     def interval(self, level: float = 0.95) -> Tensor:
         """Confidence interval of each contribution for the coalitions that were drawn, float64
@@ -74,9 +54,9 @@ class Valuation:
         exact contribution both ends are the contribution.
         """
         half = torch.zeros_like(self.contributions)
-        if self.stderr is not None and self.batch.draws is not None:
-            drawn = self.batch.draws > 1
-            freedom = (self.batch.draws[drawn] - 1).numpy()
+        if self.stderr is not None and self.draws is not None:
+            drawn = self.draws > 1
+            freedom = (self.draws[drawn] - 1).numpy()
             quantile = torch.from_numpy(student.ppf((1 + level) / 2, freedom))
             half[drawn] = quantile.unsqueeze(1) * self.stderr[drawn]
         return torch.stack([self.contributions - half, self.contributions + half], dim=-1)
@@ -87,7 +67,7 @@ class Valuation:
         """
         share = self.details.get("fair_share")
         summary = Summary(self.modalities, fair_share=share, replicates=replicates)
-        summary.add(self.batch)
+        summary.add(self._as_batch())
         rows = []
         for m in self.modalities:
             low, high = summary.interval(f"contribution_{m}", level)
@@ -97,13 +77,30 @@ class Valuation:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sample, with the columns of the scores file."""
-        frame: pd.DataFrame = scores_table(self.modalities, None, self.batch).to_pandas()
+        frame: pd.DataFrame = scores_table(self.modalities, None, self._as_batch()).to_pandas()
         return frame
 
     def save(self, path: Path | str) -> None:
         """Write a scores file, whole or not at all, in place of what is at `path`."""
         with scores_file(Path(path), self.modalities, self.details) as writer:
-            writer.write(scores_table(self.modalities, None, self.batch))
+            writer.write(scores_table(self.modalities, None, self._as_batch()))
+
+    def _as_batch(self) -> ValuedBatch:
+        coalitions = self.coalitions
+        if coalitions is None:
+            coalitions = coalition_matrix(len(self.modalities))
+        return ValuedBatch(
+            ids=self.ids,
+            coalitions=coalitions,
+            labels=self.labels,
+            predictions=self.predictions,
+            outputs=torch.empty(len(self.ids), 0),
+            choices=None,
+            values=self.values,
+            contributions=self.contributions,
+            stderr=self.stderr,
+            draws=self.draws,
+        )
 
 
 def valuate(
@@ -149,21 +146,16 @@ def valuate(
         found.append(batch)
     if not found:
         raise DataError("there is no batch to value")
-    details = valuation_details(how, len(names), getattr(model, "absent", absent))
-    return Valuation(names, _joined(found, ids), details)
-
-
-def _joined(batches: Sequence[ValuedBatch], ids: list[str]) -> ValuedBatch:
-    """All batches as one."""
 
     def whole(name: str) -> Any:
-        parts = [getattr(batch, name) for batch in batches]
+        parts = [getattr(batch, name) for batch in found]
         return None if any(part is None for part in parts) else torch.cat(parts)
 
-    names = ("labels", "predictions", "outputs", "choices", "values", "contributions", "stderr")
-    return ValuedBatch(
+    told = ("labels", "predictions", "values", "contributions", "stderr", "draws")
+    return Valuation(
+        modalities=names,
         ids=ids,
-        coalitions=batches[0].coalitions,
-        draws=whole("draws"),
-        **{name: whole(name) for name in names},
+        details=valuation_details(how, len(names), getattr(model, "absent", absent)),
+        coalitions=found[0].coalitions,
+        **{name: whole(name) for name in told},
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from mmcoop.core.coalitions import coalition_names
@@ -38,13 +39,17 @@ def scores_table(
     """The rows of one batch, which must have ids. `further`: more columns, float64 `(batch,)`."""
     rows = len(batch)
     nothing = pa.nulls(rows, pa.int64())
-    hits = batch.hits
+    labels, said = batch.labels, batch.predictions
+    # several labels of a sample, or numbers, are not right or wrong
+    right = labels == said if labels is not None and labels.dtype == torch.int64 else None
+    if right is not None and right.dim() > 1:
+        right = None
     columns: dict[str, Any] = {
         "id": pa.array(batch.ids, pa.string()),
         "split": pa.array([split] * rows, pa.string()),
-        "label": nothing if batch.labels is None else _column(batch.labels),
-        "prediction": _column(batch.predictions),
-        "correct": pa.nulls(rows, pa.bool_()) if hits is None else _column(hits[:, -1]),
+        "label": nothing if labels is None else _column(labels),
+        "prediction": _column(said),
+        "correct": pa.nulls(rows, pa.bool_()) if right is None else _column(right),
     }
     for kind, table in (("contribution", batch.contributions), ("stderr", batch.stderr)):
         if table is not None:

@@ -14,9 +14,11 @@ import torch
 
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import locked_folder, read_json, whole_file, write_json
 from mmcoop.scores import ROW_GROUP, scores_file, scores_table
+
+STATE = "state.pt"
 
 # A part is written when so much time has passed, or when a row group is full: what a kill may cost.
 _SECONDS = 5.0
@@ -37,7 +39,7 @@ class ScoresParts:
         self._parts = 0
         self._waiting: list[pa.Table] = []
         self._written = time.monotonic()
-        if (folder / "state.pt").is_file():
+        if (folder / STATE).is_file():
             self._load()
 
     def add(
@@ -67,7 +69,7 @@ class ScoresParts:
         self._parts += 1
         summaries = {split: summary.state() for split, summary in self.summaries.items()}
         state = {"parts": self._parts, "done": self.done, "summaries": summaries}
-        with whole_file(self.folder / "state.pt") as path:
+        with whole_file(self.folder / STATE) as path:
             torch.save(state, path)
 
     def tables(self) -> Iterator[pa.Table]:
@@ -79,7 +81,7 @@ class ScoresParts:
         return self.folder / f"part-{number:05d}.parquet"
 
     def _load(self) -> None:
-        path = self.folder / "state.pt"
+        path = self.folder / STATE
         try:
             state = torch.load(path, weights_only=True)
             self._parts, self.done = state["parts"], state["done"]
@@ -111,14 +113,24 @@ def resumable_scores(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     with locked_folder(folder, f"another process is writing {path} right now"):
-        _check_same(folder / "details.json", details, path)
-        parts = ScoresParts(folder, modalities, summaries)
-        yield parts
-        parts.flush()
-        with scores_file(path, modalities, details) as writer:
-            for table in parts.tables():
-                writer.write(table)
-        shutil.rmtree(folder)
+        try:
+            _check_same(folder / "details.json", details, path)
+            parts = ScoresParts(folder, modalities, summaries)
+            yield parts
+            parts.flush()
+            with scores_file(path, modalities, details) as writer:
+                for table in parts.tables():
+                    writer.write(table)
+            shutil.rmtree(folder)
+        except KeyboardInterrupt:
+            if not (folder / STATE).is_file():
+                raise
+            raise Interrupted(
+                "stopped; what was valued is kept: go on with the same command and --resume"
+            ) from None
+        finally:
+            if folder.is_dir() and not (folder / STATE).is_file():
+                shutil.rmtree(folder)
 
 
 def _check_same(record: Path, details: Mapping[str, Any], path: Path) -> None:

@@ -20,7 +20,7 @@ import mmcoop
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
 from mmcoop.library import Valuation, valuate
-from mmcoop.scores import valuation_details, versions
+from mmcoop.scores import read_scores_details, valuation_details, versions
 
 # Correctness of the first modality alone, the second alone and both, and the contributions.
 PATTERNS = [
@@ -383,6 +383,7 @@ def test_the_frame_has_one_row_a_sample_with_named_columns():
         "correct",
         "contribution_audio",
         "contribution_visual",
+        "base_value",
         "value_audio",
         "value_visual",
         "value_audio+visual",

@@ -47,9 +47,11 @@ def test_a_file_is_written_in_row_groups_and_keeps_the_order(tmp_path):
 
 def test_a_file_without_rows_is_not_written(tmp_path):
     path = tmp_path / "scores.parquet"
-    with pytest.raises(DataError, match=f"^there is no sample to write into {path}$"):
-        with scores_file(path, ("ear",), {}):
-            pass
+    with (
+        pytest.raises(DataError, match=f"^there is no sample to write into {path}$"),
+        scores_file(path, ("ear",), {}),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

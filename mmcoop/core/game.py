@@ -25,16 +25,19 @@ class BatchGame:
     once.
     """
 
-    def __init__(self, samples: int, max_rows: int) -> None:
+    def __init__(self, samples: int, max_rows: int, columns: list[int]) -> None:
         self.samples = samples
         self.max_rows = max(1, max_rows)
+        self._columns = columns
         self._shape: tuple[int, ...] | None = None
 
     def table(self, coalitions: Tensor) -> Iterator[Tensor]:
         """Outputs of every sample with each of the coalitions, bool `(k, n)`: `(samples, g, …)` for
         one group of g coalitions after the other, in order.
         """
-        for group in torch.split(coalitions, max(1, self.max_rows // max(1, self.samples))):
+        for group in torch.split(
+            coalitions[:, self._columns], max(1, self.max_rows // max(1, self.samples))
+        ):
             if len(group):
                 yield self._table(group)
 
@@ -42,18 +45,21 @@ class BatchGame:
         """Outputs `(rows, …)` of rows: int `(rows,)`, positions in the batch, and what is present
         there, bool `(rows, n)`.
         """
-        parts = zip(
-            torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True
-        )
-        return torch.cat([self._rows(some, here) for some, here in parts])
+        return self._in_parts(sample, present[:, self._columns])
 
     def _table(self, coalitions: Tensor) -> Tensor:
         """Outputs `(samples, k, …)`, asked for coalition by coalition."""
         k = len(coalitions)
         sample = torch.arange(self.samples).repeat(k)
         present = coalitions.repeat_interleave(self.samples, 0)
-        outputs = self.rows(sample, present)
+        outputs = self._in_parts(sample, present)
         return outputs.reshape(k, self.samples, *outputs.shape[1:]).transpose(0, 1)
+
+    def _in_parts(self, sample: Tensor, present: Tensor) -> Tensor:
+        parts = zip(
+            torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True
+        )
+        return torch.cat([self._rows(some, here) for some, here in parts])
 
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
         raise NotImplementedError
@@ -74,10 +80,16 @@ class CalledGame(BatchGame):
     """The game of any callable, which is given the inputs of every row."""
 
     def __init__(
-        self, model: Model, inputs: Mapping[str, Any], samples: int, max_batch: int | None
+        self,
+        model: Model,
+        inputs: Mapping[str, Any],
+        samples: int,
+        modalities: Sequence[str],
+        max_batch: int | None,
     ) -> None:
         elements = max(1, sum(_elements(x) for x in inputs.values()) // max(1, samples))
-        super().__init__(samples, max_batch or max(samples, _MAX_ELEMENTS // elements))
+        most = max_batch or max(samples, _MAX_ELEMENTS // elements)
+        super().__init__(samples, most, _columns(model, modalities))
         self._model = model
         self._inputs = inputs
         self._device = device_of(model)
@@ -123,19 +135,14 @@ class EncodedGame(BatchGame):
         modalities: Sequence[str],
         max_batch: int | None,
     ) -> None:
-        super().__init__(samples, max_batch or _MAX_FUSED)
-        # the model reads columns in its own order of modalities
-        own = tuple(getattr(model, "modalities", modalities))
-        if sorted(own) != sorted(modalities):
-            raise UsageError(
-                f"the model's modalities are {', '.join(own)}, not {', '.join(modalities)}"
-            )
-        self._columns = [modalities.index(m) for m in own]
+        super().__init__(samples, max_batch or _MAX_FUSED, _columns(model, modalities))
         self._model = model
-        self._features = model.encode(inputs, torch.ones(samples, len(own), dtype=torch.bool))
+        self._features = model.encode(
+            inputs, torch.ones(samples, len(modalities), dtype=torch.bool)
+        )
 
     def _table(self, coalitions: Tensor) -> Tensor:
-        logits: Tensor = self._model.coalition_logits(self._features, coalitions[:, self._columns])
+        logits: Tensor = self._model.coalition_logits(self._features, coalitions)
         if logits.dim() < 2 or logits.shape[:2] != (self.samples, len(coalitions)):
             raise DataError(
                 f"the model gave logits of shape {tuple(logits.shape)} for {self.samples} samples "
@@ -145,7 +152,7 @@ class EncodedGame(BatchGame):
 
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
         features = {m: z[sample.to(z.device)] for m, z in self._features.items()}
-        logits = self._model.fuse(features, present[:, self._columns])
+        logits = self._model.fuse(features, present)
         return self._checked(logits, len(sample))
 
 
@@ -164,13 +171,29 @@ def batch_game(
     """
     if all(hasattr(model, name) for name in ("encode", "coalition_logits", "fuse")):
         return EncodedGame(model, inputs, samples, modalities, max_batch)
-    return CalledGame(model, inputs, samples, max_batch)
+    return CalledGame(model, inputs, samples, modalities, max_batch)
 
 
 def device_of(model: Any) -> torch.device | None:
     """Where a module's parameters are; None for a callable, or a module that has none."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return None if parameter is None else parameter.device
+
+
+def _columns(model: Any, modalities: Sequence[str]) -> list[int]:
+    """Which of `modalities` the model reads in each column of `present`: it may have an order of
+    its own.
+
+    Raises `UsageError` where it says that its modalities are others.
+    """
+    own = getattr(model, "modalities", None)
+    if not isinstance(own, tuple | list):
+        return list(range(len(modalities)))
+    if sorted(own) != sorted(modalities):
+        raise UsageError(
+            f"the model's modalities are {', '.join(own)}, not {', '.join(modalities)}"
+        )
+    return [list(modalities).index(m) for m in own]
 
 
 def _elements(x: Any) -> int:

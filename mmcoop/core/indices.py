@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from mmcoop.core.coalition_tables import coalition_values
 from mmcoop.core.coalitions import check_modalities, coalition_matrix
 from mmcoop.core.shapley import shapley_matrix, shapley_values, size_weights
-from mmcoop.core.tables import coalition_values
 from mmcoop.errors import UsageError
 
 #: Groups of positions of modalities; those in no group are groups of their own.

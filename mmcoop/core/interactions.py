@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmcoop.core.coalition_tables import coalition_values
 from mmcoop.core.shapley import shapley_values, size_weights
-from mmcoop.core.tables import coalition_values
 
 # Samples × coalitions that are transformed at a time: 1 MB, so that they stay in the cache.
 _AT_A_TIME = 2**17

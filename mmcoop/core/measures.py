@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcoop.core.coalition_tables import coalition_members, coalition_values
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.game import Model
 from mmcoop.core.interactions import shapley_interactions
-from mmcoop.core.tables import coalition_members, coalition_values
 from mmcoop.core.valuation import evaluation_mode
 from mmcoop.errors import DataError, UsageError
 

@@ -5,8 +5,8 @@ from math import comb
 import torch
 from torch import Tensor
 
+from mmcoop.core.coalition_tables import coalition_values
 from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.tables import coalition_values
 
 
 def size_weights(n_players: int) -> Tensor:

@@ -95,7 +95,7 @@ def test_a_row_has_what_evaluating_the_run_gives(by_epochs, tiny_dataset):
         labels, logits = [], []
         for batch in value_run(run, dataset, "test"):
             labels += batch.labels.tolist()
-            logits += batch.logits.softmax(1).tolist()
+            logits += batch.outputs.softmax(1).tolist()
         guesses = [max(range(3), key=p.__getitem__) for p in logits]
         assert row["macro_f1"] == pytest.approx(f1_score(labels, guesses, average="macro"))
         each = [

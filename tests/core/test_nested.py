@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from transformers import BatchEncoding
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmcoop.core.nested import batch_size, mapped, take, to_device
@@ -82,6 +83,15 @@ def test_an_output_of_a_transformers_model_is_changed_by_attribute_too():
     assert (doubled.last_hidden_state == 2).all()
     assert (doubled[1] == 2).all()
     assert (output.pooler_output == 1).all()
+
+
+def test_an_encoding_of_a_tokenizer_stays_one():
+    encoding = BatchEncoding({"input_ids": torch.tensor([[5, 6], [7, 8]])})
+    taken = take(encoding, torch.tensor([1]))
+    assert type(taken) is BatchEncoding
+    assert taken["input_ids"].tolist() == [[7, 8]]
+    assert encoding["input_ids"].tolist() == [[5, 6], [7, 8]]
+    assert batch_size({"text": encoding}) == 2
 
 
 def test_several_structures_are_mapped_together():

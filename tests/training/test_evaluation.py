@@ -277,6 +277,7 @@ def test_scores_have_one_row_a_sample_with_the_values_of_a_plain_loop(scores, ru
         "correct",
         "contribution_sound",
         "contribution_touch",
+        "base_value",
         "value_sound",
         "value_touch",
         "value_sound+touch",
@@ -307,7 +308,7 @@ def test_the_contributions_of_a_row_sum_to_n_if_it_is_right_and_to_0_if_not(
 
 
 def test_the_summary_is_that_of_the_rows(run, dataset, tmp_path):
-    summary = valuate_run(run, dataset, "train", tmp_path / "scores.parquet")
+    summary = valuate_run(run, dataset, "train", tmp_path / "scores.parquet").summaries["train"]
     frame = pd.read_parquet(tmp_path / "scores.parquet")
     assert summary.samples == 70
     for m in ("sound", "touch"):
@@ -333,6 +334,7 @@ def test_the_file_says_how_it_came_about(scores, run, dataset):
         "dataset": {"name": "noisy", "fingerprint": dataset.fingerprint},
         "split": "train",
         "value": "paper",
+        "fair_share": 1.0,
         "absent": "zero",
         "estimator": "exact",
     }

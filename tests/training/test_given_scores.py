@@ -21,9 +21,9 @@ from mmcoop.core.resampling import modality_probability, sample_level_rows
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import sha256
+from mmcoop.library import Valuation
 from mmcoop.methods.modality import ModalityLevel
 from mmcoop.progress import Progress
-from mmcoop.scores import Valuation
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.given_scores import read_given_scores
 from mmcoop.training.loop import extend, resume, train

@@ -11,7 +11,8 @@ from mmcoop.datasets.recipes.debiased import Debiased
 from mmcoop.datasets.store import SPLITS, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import sha256
-from mmcoop.scores import Valuation, _schema, scores_file
+from mmcoop.library import Valuation
+from mmcoop.scores import scores_file
 
 PATTERNS = np.array([[0, 0], [0.5, -0.5], [-0.5, 0.5], [1, 1], [1.5, 0.5], [0.5, 1.5]])
 ODDS = [0.05, 0.05, 0.02, 0.4, 0.33, 0.15]  # audio leads
@@ -47,11 +48,8 @@ def scores_of(folder: Path, path: Path, *, change=None, **details) -> Path:
 
     about = {"dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint}, **details}
     with scores_file(path, ("audio", "visual"), about) as writer:
-        writer.write(
-            pa.Table.from_pandas(
-                frame, _schema(("audio", "visual")), preserve_index=False
-            ).replace_schema_metadata()
-        )
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        writer.write(table.replace_schema_metadata())
     return path
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from mmcoop.core.coalition_tables import coalition_members, coalition_values
 from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.indices import banzhaf_values, group_values, leave_one_out, owen_values
 from mmcoop.core.interactions import harsanyi_dividends, interaction_indices, shapley_interactions
 from mmcoop.core.measures import intershap
 from mmcoop.core.shapley import shapley_values
-from mmcoop.core.tables import coalition_members, coalition_values
 from mmcoop.errors import DataError, UsageError
 
 # what a message calls the result, and the function

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmcoop.errors import DataError, MmcoopError, UsageError
     from mmcoop.scores import Valuation, valuate
     from mmcoop.training.config import TrainConfig, make_config
+    from mmcoop.training.crossfit import cross_fit, value_cross_fitted
     from mmcoop.training.evaluation import evaluate_run, valuate_run
     from mmcoop.training.loop import resume, train
     from mmcoop.training.run import load_run
@@ -25,6 +26,7 @@ _HOMES = {
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
     "Valuation": "mmcoop.scores",
+    "cross_fit": "mmcoop.training.crossfit",
     "evaluate_run": "mmcoop.training.evaluation",
     "extra_rows": "mmcoop.core.resampling",
     "load_batches": "mmcoop.datasets.loading",
@@ -37,6 +39,7 @@ _HOMES = {
     "train": "mmcoop.training.loop",
     "valuate": "mmcoop.scores",
     "valuate_run": "mmcoop.training.evaluation",
+    "value_cross_fitted": "mmcoop.training.crossfit",
 }
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "TrainConfig",
     "UsageError",
     "Valuation",
+    "cross_fit",
     "evaluate_run",
     "extra_rows",
     "load_batches",
@@ -57,6 +61,7 @@ __all__ = [
     "train",
     "valuate",
     "valuate_run",
+    "value_cross_fitted",
 ]
 
 

@@ -69,7 +69,6 @@ def value_cross_fitted(
     folds: int,
     folder: Path | str,
     *,
-    value: str = "paper",
     seed: int | None = None,
     device: str = "auto",
     workers: int = 0,
@@ -77,13 +76,13 @@ def value_cross_fitted(
 ) -> Iterator[ValuedBatch]:
     """Every training sample, valued by a model that has not seen it, fold after fold.
 
-    Folds are those of `cross_fit`, with its arguments and errors; `value` is that of
-    `value_batches`. Samples go through the evaluation transform.
+    The folds are those of `cross_fit`, with its arguments and errors. Samples go through the
+    evaluation transform.
     """
     fitted = cross_fit(
         run, dataset, folds, folder, seed=seed, device=device, workers=workers, progress=progress
     )
-    return _valued(fitted, dataset, folds, value, device, workers, progress)
+    return _valued(fitted, dataset, folds, device, workers, progress)
 
 
 def _steps(run: Run) -> list[Run]:
@@ -160,7 +159,6 @@ def _valued(
     fitted: Iterator[tuple[Run, np.ndarray]],
     dataset: Dataset,
     folds: int,
-    value: str,
     device: str,
     workers: int,
     progress: Progress,
@@ -180,6 +178,5 @@ def _valued(
             with_ids=True,
         )
         tracked = progress.track(batches, f"valuing what fold {k} of {folds} left out")
-        yield from value_batches(
-            run.model.to(pick_device(device)), tracked, modalities=run.modalities, value=value
-        )
+        model = run.model.to(pick_device(device))
+        yield from value_batches(model, tracked, modalities=run.modalities)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmcoop.errors import DataError, MmcoopError, UsageError
     from mmcoop.library import Valuation, valuate
     from mmcoop.training.config import TrainConfig, make_config
+    from mmcoop.training.crossfit import cross_fit, value_cross_fitted
     from mmcoop.training.evaluation import evaluate_run, valuate_run
     from mmcoop.training.loop import resume, train
     from mmcoop.training.run import load_run
@@ -30,6 +31,7 @@ _HOMES = {
     "UsageError": "mmcoop.errors",
     "Valuation": "mmcoop.library",
     "banzhaf_values": "mmcoop.core.indices",
+    "cross_fit": "mmcoop.training.crossfit",
     "evaluate_run": "mmcoop.training.evaluation",
     "extra_rows": "mmcoop.core.resampling",
     "interaction_indices": "mmcoop.core.interactions",
@@ -49,6 +51,7 @@ _HOMES = {
     "train": "mmcoop.training.loop",
     "valuate": "mmcoop.library",
     "valuate_run": "mmcoop.training.evaluation",
+    "value_cross_fitted": "mmcoop.training.crossfit",
 }
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "UsageError",
     "Valuation",
     "banzhaf_values",
+    "cross_fit",
     "evaluate_run",
     "extra_rows",
     "interaction_indices",
@@ -77,6 +81,7 @@ __all__ = [
     "train",
     "valuate",
     "valuate_run",
+    "value_cross_fitted",
 ]
 
 

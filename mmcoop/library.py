@@ -33,8 +33,9 @@ class Valuation:
     worked out, as written into the file.
 
     `coalitions`: bool `(k, n)`, which modalities each column of `values` is of; None for all, as
-    above. Where coalitions were drawn, `values` are of these alone, `stderr` are the standard errors
-    of the contributions, and `draws`, int64 `(samples,)`, the pairs they are from.
+    above. Where coalitions were drawn, `values` are of a few (`reported_coalitions`), `stderr` are
+    the standard errors of the contributions, and `draws`, int64 `(samples,)`, the pairs they are
+    from.
     """
 
     modalities: tuple[str, ...]

@@ -154,6 +154,7 @@ def score_model(
     *,
     modalities: tuple[str, ...] | None = None,
     name: str | None = None,
+    weights: str | None = None,
     request: Request = Request(),
     batch_size: int = 64,
     **where: Any,
@@ -162,7 +163,7 @@ def score_model(
 
     `model` takes `(inputs by modality, present)` or is wrapped as `request.absence` says;
     `modalities` are those it takes, all of the data set's by default; `name` is what the file calls
-    it. `where`: `overwrite`, `resume`, `workers` and `progress`, as of `score`, which this is a
+    it, `weights` the sha256 of its weights, where there is one. `where`: `overwrite`, `resume`, `workers` and `progress`, as of `score`, which this is a
     form of.
 
     Raises `UsageError` for a modality that the data set does not have.
@@ -187,6 +188,7 @@ def score_model(
         details={
             **request.details(names, absent),
             "model": name or type(model).__name__,
+            **({"weights": weights} if weights else {}),
             "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "split": split,
         },

@@ -62,6 +62,15 @@ _OPTIONS: dict[str, Any] = {
         panel=_DRAWN,
     ),
     "seed": (_option(int, "Decides what is drawn.", panel=_DRAWN), 0),
+    "cross_fit": _option(
+        int | None,
+        "Value each training sample by a model that has not seen it, so that what is merely "
+        "remembered does not look well used: trains so many, as the run was trained, each without "
+        "its fold, in a folder named as --out with -folds.",
+        "--cross-fit",
+        min=2,
+        panel=_WORTH,
+    ),
     "interactions": (
         _option(
             str,
@@ -153,9 +162,12 @@ def valuate(
 
     - `mmcoop valuate --value probability --absent marginal --interactions pairwise`
 
+    - `mmcoop valuate --cross-fit 5 --out held-out.parquet`
+
     - `mmcoop valuate --model mine:make_model --weights mine.safetensors --data data/keypad`
     """
     from mmcoop.core.valuing import Valuing
+    from mmcoop.files import sha256
     from mmcoop.reporting.valuations import valuation_report
     from mmcoop.scoring import Request, score_model
     from mmcoop.training.evaluation import valuate_run
@@ -192,10 +204,14 @@ def valuate(
         valued = find_run(run)
         subject = {"run": str(valued.folder)}
         dataset = dataset_of(valued, data)
-        scored = valuate_run(valued, dataset, split, out, device=device, **where)
+        scored = valuate_run(
+            valued, dataset, split, out, folds=more["cross_fit"] or 0, device=device, **where
+        )
     else:
         if run is not None:
             raise UsageError("--run and --model exclude each other: what is to be valued?")
+        if more["cross_fit"]:
+            raise UsageError("--cross-fit trains runs anew: it is for a --run, not for a --model")
         dataset = find_dataset(data)
         model = load_own_model(more["model"], more["weights"])
         if hasattr(model, "to"):
@@ -208,6 +224,7 @@ def valuate(
             out,
             modalities=tuple(sorted(more["modality"])) if more["modality"] else None,
             name=more["model"],
+            weights=sha256(more["weights"]) if more["weights"] else None,
             batch_size=more["batch_size"],
             **where,
         )

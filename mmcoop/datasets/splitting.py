@@ -103,9 +103,7 @@ def cut_by_group(
 
     The cut depends on `seed` and `purpose`, and not on the order of the samples.
     """
-    sizes: dict[str, Counter[int]] = defaultdict(Counter)
-    for group, label in zip(groups, labels, strict=True):
-        sizes[group][int(label)] += 1
+    sizes = _class_sizes(groups, labels)
     shuffled = sorted(sizes)
     np.random.default_rng(derive_seed(seed, purpose)).shuffle(shuffled)
     of_class: dict[int, list[str]] = defaultdict(list)
@@ -129,3 +127,46 @@ def cut_by_group(
                 for other in sizes[group]:
                     staying[other] -= 1
     return np.array([group in taken for group in groups], dtype=bool)
+
+
+def folds_by_group(
+    groups: Sequence[str], labels: Sequence[int], folds: int, seed: int
+) -> np.ndarray:
+    """The fold of every sample, 0 to `folds` − 1, int64 `(N,)`.
+
+    No group is in two folds. Groups go to folds in random order, the largest first, each to the
+    fold that has fewest samples of its classes, and fewest samples in all among equals: classes are
+    spread, folds are about as large, and none is empty. The folds depend on `seed`, and not on the
+    order of the samples.
+
+    Raises `UsageError` for fewer than two folds, and for more than there are groups.
+    """
+    sizes = _class_sizes(groups, labels)
+    if not 2 <= folds <= len(sizes):
+        raise UsageError(
+            f"{folds} folds: choose 2 at least, and no more than there are groups of samples that "
+            f"belong together, {len(sizes):,}"
+        )
+    shuffled = sorted(sizes)
+    np.random.default_rng(derive_seed(seed, "folds")).shuffle(shuffled)
+    filled: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(folds, dtype=np.int64))
+    total = np.zeros(folds, dtype=np.int64)
+    fold_of: dict[str, int] = {}
+    for group in sorted(shuffled, key=lambda group: -sizes[group].total()):
+        alike = np.zeros(folds, dtype=np.int64)
+        for label, count in sizes[group].items():
+            alike += count * filled[label]
+        fold = int(np.lexsort((total, alike))[0])
+        fold_of[group] = fold
+        total[fold] += sizes[group].total()
+        for label, count in sizes[group].items():
+            filled[label][fold] += count
+    return np.array([fold_of[group] for group in groups], dtype=np.int64)
+
+
+def _class_sizes(groups: Sequence[str], labels: Sequence[int]) -> dict[str, Counter[int]]:
+    """How many samples of each class each group has."""
+    sizes: dict[str, Counter[int]] = defaultdict(Counter)
+    for group, label in zip(groups, labels, strict=True):
+        sizes[group][int(label)] += 1
+    return sizes

@@ -6,6 +6,7 @@
 import json
 import mmap
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
 from hashlib import sha256 as sha256_of
 from pathlib import Path
@@ -32,21 +33,33 @@ _KEEP_BYTES = 32 * 2**20
 
 
 class Split:
-    """One split of a dataset folder. Reading a sample touches only that sample's bytes."""
+    """One split of a dataset folder. Reading a sample touches only that sample's bytes.
 
-    def __init__(self, folder: Path, name: str, info: Mapping[str, Any], dataset: "Dataset"):
+    Of a restricted split (`Dataset.restricted`) `kept` are the rows of its samples among those that
+    are stored, rising; positions are among the samples that are kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        info: Mapping[str, Any],
+        dataset: "Dataset",
+        kept: np.ndarray | None = None,
+    ):
         self.name = name
         self.dataset = dataset
         self._paths = [folder / shard["file"] for shard in info["shards"]]
         self._rows = [shard["rows"] for shard in info["shards"]]
+        self._kept = kept
         self._bytes_read = 0
 
     def __len__(self) -> int:
-        return sum(self._rows)
+        return sum(self._rows) if self._kept is None else len(self._kept)
 
     def __getstate__(self) -> dict[str, Any]:
         # memory maps stay where they are: another process opens its own
-        mapped = ("_maps", "table", "_dense", "_starts", "labels")
+        mapped = ("_maps", "_stored", "_dense", "_starts", "labels")
         return {k: v for k, v in self.__dict__.items() if k not in mapped}
 
     @cached_property
@@ -58,9 +71,23 @@ class Split:
                 maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return maps
 
-    @cached_property
+    @property
     def table(self) -> pa.Table:
-        """All columns, memory-mapped."""
+        """All columns, memory-mapped; of a restricted split a copy, made anew each time."""
+        if self._kept is None:
+            return self._stored
+        here = np.zeros(sum(self._rows), dtype=bool)
+        here[self._kept] = True
+        return self._stored.filter(pa.array(here))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of the samples."""
+        stored = self._stored[name]
+        return stored if self._kept is None else stored.take(pa.array(self._kept))
+
+    @cached_property
+    def _stored(self) -> pa.Table:
+        """All that the shards hold, memory-mapped."""
         expected = shard_schema(self.dataset.columns, self.dataset.modalities)
         tables = []
         for path, rows, content in zip(self._paths, self._rows, self._maps, strict=True):
@@ -76,12 +103,12 @@ class Split:
     @cached_property
     def labels(self) -> np.ndarray:
         """int64 `(rows,)`."""
-        labels: np.ndarray = self.table["label"].to_numpy()
+        labels: np.ndarray = self.column("label").to_numpy()
         return labels
 
     def ids(self, index: np.ndarray) -> list[str]:
         """Ids of the samples at the positions `index`."""
-        ids: list[str] = self.table["id"].take(pa.array(index)).to_pylist()
+        ids: list[str] = self._stored["id"].take(pa.array(self._place(index))).to_pylist()
         return ids
 
     def read(self, modality: str, index: np.ndarray) -> np.ndarray | list[list[bytes]]:
@@ -90,9 +117,10 @@ class Split:
         An array `(len(index), *shape)`; for frames, a list of lists of JPEG bytes.
         """
         spec = self.dataset.modalities[modality]
+        index = self._place(index)
         which = np.searchsorted(self._starts, index, side="right") - 1
         if spec.kind == "frames":
-            stored = self.table[modality].chunks  # taking from all of them would join them first
+            stored = self._stored[modality].chunks  # taking from all of them would join them first
             frames: list[list[bytes]] = [
                 stored[chunk][row].as_py()
                 for chunk, row in zip(which, index - self._starts[which], strict=True)
@@ -107,6 +135,10 @@ class Split:
         self._count(out.nbytes)
         return out
 
+    def _place(self, index: np.ndarray) -> np.ndarray:
+        """Where the samples at the positions `index` are among those that are stored."""
+        return index if self._kept is None else self._kept[index]
+
     def _count(self, read: int) -> None:
         """Let go of the mapped pages now and then, else a pass over the data keeps all of it
         resident. They stay in the system's cache, and come back from there when asked for.
@@ -120,7 +152,7 @@ class Split:
     @cached_property
     def _starts(self) -> np.ndarray:
         """The position of the first sample of each record batch."""
-        lengths = [len(chunk) for chunk in self.table["id"].chunks]
+        lengths = [len(chunk) for chunk in self._stored["id"].chunks]
         return np.cumsum([0, *lengths[:-1]])
 
     @cached_property
@@ -132,7 +164,7 @@ class Split:
                 continue
             found[name] = [
                 chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, *spec.shape)
-                for chunk in self.table[name].chunks
+                for chunk in self._stored[name].chunks
             ]
         return found
 
@@ -143,7 +175,8 @@ class Dataset:
     `modalities` are in the order of their sorted names, which is the order of every table's
     columns. `rejects` counts what did not get in by reason, `leakage` the groups shared between
     splits (`{"train+test": 7}`), `report` is what the recipe tells of how it came about.
-    `fingerprint` is the sha256 of everything samples and labels depend on.
+    `fingerprint` is the sha256 of everything samples and labels depend on. `whole` is the data set
+    itself, or the one that it is a restricted view of.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -167,6 +200,8 @@ class Dataset:
         self._verified: set[str] = set()
         identity = {key: content[key] for key in ("classes", "modalities", "splits")}
         self.fingerprint = sha256_of(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.whole = self
+        self._kept: np.ndarray | None = None
 
     def split(self, name: str) -> Split:
         """The split called `name`, its shards checked against their sha256 on first use.
@@ -179,7 +214,34 @@ class Dataset:
         if name not in self._verified:
             self._verify(name)
             self._verified.add(name)
-        return Split(self.folder, name, self._splits[name], self)
+        kept = self._kept if name == "train" else None
+        return Split(self.folder, name, self._splits[name], self, kept)
+
+    def restricted(self, train: np.ndarray) -> "Dataset":
+        """The data set with some of its training samples alone, in the order they have in it.
+
+        `train`: their positions in the training split, in any order. The other splits are the same.
+        The view has a name that says so and a fingerprint of its own, the same one for the same
+        samples. Raises `DataError` for no position, one given twice, and one outside of the split.
+        """
+        positions = np.sort(np.asarray(train))
+        rows = self.rows["train"]
+        if not len(positions):
+            raise DataError(f"{self.folder}: no training sample is left to train on")
+        distinct = np.issubdtype(positions.dtype, np.integer) and np.diff(positions).all()
+        if not (distinct and positions[0] >= 0 and positions[-1] < rows):
+            raise DataError(
+                f"the positions of training samples must be different whole numbers from 0 to "
+                f"{rows - 1}: {self.folder} has {rows:,} of them"
+            )
+        view = copy(self)
+        view._kept = positions.astype(np.int64) if self._kept is None else self._kept[positions]
+        view.rows = {**self.rows, "train": len(positions)}
+        of_all = f"{len(positions):,} of {self.whole.rows['train']:,} training samples"
+        view.name = f"{self.whole.name}, {of_all}"
+        identity = self.whole.fingerprint.encode() + view._kept.astype("<i8").tobytes()
+        view.fingerprint = sha256_of(identity).hexdigest()
+        return view
 
     def verify(self) -> None:
         """Check every shard of every split; `DataError` names the first that is wrong."""

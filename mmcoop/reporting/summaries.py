@@ -4,17 +4,20 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from mmcoop.core.coalitions import telling_coalitions
 from mmcoop.reporting.tables import accuracy_table, before_after_table
 from mmcoop.training.run import Run
+
+_ACCURACY = "validation_accuracy_"
 
 
 def trained(run: Run) -> tuple[dict[str, Any], list[RenderableType]]:
     """The best epoch of a run, for machines and for people."""
     best = best_metrics(run)
     accuracy = {
-        name.removeprefix("validation_accuracy_"): share
+        name.removeprefix(_ACCURACY): share
         for name, share in best.items()
-        if name.startswith("validation_accuracy_")
+        if name.startswith(_ACCURACY)
     }
     answer = {
         "run": str(run.folder),
@@ -34,7 +37,10 @@ def enhanced(before: Run, after: Run) -> tuple[dict[str, Any], list[RenderableTy
     answer, _ = trained(after)
     answer |= {"started_from": str(before.folder), "before": {name: old[name] for name in names}}
     title = f"{before.folder} → {after.folder}, validation split, best epochs:"
-    return answer, [title, before_after_table(_readable(old, names), _readable(new, names))]
+    shown = _telling(names)
+    table = before_after_table(_readable(old, shown), _readable(new, shown))
+    more = [f"{left} other coalitions: see --json"] if (left := len(names) - len(shown)) else []
+    return answer, [title, table, *more]
 
 
 def best_metrics(run: Run) -> dict[str, float]:
@@ -45,8 +51,20 @@ def best_metrics(run: Run) -> dict[str, float]:
 
 
 def _validation(metrics: dict[str, float]) -> list[str]:
-    named = ("validation_accuracy_", "validation_contribution_", "validation_loss")
+    named = (_ACCURACY, "validation_contribution_", "validation_loss")
     return [name for name in metrics if name.startswith(named)]
+
+
+def _telling(names: list[str]) -> list[str]:
+    """The names, of the accuracies those of telling coalitions alone."""
+    accuracies = [name for name in names if name.startswith(_ACCURACY)]
+    start = names.index(accuracies[0])
+    kept = telling_coalitions([name.removeprefix(_ACCURACY) for name in accuracies])
+    return [
+        *names[:start],
+        *(_ACCURACY + name for name in kept),
+        *names[start + len(accuracies) :],
+    ]
 
 
 def _readable(metrics: dict[str, float], names: list[str]) -> dict[str, float]:

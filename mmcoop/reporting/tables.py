@@ -31,7 +31,8 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
 
     With two of them, a column says how the second differs from the first.
     """
-    table = Table("")
+    table = Table()
+    table.add_column("", overflow="fold")  # the names of coalitions of many modalities are long
     for evaluation in evaluations:
         table.add_column(evaluation["run"], justify="right")
     if len(evaluations) == 2:
@@ -85,7 +86,8 @@ def before_after_table(before: Mapping[str, float], after: Mapping[str, float]) 
     """The numbers of `after` beside those of `before`, with their change; those whose names end in
     % with one decimal, others with three.
     """
-    table = Table("")
+    table = Table()
+    table.add_column("", overflow="fold")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
     for name, number in after.items():

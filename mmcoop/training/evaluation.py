@@ -10,14 +10,18 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcoop.core.model import MultimodalModel
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.core.values import predictions
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
+from mmcoop.errors import UsageError
+from mmcoop.files import check_new_file
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import scores_file
-from mmcoop.scoring import Request, Scored, background, score, split_stretches
+from mmcoop.scoring import Request, Scored, Stretch, background, score, split_stretches
+from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.loop import pick_device
 from mmcoop.training.run import Run
 
@@ -58,33 +62,62 @@ def valuate_run(
     out: Path | str,
     *,
     request: Request = _USUAL,
+    folds: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
     device: str = "auto",
-    **where: Any,
+    workers: int = 0,
+    progress: Progress = SILENT,
 ) -> Scored:
     """Write the scores of a split, or of `all`, to the Parquet file `out`.
 
-    `request`: how samples are valued, and what else is told of them. `where`: `overwrite`,
-    `resume`, `workers` and `progress`, as of `mmcoop.scoring.score`, which this is a form of.
+    `request`: how samples are valued, and what else is told of them. With `folds`, each training
+    sample is valued by a model that has not seen it: so many are trained, as the run was, into a
+    folder beside `out` (`cross_fit`). The rest as of `mmcoop.scoring.score`.
 
-    Raises `UsageError` where `out` may not be written, `DataError` for another data set.
+    Raises `UsageError` where `out` may not be written, and for folds of another split than train;
+    `DataError` for another data set.
     """
+    if folds and split != "train":
+        raise UsageError(f"only training samples are valued by cross-fitting, and not {split} ones")
+    out = Path(out)
+    check_new_file(out, overwrite)
     run.check_dataset(dataset)
     size = run.config.batch_size
-    model, absent = request.absence.over(
-        run.model.to(pick_device(device)),
-        run.modalities,
-        lambda: background(dataset, run.modalities, size),
-    )
+    at = pick_device(device)
+
+    def represented(model: MultimodalModel) -> tuple[Any, str]:
+        return request.absence.over(
+            model.to(at), run.modalities, lambda: background(dataset, run.modalities, size)
+        )
+
+    model, absent = represented(run.model)
+    stretches = split_stretches(model, dataset, split)
+    if folds:
+        folder = out.with_name(f"{out.stem}-folds")
+        fitted = cross_fit(
+            run, dataset, folds, folder, device=device, workers=workers, progress=progress
+        )
+        stretches = (
+            Stretch(f"fold {k}", "train", represented(fold.model)[0], torch.from_numpy(held_out))
+            for k, (fold, held_out) in enumerate(fitted, start=1)
+        )
     return score(
-        split_stretches(model, dataset, split),
+        stretches,
         dataset,
-        Path(out),
+        out,
         split=split,
         modalities=run.modalities,
         request=request,
-        details=_details(run, dataset, split, request, absent),
+        details={
+            **_details(run, dataset, split, request, absent),
+            **({"cross_fit": folds} if folds else {}),
+        },
         batch_size=size,
-        **where,
+        overwrite=overwrite,
+        resume=resume,
+        workers=workers,
+        progress=progress,
     )
 
 

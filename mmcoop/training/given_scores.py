@@ -130,7 +130,7 @@ def _read(
             f"{path} has scores of the modalities {', '.join(names)}, the model has "
             f"{', '.join(modalities)}: value a model of the same ones"
         )
-    if fingerprint != dataset.fingerprint:
+    if fingerprint not in (dataset.fingerprint, dataset.whole.fingerprint):
         raise DataError(
             f"{path} has scores of another data set than {dataset.folder}: make them with "
             f"mmcoop valuate --data {dataset.folder}, from a run trained on it"

@@ -36,7 +36,16 @@ from mmcoop.training.checkpoint import (
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.given_scores import GivenScores, read_given_scores, reread_given_scores
 from mmcoop.training.memory import peak_memory
-from mmcoop.training.run import FINISHED, FORMAT, RUNNING, STOPPED, Run, load_run, new_run
+from mmcoop.training.run import (
+    FINISHED,
+    FORMAT,
+    RUNNING,
+    STOPPED,
+    Run,
+    load_parent,
+    load_run,
+    new_run,
+)
 
 # The loss is looked at for NaN every so many steps: each look makes a GPU wait.
 _CHECK_EVERY = 64
@@ -136,10 +145,7 @@ def resume(
     training = _Training(run, dataset, pick_device(device), workers, progress, given)
     if has_checkpoint(run.last):
         training.load(run.last)
-    elif run.parent is not None:
-        parent = load_run(run.parent["path"])
-        if parent.weights_hash != run.parent["weights"]:
-            raise DataError(f"{parent.folder} is not the run any more that {folder} started from")
+    elif (parent := load_parent(run)) is not None:
         load_weights(training.model, parent.best)
     return training.finish()
 

@@ -204,6 +204,19 @@ def new_run(
     return Run(folder, content)
 
 
+def load_parent(run: Run) -> Run | None:
+    """The run that `run` was fine-tuned from, None where it was trained from scratch.
+
+    Raises `DataError` where it is not there any more as it was.
+    """
+    if run.parent is None:
+        return None
+    parent = load_run(run.parent["path"])
+    if parent.weights_hash != run.parent["weights"]:
+        raise DataError(f"{parent.folder} is not the run any more that {run.folder} started from")
+    return parent
+
+
 def is_run(folder: Path) -> bool:
     """Whether `folder` is a run folder."""
     return (folder / "run.json").is_file()

@@ -1,4 +1,4 @@
-"""Splits: what users call them, and cuts of every class that keep a group on one side."""
+"""Splits: what users call them, and cuts and folds of every class that keep a group on one side."""
 
 import random
 from collections import Counter
@@ -8,7 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mmcoop.datasets.splitting import check_shares, cut_by_group, fill_splits, split_names
+from mmcoop.datasets.splitting import (
+    check_shares,
+    cut_by_group,
+    fill_splits,
+    folds_by_group,
+    split_names,
+)
 from mmcoop.errors import DataError, UsageError
 
 shares = st.floats(0.01, 0.99)
@@ -327,3 +333,66 @@ def test_shares_that_leave_a_split_empty_are_refused(validation, test):
 def test_shares_that_fill_every_split_are_accepted():
     check_shares(0.1, 0.2)
     check_shares(0.001, 0.998)
+
+
+# Folds
+
+
+@given(mixed_groups(), st.integers(2, 6), seeds)
+def test_every_group_is_in_one_fold_and_no_fold_is_empty(samples, folds, seed):
+    groups, labels = samples
+    assume(len(set(groups)) >= folds)
+    found = folds_by_group(groups, labels, folds, seed)
+    assert found.dtype == np.int64
+    assert set(found.tolist()) == set(range(folds))
+    pairs = set(zip(groups, found.tolist(), strict=True))
+    assert len(pairs) == len(set(groups))
+
+
+@given(pure_groups(), st.integers(2, 6), seeds)
+def test_folds_have_as_much_of_every_class_to_within_its_largest_group(samples, folds, seed):
+    groups, labels = samples
+    assume(len(set(groups)) >= folds)
+    found = folds_by_group(groups, labels, folds, seed)
+    for label in set(labels):
+        mine = np.array(labels) == label
+        counts = np.bincount(found[mine], minlength=folds)
+        largest = max(Counter(np.array(groups)[mine].tolist()).values())
+        assert counts.max() - counts.min() <= largest
+
+
+def test_folds_of_samples_without_groups_are_even_in_every_class_and_in_all():
+    groups, labels = singles({0: 50, 1: 33, 2: 17})
+    found = folds_by_group(groups, labels, 5, 0)
+    for label, count in ((0, 50), (1, 33), (2, 17)):
+        counts = np.bincount(found[np.array(labels) == label], minlength=5)
+        assert sorted(counts) == sorted(len(part) for part in np.array_split(range(count), 5))
+    assert np.bincount(found).tolist() == [20] * 5
+
+
+def test_the_folds_depend_on_the_seed_and_not_on_the_order_of_the_samples():
+    groups, labels = singles({0: 30, 1: 30, 2: 5})
+    groups = [f"{group[:-1]}x" for group in groups]  # about ten samples a group, of two classes
+    found = dict(zip(groups, folds_by_group(groups, labels, 3, 1).tolist(), strict=True))
+    order = list(range(65))
+    random.Random(0).shuffle(order)
+    mixed = [groups[i] for i in order]
+    again = folds_by_group(mixed, [labels[i] for i in order], 3, 1).tolist()
+    assert dict(zip(mixed, again, strict=True)) == found
+    others = [tuple(folds_by_group(groups, labels, 3, seed).tolist()) for seed in range(20)]
+    assert len(set(others)) > 5
+
+
+def test_as_many_folds_as_groups_are_a_group_each():
+    found = folds_by_group(list("aabbc"), [0, 0, 0, 0, 1], 3, 0)
+    assert sorted(np.bincount(found).tolist()) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 4])
+def test_fewer_than_two_folds_or_more_than_groups_are_refused(folds):
+    message = (
+        f"^{folds} folds: choose 2 at least, and no more than there are groups of samples that "
+        "belong together, 3$"
+    )
+    with pytest.raises(UsageError, match=message):
+        folds_by_group(list("aabbc"), [0, 0, 0, 0, 1], folds, 0)

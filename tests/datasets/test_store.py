@@ -768,3 +768,118 @@ def test_shards_are_checked_once_and_again_on_request(made, tmp_path):
     opened.split("train")
     with pytest.raises(DataError, match=f"{shard.name} is damaged"):
         opened.verify()
+
+
+# Some of the training samples alone
+
+KEPT = np.array([0, 2, 3, 7, 19, 20, 33, 40])
+
+
+@pytest.mark.parametrize("name", EVERY_KIND)
+def test_a_restricted_split_reads_its_own_samples(made, name):
+    folder, written = made
+    opened = open_dataset(folder).restricted(train=KEPT).split("train")
+    assert len(opened) == len(KEPT)
+    modality = EVERY_KIND[name]
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.lists(st.integers(0, len(KEPT) - 1), max_size=20))
+    def check(positions: list[int]) -> None:
+        read = opened.read(name, np.array(positions, dtype=np.int64))
+        expected = [written["train"][KEPT[position]][name] for position in positions]
+        if modality.kind == "frames":
+            assert read == expected
+        else:
+            assert read.shape == (len(positions), *modality.shape)
+            for got, wanted in zip(read, expected, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+    check()
+
+
+def test_a_restricted_split_has_the_labels_ids_and_columns_of_its_samples(made):
+    folder, written = made
+    opened = open_dataset(folder).restricted(train=KEPT).split("train")
+    rows = [written["train"][k] for k in KEPT]
+    assert opened.labels.tolist() == [row["label"] for row in rows]
+    assert opened.ids(np.array([7, 0, 7])) == [rows[k]["id"] for k in (7, 0, 7)]
+    for column in ("id", "group", "duration", "speaker", "take"):
+        assert opened.column(column).to_pylist() == [row[column] for row in rows]
+        assert opened.table[column].to_pylist() == [row[column] for row in rows]
+    assert opened.table["clip"].to_pylist() == [row["clip"] for row in rows]
+
+
+def test_the_order_of_the_positions_is_that_of_the_split(made):
+    whole = open_dataset(made[0])
+    mixed = whole.restricted(train=np.random.default_rng(0).permutation(KEPT))
+    everything = np.arange(len(KEPT))
+    straight = whole.restricted(train=KEPT)
+    assert mixed.split("train").ids(everything) == straight.split("train").ids(everything)
+    assert mixed.fingerprint == straight.fingerprint
+
+
+def test_the_other_splits_and_the_data_set_itself_stay_as_they_are(made):
+    folder, _ = made
+    whole = open_dataset(folder)
+    part = whole.restricted(train=KEPT)
+    for split in ("validation", "test"):
+        everything = np.arange(ROWS[split])
+        assert part.split(split).ids(everything) == whole.split(split).ids(everything)
+    assert part.rows == {**ROWS, "train": len(KEPT)}
+    assert whole.rows == ROWS
+    assert len(whole.split("train")) == ROWS["train"]
+    assert whole.fingerprint == open_dataset(folder).fingerprint
+    assert part.whole is whole
+    assert whole.whole is whole
+
+
+def test_a_restricted_data_set_has_a_name_and_a_fingerprint_of_its_own(made):
+    whole = open_dataset(made[0])
+    part = whole.restricted(train=KEPT)
+    assert part.name == "small, 8 of 41 training samples"
+    others = [whole.restricted(train=KEPT[1:]), whole.restricted(train=np.arange(41))]
+    fingerprints = {d.fingerprint for d in (whole, part, *others)}
+    assert len(fingerprints) == 4
+    assert part.fingerprint == open_dataset(made[0]).restricted(train=KEPT).fingerprint
+
+
+def test_restricting_twice_is_restricting_to_what_is_left(made):
+    whole = open_dataset(made[0])
+    twice = whole.restricted(train=KEPT).restricted(train=np.array([1, 4, 6]))
+    once = whole.restricted(train=KEPT[[1, 4, 6]])
+    assert twice.fingerprint == once.fingerprint
+    assert twice.name == once.name == "small, 3 of 41 training samples"
+    assert twice.split("train").ids(np.arange(3)) == once.split("train").ids(np.arange(3))
+    assert twice.whole is whole
+
+
+def test_another_process_gets_a_restricted_split_without_its_samples(made):
+    opened = open_dataset(made[0]).restricted(train=KEPT).split("train")
+    everything = np.arange(len(KEPT))
+    read = {name: opened.read(name, everything) for name in EVERY_KIND}
+    labels = opened.labels
+    pickled = pickle.dumps(opened)
+    assert len(pickled) < 5_000
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal(again.labels, labels)
+    for name in DENSE:
+        np.testing.assert_array_equal(again.read(name, everything), read[name])
+    assert again.read("clip", everything) == read["clip"]
+
+
+def test_a_restricted_data_set_without_a_training_sample_is_refused(made):
+    expected = f"^{made[0]}: no training sample is left to train on$"
+    with pytest.raises(DataError, match=expected):
+        open_dataset(made[0]).restricted(train=np.array([], dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    "positions", [[0, 41], [-1, 3], [5, 5], [0.0, 1.0], [True, False]], ids=str
+)
+def test_positions_that_are_none_are_refused(made, positions):
+    expected = (
+        "^the positions of training samples must be different whole numbers from 0 to 40: "
+        f"{made[0]} has 41 of them$"
+    )
+    with pytest.raises(DataError, match=expected):
+        open_dataset(made[0]).restricted(train=np.array(positions))

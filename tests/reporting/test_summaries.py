@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.store import SPLITS, open_dataset
+from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.reporting.summaries import best_metrics, enhanced, trained
 from mmcoop.training.config import make_config
 from mmcoop.training.loop import train
@@ -132,6 +134,40 @@ def test_an_enhancement_shows_what_it_changed(runs):
             f"{then - first:+.{digits}f}",
         ]
     assert found == expected
+
+
+def test_of_many_modalities_an_enhancement_shows_the_telling_coalitions(tmp_path):
+    header = Header(
+        name="four",
+        recipe="tests",
+        options={},
+        classes=["no", "yes"],
+        modalities={m: Modality("vector", (2,), "float32", "mlp") for m in "abcd"},
+        source="made by the tests",
+    )
+    with write_dataset(tmp_path / "data", header) as writer:
+        for split in SPLITS:
+            for i in range(6):
+                writer.add(
+                    split,
+                    id=f"{split}-{i}",
+                    label=i % 2,
+                    group=f"{split}-{i}",
+                    **{m: [i, 1] for m in "abcd"},
+                )
+    dataset = open_dataset(tmp_path / "data")
+    before = train(tmp_path / "joint", dataset, make_config({"epochs": 1}))
+    config = make_config({"epochs": 1, "method": "sample", "warmup": 0})
+    after = train(tmp_path / "joint-sample", dataset, config, parent=before)
+    answer, tables = enhanced(before, after)
+    alone, all_but_one = list("abcd"), ["a+b+c", "a+b+d", "a+c+d", "b+c+d"]
+    assert [name for name in cells(tables) if name] == [
+        "loss",
+        *(f"accuracy {name}, %" for name in (*alone, *all_but_one, "a+b+c+d")),
+        *(f"contribution {m}" for m in alone),
+    ]
+    assert lines(tables)[-1] == "6 other coalitions: see --json"
+    assert len([name for name in answer["validation"] if "accuracy" in name]) == 15
 
 
 def test_the_answers_are_plain_json(runs):

@@ -115,6 +115,18 @@ def test_of_many_modalities_an_evaluation_has_the_telling_coalitions():
     assert shown[-1] == "accuracy a+b+c+d+e+f, %"
 
 
+def test_a_long_name_of_a_coalition_is_folded_and_not_cut():
+    long = [letter * 8 for letter in "abcdef"]
+    names = coalition_names(long)[1:]
+    some = [evaluation(run, coalitions=dict.fromkeys(names, 0.5)) for run in ("runs/x", "runs/y")]
+    whole = rendered(evaluation_table(some), 60)
+    assert "…" not in whole
+    first_cells = [
+        line.split("│")[1].strip() for line in whole.splitlines() if line.startswith("│")
+    ]
+    assert "+".join(long) in "".join(first_cells)
+
+
 def test_of_many_modalities_classes_have_each_alone_and_all():
     assert cells(class_table([six_modalities()])) == [
         ["class, accuracy in %", "samples", *"abcdef", "a+b+c+d+e+f"],

@@ -21,7 +21,6 @@ from mmcoop.core.resampling import modality_probability, sample_level_rows
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import sha256
-from mmcoop.library import Valuation
 from mmcoop.methods.modality import ModalityLevel
 from mmcoop.progress import Progress
 from mmcoop.training.evaluation import valuate_run
@@ -55,23 +54,30 @@ def phi() -> torch.Tensor:
 
 @pytest.fixture
 def write(dataset, tmp_path) -> Callable[..., Path]:
-    """`write(contributions, …)`: a scores file of the training samples, in their order."""
+    """`write(contributions, …)`: a scores file of the training samples, in their order, with the
+    columns that docs/formats.md has and enhancement needs."""
 
-    def make(contributions: torch.Tensor, name: str = "scores.parquet", **changes: Any) -> Path:
+    def make(
+        contributions: torch.Tensor,
+        name: str = "scores.parquet",
+        *,
+        labels: np.ndarray | None = None,
+        **details: Any,
+    ) -> Path:
         split = dataset.split("train")
-        labels = torch.from_numpy(split.labels.copy())
-        n = contributions.shape[1]
-        valuation = Valuation(
-            modalities=NAMES[:n],
-            ids=split.ids(np.arange(len(contributions))),
-            labels=labels[: len(contributions)],
-            predictions=labels[: len(contributions)],
-            values=torch.zeros(len(contributions), 2**n, dtype=torch.float64),
-            contributions=contributions,
-            details={"value": "paper"},
+        names = NAMES[: contributions.shape[1]]
+        columns = zip(names, contributions.T.numpy(), strict=True)
+        count = len(contributions)
+        table = pa.table(
+            {
+                "id": split.ids(np.arange(count)),
+                "label": (split.labels if labels is None else labels)[:count],
+                **{f"contribution_{m}": np.ascontiguousarray(phi) for m, phi in columns},
+            }
         )
+        about = {"format": "mmcoop scores", "modalities": names, "value": "paper", **details}
         path = tmp_path / name
-        replace(valuation, **changes).save(path)
+        pq.write_table(table.replace_schema_metadata({"mmcoop": json.dumps(about)}), path)
         return path
 
     return make
@@ -238,13 +244,13 @@ def test_rows_may_come_in_any_order_among_those_of_other_samples(dataset, phi, w
     ],
 )
 def test_contributions_are_read_in_fair_shares(dataset, phi, write, details, factor):
-    path = write(phi * factor, details=details)
+    path = write(phi * factor, **details)
     given = read_given_scores(path, dataset, NAMES)
     torch.testing.assert_close(given.contributions, phi, rtol=1e-15, atol=0)
 
 
 def test_without_labels_there_are_none_to_compare(dataset, phi, write):
-    labels = torch.full((70,), -1)
+    labels = np.full(70, -1)
     read_given_scores(write(phi, labels=labels), dataset, NAMES)
     for change in (
         lambda frame: frame.drop(columns="label"),
@@ -312,12 +318,12 @@ def test_scores_of_other_modalities_are_refused(dataset, phi, write):
 
 
 def test_scores_of_another_data_set_are_refused(dataset, phi, write):
-    details = {"value": "paper", "dataset": {"name": "noisy", "fingerprint": "another"}}
+    details = {"dataset": {"name": "noisy", "fingerprint": "another"}}
     refused(
         DataError,
         "{path} has scores of another data set than {folder}: make them with mmcoop valuate "
         "--data {folder}, from a run trained on it",
-        write(phi, details=details),
+        write(phi, **details),
         dataset,
     )
 
@@ -359,7 +365,7 @@ def test_value_functions_without_a_fair_share_are_refused_with_those_that_have_o
         f"{{path}} has scores by the value function {details['value']!r}, which has no fair share, "
         "so that enhancement cannot say what contributes little: value the samples by paper, "
         "correct or probability",
-        write(phi, details=details),
+        write(phi, **details),
         dataset,
     )
 
@@ -379,7 +385,7 @@ def test_what_is_no_scores_file_is_refused(dataset, phi, write, tmp_path, kind):
 
 @pytest.mark.parametrize("details", [{"modalities": 3}, {"dataset": "noisy"}])
 def test_a_scores_file_that_says_something_odd_of_itself_is_refused(dataset, phi, write, details):
-    path = write(phi, details={"value": "paper", **details})
+    path = write(phi, **details)
     with pytest.raises(DataError, match=f"^{path} is not a scores file of mmcoop: "):
         read_given_scores(path, dataset, NAMES)
 

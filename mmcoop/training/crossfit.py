@@ -1,0 +1,182 @@
+"""Cross-fitting: every training sample is met by a model that has seen neither it nor its group.
+
+A model remembers samples that it was trained on, and may be right on them from a modality that
+tells it nothing of others: valued on these samples, that modality looks well used.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmcoop.core.resampling import Rows
+from mmcoop.core.valuation import ValuedBatch, value_batches
+from mmcoop.datasets.loading import load_batches
+from mmcoop.datasets.splitting import folds_by_group
+from mmcoop.datasets.store import Dataset
+from mmcoop.errors import Interrupted, UsageError
+from mmcoop.files import locked_folder, settle_folder
+from mmcoop.progress import SILENT, Progress
+from mmcoop.training.given_scores import reread_given_scores
+from mmcoop.training.loop import pick_device, resume, train
+from mmcoop.training.run import Run, is_run, load_parent, load_run
+
+
+def cross_fit(
+    run: Run,
+    dataset: Dataset,
+    folds: int,
+    folder: Path | str,
+    *,
+    seed: int | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Iterator[tuple[Run, np.ndarray]]:
+    """Train the model of `run` once more without each fold of its training samples.
+
+    The samples are divided into `folds` parts by group, classes spread, as `seed` decides (that of
+    the run by default). Fold k is a run folder `folder/fold-k`, trained as `run` was, on all
+    training samples but those of part k, the best epoch chosen on the same validation split. Where
+    `run` was fine-tuned, so is the fold's, from a model trained without the part as well
+    (`fold-k-step-1`, …). What is finished in `folder` is not trained again, and what was cut off is
+    gone on with.
+
+    Gives `(run of the fold, positions of the training samples it has not seen)`, fold by fold, each
+    as soon as it is trained. Raises at once `UsageError` for fewer than two folds or more than
+    there are groups, and `DataError` for another data set than the run's, and where the run that it
+    was fine-tuned from, or its scores file, is not there any more as it was. On the way
+    `UsageError` where `folder` holds other folds, and `Interrupted` on Ctrl-C.
+    """
+    run.check_dataset(dataset)
+    split = dataset.split("train")
+    groups = split.column("group").to_pylist()
+    seed = run.config.seed if seed is None else seed
+    fold_of = folds_by_group(groups, split.labels.tolist(), folds, seed)
+    steps = _steps(run)
+    for step in steps:
+        if step.scores is not None:
+            reread_given_scores(step.scores, dataset, step.modalities)
+    where = {"device": device, "workers": workers, "progress": progress}
+    return _fold_runs(steps, dataset, fold_of, Path(folder), where)
+
+
+def value_cross_fitted(
+    run: Run,
+    dataset: Dataset,
+    folds: int,
+    folder: Path | str,
+    *,
+    seed: int | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Iterator[ValuedBatch]:
+    """Every training sample, valued by a model that has not seen it, fold after fold.
+
+    The folds are those of `cross_fit`, with its arguments and errors. Samples go through the
+    evaluation transform.
+    """
+    fitted = cross_fit(
+        run, dataset, folds, folder, seed=seed, device=device, workers=workers, progress=progress
+    )
+    return _valued(fitted, dataset, folds, device, workers, progress)
+
+
+def _steps(run: Run) -> list[Run]:
+    """The run, after those that it was fine-tuned from, the first one first."""
+    steps = [run]
+    while (parent := load_parent(steps[0])) is not None:
+        steps.insert(0, parent)
+    return steps
+
+
+def _fold_runs(
+    steps: Sequence[Run],
+    dataset: Dataset,
+    fold_of: np.ndarray,
+    folder: Path,
+    where: dict[str, Any],
+) -> Iterator[tuple[Run, np.ndarray]]:
+    labels = dataset.split("train").labels
+    folds = int(fold_of.max()) + 1
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder, f"another process trains the folds in {folder} right now"):
+        for k in range(folds):
+            held_out = fold_of == k
+            title = f"fold {k + 1} of {folds}"
+            where["progress"].note(
+                f"{title}: {(~held_out).sum():,} samples to train on, {held_out.sum():,} left out"
+            )
+            if lost := sorted(set(labels[held_out]) - set(labels[~held_out])):
+                names = ", ".join(dataset.classes[label] for label in lost)
+                where["progress"].note(
+                    f"{title}: no other sample of {names}, which this model cannot learn"
+                )
+            part = dataset.restricted(train=np.flatnonzero(~held_out))
+            places = [folder / f"fold-{k + 1}-step-{s}" for s in range(1, len(steps))]
+            fitted = None
+            try:
+                for step, place in zip(steps, [*places, folder / f"fold-{k + 1}"], strict=True):
+                    fitted = _trained(step, part, place, fitted, where)
+            except Interrupted:
+                raise Interrupted(
+                    f"stopped in {title}; what is done is kept in {folder}: the same again goes on"
+                ) from None
+            assert fitted is not None
+            yield fitted, np.flatnonzero(held_out)
+
+
+def _trained(
+    like: Run, part: Dataset, place: Path, parent: Run | None, where: dict[str, Any]
+) -> Run:
+    """A run on the data set `part`, trained as `like` was, at `place`; gone on with if it is there.
+
+    Raises `UsageError` where another run is at `place`.
+    """
+    settle_folder(place)
+    if not is_run(place):
+        scores = None if like.scores is None else like.scores["path"]
+        return train(place, part, like.config, parent=parent, scores=scores, **where)
+    begun = load_run(place)
+    same = (
+        begun.config == like.config
+        and begun.dataset["fingerprint"] == part.fingerprint
+        and (begun.scores or {}).get("sha256") == (like.scores or {}).get("sha256")
+        and (begun.parent or {}).get("weights") == (None if parent is None else parent.weights_hash)
+    )
+    if not same:
+        raise UsageError(
+            f"{place} is a run of other folds, or of another run or seed: choose another folder "
+            f"than {place.parent}, or remove it"
+        )
+    return resume(place, part, **where)
+
+
+def _valued(
+    fitted: Iterator[tuple[Run, np.ndarray]],
+    dataset: Dataset,
+    folds: int,
+    device: str,
+    workers: int,
+    progress: Progress,
+) -> Iterator[ValuedBatch]:
+    split = dataset.split("train")
+    for k, (run, held_out) in enumerate(fitted, start=1):
+        rows = Rows(
+            torch.from_numpy(held_out),
+            torch.ones(len(held_out), len(run.modalities), dtype=torch.bool),
+        )
+        batches = load_batches(
+            split,
+            rows,
+            modalities=run.modalities,
+            batch_size=run.config.batch_size,
+            workers=workers,
+            with_ids=True,
+        )
+        tracked = progress.track(batches, f"valuing what fold {k} of {folds} left out")
+        model = run.model.to(pick_device(device))
+        yield from value_batches(model, tracked, modalities=run.modalities)

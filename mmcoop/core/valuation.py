@@ -142,9 +142,16 @@ class _Play:
         for outputs in chain(self.game.table(asked[:-1]), [grand.unsqueeze(1)]):
             samples, k = outputs.shape[:2]
             sizes = asked[start : start + k].sum(1)
-            sample = torch.arange(samples).repeat_interleave(k)
-            worth = self._worth(outputs.flatten(0, 1), sample, sizes.repeat(samples))
-            values.append(worth.view(samples, k, worth.shape[1]))
+            # rows in the order in which the outputs lie, so that they need not be copied
+            if outputs.is_contiguous():
+                sample = torch.arange(samples).repeat_interleave(k)
+                worth = self._worth(outputs.flatten(0, 1), sample, sizes.repeat(samples))
+                values.append(worth.view(samples, k, worth.shape[1]))
+            else:
+                sample = torch.arange(samples).repeat(k)
+                rows = outputs.transpose(0, 1).flatten(0, 1)
+                worth = self._worth(rows, sample, sizes.repeat_interleave(samples))
+                values.append(worth.view(k, samples, worth.shape[1]).transpose(0, 1))
             if self.question.kind != NUMBERS:
                 choices.append(self.question.choices(outputs))
             start += k

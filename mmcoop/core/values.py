@@ -112,7 +112,10 @@ def predictions(logits: Tensor) -> Tensor:
 
     −1, no class, where a logit is NaN: arg-max would name class 0 or whichever NaN comes first.
     """
-    return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
+    classes = logits.argmax(-1)
+    if not bool(logits.sum().isnan()):  # one pass; it may be NaN of infinities too
+        return classes
+    return classes.masked_fill(logits.isnan().any(-1), -1)
 
 
 def _one(n_modalities: int) -> float:

@@ -17,7 +17,7 @@ much mmcoop is faster, and the largest difference of the values.
 
     python benchmarks/valuation_peers.py [--samples 10000] [--modalities 2 4 8 12]
 
-Needs shapiq (in the test extra) and captum: pip install captum
+Needs the `bench` extra: pip install -e '.[bench]'
 """
 
 import argparse

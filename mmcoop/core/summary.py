@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.bootstrap import BootstrapMeans
-from mmcoop.core.coalitions import coalition_names, table_order
+from mmcoop.core.coalitions import coalition_names, table_order, telling_coalitions
 from mmcoop.core.measures import macro_f1, modality_shares
 from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
@@ -39,6 +39,8 @@ class Summary:
         self._n_classes = n_classes
         self._replicates = replicates, seed
         self._names: list[str] = []  # of the columns of the bootstrap
+        self._further: list[str] = []
+        self._told: list[int] = []  # the coalitions whose accuracy is among them
         self._coalitions: list[str] = []
         self._means = BootstrapMeans(0, 0)
         # by class and coalition: samples of the class, those it is rightly predicted for, and those
@@ -63,13 +65,16 @@ class Summary:
         if len(batch):
             self.residual = max(self.residual, float((phi.sum(1) - gained).abs().max()))
         low = low_contributing(phi, self.threshold)
+        hits = batch.hits
+        means = [phi, low, *([] if batch.stderr is None else [batch.stderr])]
+        means += [] if hits is None else [hits[:, self._told]]
+        means += [column.unsqueeze(1) for column in further.values()]
+        self._means.add(torch.cat(means, 1))
         self._values += batch.values.sum(0)
         if len(batch):
             shares = modality_shares(phi).local
             self._shared += int(shares.isfinite().all(1).sum())
             self._shares += shares.nansum(0)
-        self._means.add(torch.cat([phi, low, *(x.unsqueeze(1) for x in further.values())], 1))
-        hits = batch.hits
         if hits is None or batch.choices is None or batch.labels is None:
             return
         self._class_samples += torch.bincount(batch.labels, minlength=len(self._class_samples))
@@ -145,6 +150,11 @@ class Summary:
         return {m: self.mean(f"low_{m}") for m in self.modalities}
 
     @property
+    def stderr(self) -> dict[str, float]:
+        """Mean standard error of a sample's contribution by modality; nothing where they are exact."""
+        return {m: self.mean(f"stderr_{m}") for m in self.modalities if self.has(f"stderr_{m}")}
+
+    @property
     def loss(self) -> float:
         """Mean cross-entropy of the prediction from all modalities, in nats."""
         return self._loss / self.samples if self.samples else float("nan")
@@ -152,10 +162,17 @@ class Summary:
     @property
     def further(self) -> list[str]:
         """The names of the further columns."""
-        return self._names[2 * len(self.modalities) :]
+        return self._further
+
+    def has(self, column: str) -> bool:
+        """Whether there is a column of that name."""
+        return column in self._names
 
     def mean(self, column: str) -> float:
-        """The mean of a column: `contribution_<modality>`, `low_<modality>` or a further one."""
+        """The mean of a column: `contribution_<modality>`, `low_<modality>`, `stderr_<modality>`
+        (where coalitions are drawn), `accuracy_<coalition>` (of `telling_coalitions`) or a further
+        one.
+        """
         if not self._names:
             return float("nan")
         return float(self._means.mean[self._names.index(column)])
@@ -174,6 +191,8 @@ class Summary:
             "samples": self.samples,
             "residual": self.residual,
             "names": self._names,
+            "further": self._further,
+            "told": self._told,
             "coalitions": self._coalitions,
             "means": self._means.state(),
             "class_samples": self._class_samples,
@@ -190,6 +209,7 @@ class Summary:
         """Go back to a `state()`."""
         self.samples, self.residual = state["samples"], state["residual"]
         self._names, self._coalitions = state["names"], state["coalitions"]
+        self._further, self._told = state["further"], state["told"]
         self._means = BootstrapMeans(len(self._names), *self._replicates)
         self._means.load(state["means"])
         self._class_samples = state["class_samples"]
@@ -200,9 +220,15 @@ class Summary:
 
     def _begin(self, batch: ValuedBatch, further: list[str]) -> None:
         """Make room for what batches like this one have."""
-        names = [f"{kind}_{m}" for kind in ("contribution", "low") for m in self.modalities]
-        self._names = [*names, *further]
         self._coalitions = coalition_names(self.modalities, batch.coalitions)
+        kinds = ["contribution", "low", *(["stderr"] if batch.stderr is not None else [])]
+        self._names = [f"{kind}_{m}" for kind in kinds for m in self.modalities]
+        if batch.hits is not None:
+            told = telling_coalitions(self._coalitions[1:])
+            self._told = [self._coalitions.index(name) for name in told]
+            self._names += [f"accuracy_{name}" for name in told]
+        self._further = further
+        self._names += further
         self._means = BootstrapMeans(len(self._names), *self._replicates)
         self._values = torch.zeros(len(self._coalitions), dtype=torch.float64)
         self._order = table_order(batch.coalitions)

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import typer
@@ -47,6 +49,13 @@ def test_help_lists_the_recipes(mmcoop, tmp_path):
     said = mmcoop(tmp_path, "build-dataset", "--help").stdout
     for name in RECIPES:
         assert name in said
+
+
+def test_the_version_is_that_of_the_package(mmcoop, tmp_path):
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    stated = tomllib.loads(pyproject.read_text())["project"]["version"]
+    result = mmcoop(tmp_path, "--version")
+    assert (result.returncode, result.stdout) == (0, f"mmcoop {stated}\n")
 
 
 def test_help_does_not_load_torch():

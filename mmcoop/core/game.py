@@ -13,8 +13,8 @@ from mmcoop.errors import DataError, UsageError
 Model = Callable[[Mapping[str, Any], Tensor], Any]
 
 # What a model is asked at once, where the user sets no limit: of a callable so many rows as fill
-# 4 MiB with float32 inputs (more do not stay in a processor's cache), of the fusion of features that
-# are encoded already so many rows.
+# 4 MiB with float32 inputs (more do not stay in a processor's cache), of the fusion of features
+# that are encoded already so many rows.
 _MAX_ELEMENTS = 2**20
 _MAX_FUSED = 2**16
 

@@ -151,7 +151,7 @@ class Summary:
 
     @property
     def stderr(self) -> dict[str, float]:
-        """Mean standard error of a sample's contribution by modality; nothing where they are exact."""
+        """Mean standard error of a contribution by modality; nothing where they are exact."""
         return {m: self.mean(f"stderr_{m}") for m in self.modalities if self.has(f"stderr_{m}")}
 
     @property

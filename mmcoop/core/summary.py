@@ -13,6 +13,9 @@ from mmcoop.core.measures import macro_f1, modality_shares
 from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
 
+# The tensors of a summary.
+_TOTALS = ("class_samples", "class_hits", "class_choices", "values", "order", "shares")
+
 
 class Summary:
     """Running totals over valued batches; its size does not grow with the samples.
@@ -55,7 +58,9 @@ class Summary:
         self._loss = 0.0
 
     def add(self, batch: ValuedBatch, further: Mapping[str, Tensor] | None = None) -> None:
-        """Count one batch in; `further` columns `(batch,)` by name get means and intervals too."""
+        """Count one batch in; `further` columns `(batch,)` by name get means and intervals too, of
+        the samples that are not NaN there.
+        """
         further = further or {}
         if not self._coalitions:
             self._begin(batch, list(further))
@@ -81,7 +86,9 @@ class Summary:
         self._class_hits.index_add_(0, batch.labels, hits.long())
         columns = batch.choices.shape[1]
         place = batch.choices * columns + torch.arange(columns)
-        said = torch.bincount(place[batch.choices >= 0], minlength=self._class_choices.numel())
+        # no class, or one that the model has and the labels have not
+        counted = (batch.choices >= 0) & (batch.choices < len(self._class_choices))
+        said = torch.bincount(place[counted], minlength=self._class_choices.numel())
         self._class_choices += said.view_as(self._class_choices)
         if batch.outputs.shape[1] > 1:
             self._loss += float(F.cross_entropy(batch.outputs, batch.labels, reduction="sum"))
@@ -180,9 +187,13 @@ class Summary:
     def interval(
         self, column: str, level: float = 0.95, minus: "Summary | None" = None
     ) -> tuple[float, float]:
-        """The bootstrap interval of that mean, or of its difference to that of other samples."""
-        ends = self._means.interval(level, None if minus is None else minus._means)
-        low, high = ends[self._names.index(column)].tolist()
+        """The bootstrap interval of that mean, or of its difference to that of other samples
+        (`minus`, which had another seed); NaN before the first of them, and without replicates.
+        """
+        if not self._names or (minus is not None and not minus._names):
+            return float("nan"), float("nan")
+        other = None if minus is None else minus._means
+        low, high = self._means.interval(level, other, self._names.index(column))[0].tolist()
         return low, high
 
     def state(self) -> dict[str, Any]:
@@ -195,14 +206,9 @@ class Summary:
             "told": self._told,
             "coalitions": self._coalitions,
             "means": self._means.state(),
-            "class_samples": self._class_samples,
-            "class_hits": self._class_hits,
-            "class_choices": self._class_choices,
-            "values": self._values,
-            "order": self._order,
-            "shares": self._shares,
             "shared": self._shared,
             "loss": self._loss,
+            **{name: getattr(self, f"_{name}").clone() for name in _TOTALS},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -212,11 +218,9 @@ class Summary:
         self._further, self._told = state["further"], state["told"]
         self._means = BootstrapMeans(len(self._names), *self._replicates)
         self._means.load(state["means"])
-        self._class_samples = state["class_samples"]
-        self._class_hits, self._class_choices = state["class_hits"], state["class_choices"]
-        self._values, self._loss = state["values"], state["loss"]
-        self._order, self._shares = state["order"], state["shares"]
-        self._shared = state["shared"]
+        self._shared, self._loss = state["shared"], state["loss"]
+        for name in _TOTALS:
+            setattr(self, f"_{name}", state[name].clone())
 
     def _begin(self, batch: ValuedBatch, further: list[str]) -> None:
         """Make room for what batches like this one have."""

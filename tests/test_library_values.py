@@ -552,6 +552,25 @@ def test_fourteen_modalities_are_valued_by_drawing_and_their_table_is_of_the_tel
     assert list(valuation.means(replicates=0).index) == list(names)
 
 
+def test_a_valuation_made_of_a_table_has_the_columns_of_all_coalitions(tmp_path):
+    table = torch.tensor([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    made = Valuation(
+        modalities=("a", "b"),
+        ids=["x", "y"],
+        labels=torch.tensor([1, 0]),
+        predictions=torch.tensor([1, 1]),
+        values=table,
+        contributions=shapley_values(table),
+    )
+    frame = made.to_frame()
+    assert frame["value_a+b"].tolist() == [2.0, 0.0]
+    assert frame["contribution_a"].tolist() == [1.5, -0.5]
+    assert frame["correct"].tolist() == [True, False]
+    made.save(tmp_path / "scores.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), frame)
+    assert made.means(replicates=0)["mean"].tolist() == [0.5, 0.5]
+
+
 # --- means of a data set
 
 

@@ -14,9 +14,15 @@ from mmcoop.errors import DataError, UsageError
 Model = Callable[[Mapping[str, Any], Tensor], Any]
 
 # What a model is asked at once, where the user sets no limit: of a callable so many rows as fill
+<<<<<<< HEAD
 # 4 MiB with float32 inputs (more do not stay in a processor's cache), of the fusion of features
 # that are encoded already so many rows.
 _MAX_ELEMENTS = 2**20
+=======
+# 64 MiB with float32 inputs, or outputs once their size is known; of the fusion of features that
+# are encoded already so many rows.
+_MAX_ELEMENTS = 2**24
+>>>>>>> tests-core
 _MAX_FUSED = 2**16
 
 
@@ -102,6 +108,7 @@ class CalledGame(BatchGame):
         elements = max(1, sum(_elements(x) for x in inputs.values()) // max(1, samples))
         most = max_batch or max(samples, _MAX_ELEMENTS // elements)
         super().__init__(samples, most, _columns(model, modalities))
+        self._limited = max_batch is not None
         self._model = model
         self._inputs = inputs
         self._device = device_of(model)
@@ -132,8 +139,11 @@ class CalledGame(BatchGame):
         return {m: mapped(lambda t: t[:rows], x) for m, x in repeated.items()}
 
     def _ask(self, inputs: Mapping[str, Any], present: Tensor) -> Tensor:
-        rows = len(present)
-        return self._checked(self._model(inputs, present.to(self._device)), rows)
+        outputs = self._checked(self._model(inputs, present.to(self._device)), len(present))
+        if not self._limited:
+            most = _MAX_ELEMENTS // max(1, outputs.shape[1:].numel())
+            self.max_rows = min(self.max_rows, max(1, self.samples, most))
+        return outputs
 
 
 class EncodedGame(BatchGame):

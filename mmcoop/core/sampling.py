@@ -24,8 +24,8 @@ _USUAL_BUDGET = 512
 # Up to so many modalities the coalitions that are always valued are all there are.
 _ALL_KNOWN = 3
 
-# Pairs are drawn in rounds, so that few outputs are there at once: of at most so many rows a sample,
-# and with a tolerance of so many pairs at first, then as many again as there are.
+# Pairs are drawn in rounds, so that few rows are there at once: of at most so many a sample, and
+# with a tolerance of so many pairs at first, then as many again as there are.
 _ROUND_ROWS = 4096
 _FIRST_PAIRS = 16
 

@@ -55,7 +55,7 @@ class Summary:
         self._order = torch.zeros(0, dtype=torch.long)
         # sum of the shares, over so many samples that have them
         self._shares, self._shared = torch.zeros(len(modalities), dtype=torch.float64), 0
-        self._loss = 0.0
+        self._loss = float("nan")
 
     def add(self, batch: ValuedBatch, further: Mapping[str, Tensor] | None = None) -> None:
         """Count one batch in; `further` columns `(batch,)` by name get means and intervals too, of
@@ -163,7 +163,9 @@ class Summary:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy of the prediction from all modalities, in nats."""
+        """Mean cross-entropy of the prediction from all modalities, in nats; NaN where there are no
+        classes or labels.
+        """
         return self._loss / self.samples if self.samples else float("nan")
 
     @property
@@ -242,6 +244,8 @@ class Summary:
             self._class_samples = torch.zeros(classes, dtype=torch.long)
             self._class_hits = torch.zeros(classes, len(self._coalitions), dtype=torch.long)
             self._class_choices = torch.zeros_like(self._class_hits)
+            if batch.outputs.shape[1] > 1:
+                self._loss = 0.0
 
     def _by_coalition(self, numbers: Tensor) -> dict[str, float]:
         if not len(self._class_hits):

@@ -131,6 +131,25 @@ def test_where_no_limit_is_set_64_mib_of_float32_inputs_are_asked_for_at_once(mo
     assert model.rows == [10] * 4
 
 
+def test_outputs_that_are_larger_than_inputs_count_too_once_they_are_known(monkeypatch):
+    monkeypatch.setattr(game_module, "_MAX_ELEMENTS", 30 * 21)
+    calls = []
+
+    def model(inputs, present):
+        calls.append(len(present))
+        return present.sum(1, keepdim=True).expand(-1, 60)
+
+    game = batch_game(model, inputs_of(5), 5, NAMES)
+    (grand,) = game.table(coalition_matrix(3)[-1:])
+    table = torch.cat(list(game.table(coalition_matrix(3))), dim=1)
+    assert calls == [5] + [10] * 4
+    assert torch.equal(table[:, -1:], grand)
+    assert torch.equal(table[..., 0], coalition_matrix(3).sum(1).expand(5, -1))
+    calls.clear()
+    list(batch_game(model, inputs_of(5), 5, NAMES, 40).table(coalition_matrix(3)))
+    assert calls == [40]  # what the user says is what counts
+
+
 def test_many_coalitions_of_a_small_batch_are_asked_for_in_few_calls():
     calls = []
 

@@ -288,6 +288,7 @@ def test_where_only_some_coalitions_are_told_there_is_no_table():
     assert summary.in_table_order(torch.zeros(len(coalitions))) is None
     assert summary.coalitions == coalition_names(names, coalitions)
     # and neither are there classes here
+    assert math.isnan(summary.loss)
     assert summary.accuracy == summary.macro_f1 == {}
     assert summary.class_samples == []
 
@@ -335,6 +336,29 @@ def test_low_contributing_is_below_the_fair_share_and_below_0_where_there_is_non
     summary.add(batch)
     assert summary.threshold == (fair_share or 0.0)
     assert list(summary.low_contributing.values()) == low
+
+
+def test_a_label_of_several_is_right_or_wrong_and_has_no_cross_entropy_of_classes():
+    truth, said = torch.tensor([1, 0, 1, 1]), torch.tensor([1, 1, 1, 0])
+    values = torch.tensor([[0.5, 0.9], [0.5, 0.4], [0.5, 0.8], [0.5, 0.1]], dtype=torch.float64)
+    batch = ValuedBatch(
+        ids=None,
+        coalitions=coalition_matrix(1),
+        labels=truth,
+        predictions=said,
+        outputs=torch.zeros(4, 1),  # one logit a row
+        choices=torch.stack([torch.full_like(said, -1), said], dim=1),
+        values=values,
+        contributions=shapley_values(values),
+    )
+    summary = Summary(NAMES[1])
+    summary.add(batch)
+    assert summary.accuracy == {"audio": 0.5}
+    assert summary.class_samples == [1, 3]
+    assert summary.class_accuracy(1) == {"audio": pytest.approx(2 / 3)}
+    expected = f1_score(truth, said, average="macro")
+    assert summary.macro_f1["audio"] == pytest.approx(expected)
+    assert math.isnan(summary.loss)
 
 
 # --- further columns and intervals

@@ -14,15 +14,9 @@ from mmcoop.errors import DataError, UsageError
 Model = Callable[[Mapping[str, Any], Tensor], Any]
 
 # What a model is asked at once, where the user sets no limit: of a callable so many rows as fill
-<<<<<<< HEAD
-# 4 MiB with float32 inputs (more do not stay in a processor's cache), of the fusion of features
-# that are encoded already so many rows.
+# 4 MiB with float32 inputs, or outputs once their size is known (more do not stay in a processor's
+# cache); of the fusion of features that are encoded already so many rows.
 _MAX_ELEMENTS = 2**20
-=======
-# 64 MiB with float32 inputs, or outputs once their size is known; of the fusion of features that
-# are encoded already so many rows.
-_MAX_ELEMENTS = 2**24
->>>>>>> tests-core
 _MAX_FUSED = 2**16
 
 

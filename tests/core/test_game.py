@@ -122,8 +122,8 @@ def test_rows_come_in_parts_of_so_many_as_are_asked_for_at_once():
     assert torch.equal(torch.cat([here for _, here in parts]), present)
 
 
-def test_where_no_limit_is_set_64_mib_of_float32_inputs_are_asked_for_at_once(monkeypatch):
-    assert game_module._MAX_ELEMENTS * 4 == 64 * 2**20
+def test_where_no_limit_is_set_4_mib_of_float32_inputs_are_asked_for_at_once(monkeypatch):
+    assert game_module._MAX_ELEMENTS * 4 == 4 * 2**20
     # a sample has 3 + 5·2 + 5 + 2 + 1 numbers
     monkeypatch.setattr(game_module, "_MAX_ELEMENTS", 21 * 12)
     model = Model()

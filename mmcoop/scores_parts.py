@@ -19,6 +19,7 @@ from mmcoop.files import locked_folder, read_json, whole_file, write_json
 from mmcoop.scores import ROW_GROUP, scores_file, scores_table
 
 STATE = "state.pt"
+_DETAILS = "details.json"
 
 # A part is written when so much time has passed, or when a row group is full: what a kill may cost.
 _SECONDS = 5.0
@@ -64,7 +65,7 @@ class ScoresParts:
         if not self._waiting:
             return
         with whole_file(self._part(self._parts)) as path:
-            pq.write_table(pa.concat_tables(self._waiting), path)
+            pq.write_table(pa.concat_tables(self._waiting), path, write_page_checksum=True)
         self._waiting, self._written = [], time.monotonic()
         self._parts += 1
         summaries = {split: summary.state() for split, summary in self.summaries.items()}
@@ -87,6 +88,9 @@ class ScoresParts:
             self._parts, self.done = state["parts"], state["done"]
             for split, content in state["summaries"].items():
                 self.summaries[split].load(content)
+            for k in range(self._parts):
+                path = self._part(k)
+                pq.read_table(path, page_checksum_verification=True)
         except Exception as error:  # noqa: BLE001
             raise DataError(
                 f"{path} is damaged ({type(error).__name__}): value anew, without --resume"
@@ -106,22 +110,23 @@ def resumable_scores(
     well. Until then its parts stand in `.NAME.parts` beside it, from which `resume` goes on.
 
     Raises `UsageError` where another process writes it, and where `resume` finds the parts of
-    another valuation.
+    another valuation; `DataError` where it finds damaged ones.
     """
     folder = path.with_name(f".{path.name}.parts")
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     with locked_folder(folder, f"another process is writing {path} right now"):
+        complete = False
         try:
-            _check_same(folder / "details.json", details, path)
+            if not (resume and (folder / STATE).is_file()):
+                _begin(folder, modalities, details)
+            _check_same(folder, modalities, details, path)
             parts = ScoresParts(folder, modalities, summaries)
             yield parts
             parts.flush()
             with scores_file(path, modalities, details) as writer:
                 for table in parts.tables():
                     writer.write(table)
-            shutil.rmtree(folder)
+            complete = True
         except KeyboardInterrupt:
             if not (folder / STATE).is_file():
                 raise
@@ -129,19 +134,31 @@ def resumable_scores(
                 "stopped; what was valued is kept: go on with the same command and --resume"
             ) from None
         finally:
-            if folder.is_dir() and not (folder / STATE).is_file():
+            if complete or not (folder / STATE).is_file():
                 shutil.rmtree(folder)
 
 
-def _check_same(record: Path, details: Mapping[str, Any], path: Path) -> None:
+def _begin(folder: Path, modalities: tuple[str, ...], details: Mapping[str, Any]) -> None:
+    """Throw away what an earlier valuation has left, and write down which one this is."""
+    for old in folder.iterdir():
+        old.unlink()
+    write_json(folder / _DETAILS, {"modalities": modalities, **details})
+
+
+def _check_same(
+    folder: Path, modalities: tuple[str, ...], details: Mapping[str, Any], path: Path
+) -> None:
     """Raise `UsageError` where the parts that are there are of another valuation."""
-    if not record.is_file():
-        write_json(record, details)
-        return
-    before, now = read_json(record), json.loads(json.dumps(details))
-    odd = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if odd:
-        raise UsageError(
-            f"{path} was begun with {odd[0]} {before.get(odd[0])!r}, not {details.get(odd[0])!r}: "
-            "go on as it began, or value anew, without --resume"
-        )
+    try:
+        before = dict(read_json(folder / _DETAILS))
+    except (DataError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder / _DETAILS} is damaged ({error}): value anew, without --resume"
+        ) from None
+    now = json.loads(json.dumps({"modalities": modalities, **details}))
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
+            raise UsageError(
+                f"{path} was begun with {name} {before.get(name)!r}, not {now.get(name)!r}: go on "
+                "as it began, or value anew, without --resume"
+            )

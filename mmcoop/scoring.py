@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.bootstrap import REPLICATES
+from mmcoop.core.choices import CLASS_VALUES, VALUES
 from mmcoop.core.further import Further
 from mmcoop.core.indices import parse_groups
 from mmcoop.core.measures import cross_logits, emap_gap
@@ -17,7 +18,7 @@ from mmcoop.core.resampling import Rows
 from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import value_batches
-from mmcoop.core.values import value_function
+from mmcoop.core.values import LABELS, NUMBERS, value_function
 from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
@@ -53,7 +54,10 @@ class Request:
         groups = parse_groups(self.groups, modalities) if self.groups else {}
         if self.emap and len(modalities) != 2:
             raise UsageError(f"EMAP is defined for two modalities, not for {len(modalities)}")
-        return Further(modalities, self.interactions, self.indices, groups)
+        further = Further(modalities, self.interactions, self.indices, groups)
+        if self.how.chosen(len(modalities))[1]:
+            further.check_drawn()
+        return further
 
     def details(self, modalities: tuple[str, ...], absent: str) -> dict[str, Any]:
         """What a scores file says of it."""
@@ -63,7 +67,8 @@ class Request:
             "groups": list(self.groups),
         }
         told = {name: what for name, what in asked.items() if what}
-        return {**valuation_details(self.how, len(modalities), absent), **told}
+        usual = valuation_details(self.how, len(modalities), absent)
+        return {**usual, **self.absence.details, **told}
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def score(
 
     Raises `UsageError` where `out` may not be written, and for a request that does not fit.
     """
-    check_new_file(out, overwrite)
+    check_request(request, split, out, overwrite)
     further = request.further(modalities)
     names = (*SPLITS, ALL_SPLITS) if split == ALL_SPLITS else (split,)
     share = value_function(request.how.value).fair_share(len(modalities))
@@ -142,8 +147,28 @@ def score(
                     columns = further.columns(batch)
                     parts.add(stretch.name, stretch.split, batch, given.last, columns)
             if request.emap and gap is None:
-                gap = _emap_gap(stretch, dataset, modalities, request)
+                gap = _emap_gap(stretch, dataset, modalities, request, batch_size)
     return Scored(summaries, gap)
+
+
+def check_request(request: Request, split: str, out: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where `out` may not be written, or samples of a data set cannot be told
+    what is asked for.
+    """
+    check_new_file(out, overwrite)
+    if split not in (*SPLITS, ALL_SPLITS):
+        raise UsageError(
+            f"unknown split {split!r}: choose one of {', '.join((*SPLITS, ALL_SPLITS))}"
+        )
+    function = value_function(request.how.value)
+    if function.targets in (LABELS, NUMBERS):
+        what = VALUES.get(function.name, "for other labels")
+        raise UsageError(
+            f"value function {function.name!r} is {what}, and the samples of a data set have one "
+            f"class each: choose one of {', '.join(CLASS_VALUES)}"
+        )
+    if request.emap and split == ALL_SPLITS:
+        raise UsageError("EMAP's gap is of one split: name it with --split, or leave --emap out")
 
 
 def score_model(
@@ -166,8 +191,11 @@ def score_model(
     it, `weights` the sha256 of its weights, where there is one. `where`: `overwrite`, `resume`,
     `workers` and `progress`, as of `score`, which this is a form of.
 
-    Raises `UsageError` for a modality that the data set does not have.
+    Raises `UsageError` as `score`, for a modality that the data set does not have, and where the
+    model says that its modalities are others.
     """
+    out = Path(out)
+    check_request(request, split, out, where.get("overwrite", False))
     names = tuple(dataset.modalities) if modalities is None else modalities
     for modality in names:
         if modality not in dataset.modalities:
@@ -175,13 +203,19 @@ def score_model(
                 f"the data set has no modality {modality!r}: choose of "
                 f"{', '.join(dataset.modalities)}"
             )
+    own = getattr(model, "modalities", None)
+    if isinstance(own, tuple | list) and sorted(own) != sorted(names):
+        raise UsageError(
+            f"the model's modalities are {', '.join(own)}, not {', '.join(names)}: name those it "
+            "takes with --modality"
+        )
     represented, absent = request.absence.over(
         model, names, lambda: background(dataset, names, batch_size)
     )
     return score(
         split_stretches(represented, dataset, split),
         dataset,
-        Path(out),
+        out,
         split=split,
         modalities=names,
         request=request,
@@ -222,13 +256,17 @@ def _batches(
 
 
 def _emap_gap(
-    stretch: Stretch, dataset: Dataset, modalities: tuple[str, ...], request: Request
+    stretch: Stretch,
+    dataset: Dataset,
+    modalities: tuple[str, ...],
+    request: Request,
+    batch_size: int,
 ) -> float:
     size = min(request.emap, len(stretch.samples))
     order = torch.randperm(len(stretch.samples), generator=generator(request.how.seed, "EMAP"))
     chosen = stretch.samples[order[:size]]
     (batch,) = _batches(dataset, stretch.split, chosen, modalities, size)
-    rows = request.how.max_batch or 1024
+    rows = request.how.max_batch or batch_size
     crossed = cross_logits(stretch.model, batch.inputs, modalities, rows)
     return emap_gap(crossed, batch.labels)
 

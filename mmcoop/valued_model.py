@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,8 +21,9 @@ def load_own_model(name: str, weights: Path | None = None) -> Any:
     """The model that `package.module:make_model` names, with the weights in a safetensors file.
 
     The module is looked for in the current folder too. What it names is a function or class that
-    takes no argument and gives the model, or the model itself. Raises `UsageError` where there is
-    no such thing, and `DataError` where the weights cannot be read or are of another model.
+    takes no argument and gives the model, or the model itself: any other callable. Raises
+    `UsageError` where there is no such thing or it fails, and `DataError` where the weights cannot
+    be read or are of another model.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -31,16 +33,45 @@ def load_own_model(name: str, weights: Path | None = None) -> Any:
         sys.path.insert(0, here)
     try:
         found = getattr(import_module(module), attribute, None)
-    except ImportError as error:
-        raise UsageError(f"--model {name}: cannot import {module}: {error}") from None
+    except Exception as error:
+        raise UsageError(f"--model {name}: cannot import {module}: {_said(error)}") from error
     if found is None:
         raise UsageError(f"--model {name}: {module} has no {attribute!r}")
-    model = found if isinstance(found, nn.Module) or not callable(found) else found()
+    model = found
+    if not isinstance(found, nn.Module) and callable(found) and _gives_model(name, found):
+        try:
+            model = found()
+        except Exception as error:
+            raise UsageError(f"--model {name} failed: {_said(error)}") from error
     if not callable(model):
-        raise UsageError(f"--model {name} gives a {type(model).__name__}, which is no model")
+        raise UsageError(f"--model {name} gives {type(model).__name__}, which is no model")
     if weights is not None:
         _load_weights(model, weights)
     return model
+
+
+def _gives_model(name: str, found: Any) -> bool:
+    """Whether what `--model` names is to be called for the model, and is not the model itself."""
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # some callables of C have no signature
+        return False
+    needed = [p.name for p in parameters if p.default is p.empty]
+    if needed and inspect.isclass(found):
+        raise UsageError(
+            f"--model {name} is a class that needs {', '.join(needed)}: name a function that gives "
+            "the model"
+        )
+    return not needed
+
+
+def _said(error: Exception) -> str:
+    """What an error in a user's own code says, and the line that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<")]
+    own = [f for f in own if Path(f.filename).parent.name != "importlib"]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _load_weights(model: Any, path: Path) -> None:
@@ -50,11 +81,21 @@ def _load_weights(model: Any, path: Path) -> None:
         content = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a safetensors file: {error}") from None
-    try:
-        model.load_state_dict(content)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise DataError(f"{path} is of another model: {' '.join(lines[1:3]).strip()}") from None
+    own = model.state_dict(keep_vars=True)
+    # of weights that are shared the file may have one name only
+    shared = {id(own[name]) for name in content.keys() & own.keys()}
+    lost = [name for name in own if name not in content and id(own[name]) not in shared]
+    odd = [name for name in content if name not in own]
+    if lost or odd:
+        what = f"{lost[0]!r} is missing from it" if lost else f"{odd[0]!r} is in it alone"
+        raise DataError(f"{path} is of another model: {what}")
+    for name, tensor in content.items():
+        if tensor.shape != own[name].shape:
+            raise DataError(
+                f"{path} is of another model: {name!r} has shape {tuple(tensor.shape)} there, "
+                f"{tuple(own[name].shape)} in the model"
+            )
+    model.load_state_dict(content, strict=False)
 
 
 def takes_present(model: Any) -> bool:
@@ -80,16 +121,28 @@ class Absence:
     draws: int = 8
     seed: int = 0
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a scores file says of this, beside the name of what stands in."""
+        drawn = {"absent_seed": self.seed} if self.absent == "marginal" else {}
+        return {**({"features": dict(self.features)} if self.features else {}), **drawn}
+
     def over(
         self, model: Any, modalities: Sequence[str], background: Callable[[], Any]
     ) -> tuple[Any, str]:
         """The model as `(inputs, present) -> logits`, and how it represents what is absent.
 
         `background` gives batches of the training split, and is called where they are needed.
-        Raises `UsageError` and `DataError` as `replace_inputs` and `replace_features`.
+        Raises `UsageError` for features of what is no `torch.nn.Module` or not of each modality,
+        and what `replace_inputs` and `replace_features` raise.
         """
         if self.absent is None and not self.features and takes_present(model):
             return model, getattr(model, "absent", "zero" if hasattr(model, "fuse") else "own")
+        if self.features and not isinstance(model, nn.Module):
+            raise UsageError(
+                f"--features are of a torch.nn.Module, and the model is a {type(model).__name__}: "
+                "leave them out"
+            )
         absent = self.absent or "zero"
         more: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
         if absent != "zero":

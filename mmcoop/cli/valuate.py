@@ -7,7 +7,7 @@ import typer
 
 from mmcoop.cli import options
 from mmcoop.cli.output import report
-from mmcoop.core.choices import ABSENT, ESTIMATORS, INDICES, INTERACTIONS, VALUES, listed
+from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS, listed
 from mmcoop.errors import UsageError
 
 
@@ -22,8 +22,13 @@ _WORTH, _DRAWN, _MORE, _OWN = (
     "A model of your own",
 )
 
+_DRAWS, _BATCH_SIZE = 8, 64
+
 _OPTIONS: dict[str, Any] = {
-    "value": (_option(str, f"What a coalition is worth. {listed(VALUES)}.", panel=_WORTH), "paper"),
+    "value": (
+        _option(str, f"What a coalition is worth. {listed(CLASS_VALUES)}.", panel=_WORTH),
+        "paper",
+    ),
     "absent": _option(
         str | None,
         f"What stands in for an absent modality's input. {listed(ABSENT)}; the background is the "
@@ -37,9 +42,11 @@ _OPTIONS: dict[str, Any] = {
         "--features",
         panel=_WORTH,
     ),
-    "draws": (
-        _option(int, "Samples that --absent marginal averages over.", min=1, panel=_WORTH),
-        8,
+    "draws": _option(
+        int | None,
+        f"Samples that --absent marginal averages over. \\[default: {_DRAWS}]",
+        min=1,
+        panel=_WORTH,
     ),
     "estimator": (_option(str, f"{listed(ESTIMATORS)}.", panel=_DRAWN), "auto"),
     "budget": _option(
@@ -117,7 +124,13 @@ _OPTIONS: dict[str, Any] = {
         "--modality",
         panel=_OWN,
     ),
-    "batch_size": (_option(int, "Samples that are loaded at once.", min=1, panel=_OWN), 64),
+    "batch_size": _option(
+        int | None,
+        f"Samples that are loaded at once. \\[default: {_BATCH_SIZE}]",
+        "--batch-size",
+        min=1,
+        panel=_OWN,
+    ),
 }
 
 
@@ -175,8 +188,8 @@ def valuate(
     from mmcoop.valued_model import Absence, load_own_model
     from mmcoop.workspace import dataset_of, find_dataset, find_run
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
+    if more["draws"] and more["absent"] != "marginal":
+        raise UsageError("--draws is for --absent marginal: leave it out")
     how = Valuing(
         **{name: more[name] for name in ("value", "estimator", "budget", "tolerance", "max_batch")},
         seed=more["seed"],
@@ -184,7 +197,7 @@ def valuate(
     places = options.parse_pairs("--features", more["features"] or [])
     request = Request(
         how=how,
-        absence=Absence(more["absent"], places, more["draws"], more["seed"]),
+        absence=Absence(more["absent"], places, more["draws"] or _DRAWS, more["seed"]),
         interactions=more["interactions"],
         indices=tuple(more["index"] or ()),
         groups=tuple(more["groups"] or ()),
@@ -198,9 +211,10 @@ def valuate(
         "progress": options.progress(quiet),
     }
     if more["model"] is None:
-        for name in ("weights", "modality"):
+        for name in ("weights", "modality", "batch_size"):
             if more[name]:
-                raise UsageError(f"--{name} is for a model of your own: name it with --model")
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} is for a model of your own: name it with --model")
         valued = find_run(run)
         subject = {"run": str(valued.folder)}
         dataset = dataset_of(valued, data)
@@ -225,7 +239,7 @@ def valuate(
             modalities=tuple(sorted(more["modality"])) if more["modality"] else None,
             name=more["model"],
             weights=sha256(more["weights"]) if more["weights"] else None,
-            batch_size=more["batch_size"],
+            batch_size=more["batch_size"] or _BATCH_SIZE,
             **where,
         )
     answer, tables = valuation_report(subject, split, out, request.how, scored)

@@ -1,14 +1,19 @@
 """What a user may pick by name when samples are valued, and what each is; loads without torch."""
 
-#: What a coalition's prediction is worth (`core/values.py`).
-VALUES = {
+#: What a coalition's prediction is worth to a sample of one class (`core/values.py`).
+CLASS_VALUES = {
     "paper": "the coalition's size where it is right, else 0",
     "correct": "1 where it is right",
     "probability": "probability of the label",
     "log-likelihood": "its logarithm",
     "margin": "the label's logit less the highest other",
     "negative-loss": "minus the cross-entropy",
-    "predicted-probability": "of the class predicted from all modalities; needs no labels",
+    "predicted-probability": "of the class predicted from all modalities",
+}
+
+#: The same, for whatever labels there are.
+VALUES = {
+    **CLASS_VALUES,
     "negative-squared-error": "for regression",
     "label-probability": "of each label's truth, for several labels a sample",
 }
@@ -21,7 +26,8 @@ SAMPLED = {
 
 #: Ways to work out contributions (`core/valuing.py`).
 ESTIMATORS = {
-    "auto": "exact up to 12 modalities unless --budget or --tolerance is given, else kernel",
+    "auto": "exact up to 12 modalities, unless --tolerance or a --budget below 2ⁿ is given, else "
+    "kernel",
     "exact": "all 2ⁿ coalitions",
     **SAMPLED,
 }

@@ -54,12 +54,8 @@ class Further:
         """
         if not self:
             return {}
-        n = len(self.modalities)
-        if batch.stderr is not None and n > 3:
-            raise UsageError(
-                "interactions and further indices need the values of all coalitions: leave them "
-                "out, or value with --estimator exact"
-            )
+        if batch.stderr is not None:
+            self.check_drawn()
         table = batch.values[:, table_order(batch.coalitions)]
         found: dict[str, Tensor] = {}
         if self.interactions != "none":
@@ -74,6 +70,14 @@ class Further:
                 whole = group_values(table, groups)
                 found |= {f"group_{group}": whole[:, k] for k, group in enumerate(self.groups)}
         return found
+
+    def check_drawn(self) -> None:
+        """Raise `UsageError` where drawn coalitions are not enough for the columns."""
+        if self and len(self.modalities) > 3:
+            raise UsageError(
+                "interactions and further indices need the values of all coalitions: leave them "
+                "out, or value with --estimator exact"
+            )
 
     def __bool__(self) -> bool:
         return self.interactions != "none" or bool(self.indices)

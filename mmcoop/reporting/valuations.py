@@ -1,6 +1,7 @@
 """What `mmcoop valuate` prints: means with their intervals, by modality and split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def valuation_report(
         tables.append(accuracy_table(whole.accuracy, answer["coalition_intervals"]))
     if answer["further"] or scored.emap_gap is not None:
         tables.append(further_table(answer))
-    return answer, tables
+    return _without_nan(answer), tables
 
 
 def valuation_answer(summary: Summary) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
                 f"{low:.3f} … {high:.3f}",
                 *(f"{summary.stderr[modality]:.3f}" for _ in drawn),
                 percent(summary.low_contributing[modality]),
-                percent(summary.shares[modality]),
+                "-" if isnan(share := summary.shares[modality]) else percent(share),
             )
         if several:
             table.add_section()
@@ -122,8 +123,7 @@ def agreement_table(found: Mapping[str, Any]) -> Table:
     table.add_column("φ on train − φ on validation", justify="right")
     table.add_column("95 % interval", justify="right")
     for modality, content in found.items():
-        low, high = content["interval"]
-        table.add_row(modality, f"{content['difference']:+.3f}", f"{low:+.3f} … {high:+.3f}")
+        table.add_row(modality, *_with_interval(content["difference"], content["interval"]))
     return table
 
 
@@ -133,10 +133,7 @@ def further_table(answer: Mapping[str, Any], most: int = 40) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for name, content in list(answer["further"].items())[:most]:
-        low, high = content["interval"]
-        table.add_row(
-            name.replace("_", " "), f"{content['mean']:+.3f}", f"{low:+.3f} … {high:+.3f}"
-        )
+        table.add_row(name.replace("_", " "), *_with_interval(content["mean"], content["interval"]))
     if (left := len(answer["further"]) - most) > 0:
         table.add_row(f"{left} others: see --json", "", "")
     for name, label in (
@@ -145,8 +142,24 @@ def further_table(answer: Mapping[str, Any], most: int = 40) -> Table:
         ("emap_gap", "EMAP gap (macro-F1)"),
     ):
         if answer.get(name) is not None:
-            table.add_row(label, f"{answer[name]:+.3f}", "")
+            table.add_row(label, *_with_interval(answer[name]))
     return table
+
+
+def _with_interval(number: float, interval: Sequence[float] = ()) -> tuple[str, str]:
+    """The cells of a number and its interval; what is undefined, as 0/0 is, is a dash."""
+    if isnan(number):
+        return "-", ""
+    return f"{number:+.3f}", " … ".join(f"{end:+.3f}" for end in interval)
+
+
+def _without_nan(answer: Any) -> Any:
+    """What is undefined is null: JSON has no NaN."""
+    if isinstance(answer, Mapping):
+        return {name: _without_nan(part) for name, part in answer.items()}
+    if isinstance(answer, list):
+        return [_without_nan(part) for part in answer]
+    return None if isinstance(answer, float) and isnan(answer) else answer
 
 
 def _measures(summary: Summary) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _trained(
     if not same:
         raise UsageError(
             f"{place} is a run of other folds, or of another run or seed: choose another folder "
-            f"than {place.parent}, or remove it"
+            f"than {place.parent} (mmcoop valuate has it beside --out), or remove it"
         )
     return resume(place, part, **where)
 

@@ -17,10 +17,17 @@ from mmcoop.core.values import predictions
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
-from mmcoop.files import check_new_file
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import scores_file
-from mmcoop.scoring import Request, Scored, Stretch, background, score, split_stretches
+from mmcoop.scoring import (
+    Request,
+    Scored,
+    Stretch,
+    background,
+    check_request,
+    score,
+    split_stretches,
+)
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.loop import pick_device
 from mmcoop.training.run import Run
@@ -75,13 +82,17 @@ def valuate_run(
     sample is valued by a model that has not seen it: so many are trained, as the run was, into a
     folder beside `out` (`cross_fit`). The rest as of `mmcoop.scoring.score`.
 
-    Raises `UsageError` where `out` may not be written, and for folds of another split than train;
-    `DataError` for another data set.
+    Raises `UsageError` where `out` may not be written, for folds of another split than train, and
+    for a request that does not fit; `DataError` for another data set.
     """
-    if folds and split != "train":
-        raise UsageError(f"only training samples are valued by cross-fitting, and not {split} ones")
     out = Path(out)
-    check_new_file(out, overwrite)
+    check_request(request, split, out, overwrite)
+    if folds and split != "train":
+        raise UsageError(
+            f"cross-fitting is of training samples, not of {split} ones: choose --split train"
+        )
+    if folds and request.emap:
+        raise UsageError("EMAP's gap is of one model, and cross-fitting has several: no --emap")
     run.check_dataset(dataset)
     size = run.config.batch_size
     at = pick_device(device)

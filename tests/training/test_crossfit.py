@@ -455,7 +455,7 @@ def test_a_folder_of_other_folds_is_refused_and_stays(run, child, dataset, quick
         again["run"] = train(tmp_path / "child", dataset, run.config, parent=child)
     expected = (
         f"^{folds / 'fold-1'} is a run of other folds, or of another run or seed: choose another "
-        f"folder than {folds}, or remove it$"
+        rf"folder than {folds} \(mmcoop valuate has it beside --out\), or remove it$"
     )
     with pytest.raises(UsageError, match=expected):
         list(cross_fit(again["run"], dataset, again["folds"], folds, seed=again["seed"]))

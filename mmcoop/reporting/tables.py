@@ -16,8 +16,9 @@ def percent(share: float) -> str:
 
 def accuracy_table(accuracy: Mapping[str, float]) -> Table:
     """Accuracy by coalition."""
-    table = Table("modalities present")
-    table.add_column("accuracy", justify="right")
+    table = Table()
+    table.add_column("modalities present", overflow="fold")
+    table.add_column("accuracy", justify="right", no_wrap=True)
     shown = telling_coalitions(list(accuracy))
     for coalition in shown:
         table.add_row(coalition, percent(accuracy[coalition]))

@@ -86,7 +86,10 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
     a row a modality and split.
     """
     several = len(summaries) > 1
-    table = Table("modality", *(["split"] if several else []))
+    table = Table()
+    table.add_column("modality", overflow="fold")
+    if several:
+        table.add_column("split", no_wrap=True)
     first = next(iter(summaries.values()))
     for heading in ("mean φ", "95 % interval", f"φ < {first.threshold:.3g}", "MM-SHAP"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -108,9 +111,10 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
 
 def agreement_table(found: Mapping[str, Any]) -> Table:
     """Train less validation, a row a modality."""
-    table = Table("modality")
+    table = Table()
+    table.add_column("modality", overflow="fold")
     table.add_column("φ on train − φ on validation", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table.add_column("95 % interval", justify="right", no_wrap=True)
     for modality, content in found.items():
         table.add_row(modality, *_with_interval(content["difference"], content["interval"]))
     return table
@@ -118,9 +122,10 @@ def agreement_table(found: Mapping[str, Any]) -> Table:
 
 def further_table(answer: Mapping[str, Any], most: int = 40) -> Table:
     """Means of the further columns, and the field's summaries that a valuation gives."""
-    table = Table("further", "mean", "95 % interval")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table()
+    table.add_column("further", overflow="fold")
+    for heading in ("mean", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, content in list(answer["further"].items())[:most]:
         table.add_row(name.replace("_", " "), *_with_interval(content["mean"], content["interval"]))
     if (left := len(answer["further"]) - most) > 0:

@@ -16,9 +16,11 @@ from mmcoop.scoring import Scored
 
 
 def valuation_report(
-    subject: Mapping[str, str], split: str, out: Path, how: Valuing, scored: Scored
+    subject: Mapping[str, Any], split: str, out: Path, how: Valuing, scored: Scored
 ) -> tuple[dict[str, Any], list[Any]]:
-    """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}`."""
+    """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}` or
+    `{"model": …}`, and the folds, if there were any, as `cross_fit`.
+    """
     summaries = dict(scored.summaries)
     whole = summaries[split]
     about = how.details(len(whole.modalities))
@@ -33,6 +35,8 @@ def valuation_report(
     if scored.emap_gap is not None:
         answer["emap_gap"] = scored.emap_gap
     name = next(iter(subject.values()))
+    if folds := subject.get("cross_fit"):
+        name += f", {folds} folds"
     tables: list[Any] = [
         f"{name}, {whole.samples:,} {split} samples, value {about['value']} → {out}:",
         contributions_table(summaries),

@@ -39,9 +39,14 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-test
+$(VENV)/installed-bench: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@
+
+bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/valuation_floor.py
 	$(BIN)/python benchmarks/valuation_memory.py
+	$(BIN)/python benchmarks/valuation_peers.py --samples 1000
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,22 +14,28 @@ if TYPE_CHECKING:
     from mmcoop.core.measures import intershap
     from mmcoop.core.resampling import extra_rows, modality_probability
     from mmcoop.core.shapley import shapley_values
+    from mmcoop.core.valuing import Valuing
     from mmcoop.datasets.loading import load_batches
     from mmcoop.datasets.store import open_dataset
     from mmcoop.errors import DataError, MmcoopError, UsageError
     from mmcoop.library import Valuation, valuate
+    from mmcoop.scoring import Request, score_model
     from mmcoop.training.config import TrainConfig, make_config
     from mmcoop.training.crossfit import cross_fit, value_cross_fitted
     from mmcoop.training.evaluation import evaluate_run, valuate_run
     from mmcoop.training.loop import resume, train
     from mmcoop.training.run import load_run
+    from mmcoop.valued_model import Absence
 
 _HOMES = {
+    "Absence": "mmcoop.valued_model",
     "DataError": "mmcoop.errors",
     "MmcoopError": "mmcoop.errors",
+    "Request": "mmcoop.scoring",
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
     "Valuation": "mmcoop.library",
+    "Valuing": "mmcoop.core.valuing",
     "banzhaf_values": "mmcoop.core.indices",
     "cross_fit": "mmcoop.training.crossfit",
     "evaluate_run": "mmcoop.training.evaluation",
@@ -46,6 +52,7 @@ _HOMES = {
     "replace_features": "mmcoop.core.absence",
     "replace_inputs": "mmcoop.core.absence",
     "resume": "mmcoop.training.loop",
+    "score_model": "mmcoop.scoring",
     "shapley_interactions": "mmcoop.core.interactions",
     "shapley_values": "mmcoop.core.shapley",
     "train": "mmcoop.training.loop",
@@ -55,11 +62,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Absence",
     "DataError",
     "MmcoopError",
+    "Request",
     "TrainConfig",
     "UsageError",
     "Valuation",
+    "Valuing",
     "banzhaf_values",
     "cross_fit",
     "evaluate_run",
@@ -76,6 +86,7 @@ __all__ = [
     "replace_features",
     "replace_inputs",
     "resume",
+    "score_model",
     "shapley_interactions",
     "shapley_values",
     "train",

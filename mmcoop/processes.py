@@ -5,6 +5,7 @@ Built on pebble, which ends a process that takes too long and tells of one that 
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
 from multiprocessing import current_process, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
@@ -47,6 +48,18 @@ def worker_processes(
     finally:
         pool.stop()  # does nothing after all is done
         pool.join()
+
+
+def result_of(pool: Any, task: Any) -> Any:
+    """The result of a task of a pool, or what it raised.
+
+    Raises `RuntimeError` where the pool broke down: a task that it had not taken on yet would be
+    waited for in vain.
+    """
+    while not wait([task], timeout=1).done:
+        if not pool.active:
+            raise RuntimeError("the pool of processes broke down")
+    return task.result()
 
 
 class _Context(ForkServerContext):

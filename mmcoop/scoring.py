@@ -187,7 +187,7 @@ def score_model(
     """Value the samples of a split, or of `all`, by a model of one's own.
 
     `model` takes `(inputs by modality, present)` or is wrapped as `request.absence` says;
-    `modalities` are those it takes, all of the data set's by default; `name` is what the file calls
+    `modalities` are those it takes, all of the data set's by default. `name` is what the file calls
     it, `weights` the sha256 of its weights, where there is one. `where`: `overwrite`, `resume`,
     `workers` and `progress`, as of `score`, which this is a form of.
 

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -28,8 +29,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mmcoop {version('mmcoop')}")
+        raise typer.Exit
+
+
 @app.callback()
-def mmcoop() -> None:
+def mmcoop(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
     """How much does each modality of a multimodal model contribute, sample by sample - and how is
     the weak one made to count?
 

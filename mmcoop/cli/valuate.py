@@ -64,7 +64,7 @@ _OPTIONS: dict[str, Any] = {
     "max_batch": _option(
         int | None,
         "Rows (a sample and a coalition each) the model is asked for at once. \\[default: as "
-        "many as fill 64 MiB with inputs]",
+        "many as fill 4 MiB with inputs or outputs]",
         min=1,
         panel=_DRAWN,
     ),

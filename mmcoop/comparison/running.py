@@ -10,7 +10,7 @@ from pebble import ProcessExpired
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, MmcoopError
 from mmcoop.files import read_json, write_json
-from mmcoop.processes import processors, worker_processes
+from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import Progress
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.evaluation import evaluate_run
@@ -89,7 +89,7 @@ def run_jobs(
         for k, job in enumerate(waiting):
             begun[k] = pool.schedule(_do, args=(job, dataset.folder, device, workers))
         for k, job in enumerate(waiting):
-            if problem := _problem(begun[k]):
+            if problem := _problem(pool, begun[k]):
                 failed[job.folder] = problem
                 progress.note(f"{job.folder.name} failed: {problem}")
             yield
@@ -103,9 +103,9 @@ def run_jobs(
     return failed
 
 
-def _problem(task: Any) -> str | None:
+def _problem(pool: Any, task: Any) -> str | None:
     try:
-        problem: str | None = task.result()
+        problem: str | None = result_of(pool, task)
     except ProcessExpired as error:
         return f"its process ended with code {error.exitcode} (is there enough memory?)"
     return problem

@@ -11,75 +11,86 @@ from mmcoop.core.seeds import generator
 #: Replicates where the user does not say; 0 for none.
 REPLICATES = 1000
 
+# Counts are drawn for so many samples at a time as have at most so many of them.
+_AT_A_TIME = 2**20
+
 
 class BootstrapMeans:
     """Means of the columns of a table that comes in parts, with bootstrap intervals.
 
-    A sample that has no such number, NaN in a column, counts in the other columns alone.
-
     In each replicate a sample counts Poisson(1) times, which is what drawing as many samples with
     replacement comes to when they are many (Oza and Russell, 2001; Chamandy et al., 2012). So
-    memory is `replicates` × columns, whatever the number of samples.
+    memory is `replicates` × columns, whatever the number of samples. A sample that is NaN in a
+    column has no number there, and is left out of that column.
+
+    What is drawn for a sample follows from its place among all, however they come in parts; sums
+    may then differ in their last bits.
     """
 
     def __init__(self, columns: int, replicates: int = REPLICATES, seed: int = 0) -> None:
-        self.samples = 0
+        # by column: sums and how many numbers are in them, of the samples and of each replicate
         self._sums = torch.zeros(columns, dtype=torch.float64)
-        self._there = torch.zeros(columns, dtype=torch.float64)
-        self._counts = torch.zeros(replicates, columns, dtype=torch.float64)
+        self._numbers = torch.zeros(columns, dtype=torch.float64)
         self._drawn = torch.zeros(replicates, columns, dtype=torch.float64)
+        self._counts = torch.zeros(replicates, columns, dtype=torch.float64)
         self._generator = generator(seed, "bootstrap")
 
     def add(self, rows: Tensor) -> None:
         """Take in some samples, `(samples, columns)`."""
-        there = ~rows.isnan()
-        rows, there = rows.double().masked_fill(~there, 0), there.double()
-        self.samples += len(rows)
-        self._sums += rows.sum(0)
-        self._there += there.sum(0)
-        if len(self._counts):
-            rate = torch.ones(len(rows), len(self._counts))
-            times = torch.poisson(rate, generator=self._generator).double()
-            self._counts += times.T @ there
-            self._drawn += times.T @ rows
+        replicates = len(self._drawn)
+        for part in torch.split(rows.double(), max(1, _AT_A_TIME // max(1, replicates))):
+            there = ~part.isnan()
+            part = part.where(there, 0)
+            self._sums += part.sum(0)
+            self._numbers += there.sum(0)
+            if replicates:
+                rate = torch.ones(len(part), replicates)
+                times = torch.poisson(rate, generator=self._generator).double().T
+                self._drawn += times @ part
+                self._counts += times @ there.double()
 
     @property
     def mean(self) -> Tensor:
-        """Means, float64 `(columns,)`; NaN before the first sample."""
-        return self._sums / self._there
+        """Means, float64 `(columns,)`; NaN before the first number."""
+        return self._sums / self._numbers
 
-    def interval(self, level: float = 0.95, minus: "BootstrapMeans | None" = None) -> Tensor:
+    def interval(
+        self,
+        level: float = 0.95,
+        minus: "BootstrapMeans | None" = None,
+        column: int | None = None,
+    ) -> Tensor:
         """Percentile intervals of the means, or of their difference to those of other samples
-        (`minus`): float64 `(columns, 2)`; NaN without samples or replicates.
+        (`minus`, which had another seed): float64 `(columns, 2)`, of one `column` `(1, 2)`; NaN
+        without samples or replicates.
         """
-        drawn = self._replicated()
+        chosen = slice(None) if column is None else slice(column, column + 1)
+        drawn = self._replicated(chosen)
         if minus is not None:
-            drawn = drawn - minus._replicated()
+            drawn = drawn - minus._replicated(chosen)
         if len(drawn) == 0:
-            return torch.full((len(self._sums), 2), torch.nan, dtype=torch.float64)
+            return torch.full((drawn.shape[1], 2), torch.nan, dtype=torch.float64)
         tail = (1 - level) / 2
         ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
-        # a replicate that has drawn no sample has no mean
+        # a replicate that happens to have no sample has no mean
         return drawn.nanquantile(ends, dim=0).T
 
-    def _replicated(self) -> Tensor:
+    def _replicated(self, columns: slice) -> Tensor:
         """The means of each replicate, `(replicates, columns)`."""
-        return self._drawn / self._counts
+        return self._drawn[:, columns] / self._counts[:, columns]
 
     def state(self) -> dict[str, Any]:
         """All it has taken in, to go on from."""
         return {
-            "samples": self.samples,
-            "sums": self._sums,
-            "there": self._there,
-            "counts": self._counts,
-            "drawn": self._drawn,
+            "sums": self._sums.clone(),
+            "numbers": self._numbers.clone(),
+            "drawn": self._drawn.clone(),
+            "counts": self._counts.clone(),
             "generator": self._generator.get_state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go back to a `state()`."""
-        self.samples = state["samples"]
-        self._sums, self._there = state["sums"], state["there"]
-        self._counts, self._drawn = state["counts"], state["drawn"]
+        self._sums, self._numbers = state["sums"].clone(), state["numbers"].clone()
+        self._drawn, self._counts = state["drawn"].clone(), state["counts"].clone()
         self._generator.set_state(state["generator"])

@@ -1,5 +1,6 @@
 """One batch as a game: what a model puts out for a sample and a coalition of its modalities."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,13 @@ from mmcoop.errors import DataError, UsageError
 Model = Callable[[Mapping[str, Any], Tensor], Any]
 
 # What a model is asked at once, where the user sets no limit: of a callable so many rows as fill
-# 64 MiB with float32 inputs, of the fusion of features that are encoded already so many rows.
-_MAX_ELEMENTS = 2**24
+# 4 MiB with float32 inputs, or outputs once their size is known (more do not stay in a processor's
+# cache); of the fusion of features that are encoded already so many rows.
+_MAX_ELEMENTS = 2**20
 _MAX_FUSED = 2**16
 
 
-class BatchGame:
+class BatchGame(ABC):
     """The outputs of a model for rows of one batch; a row is a sample and a coalition.
 
     `samples`: how many there are in the batch. Never more than `max_rows` rows are asked for at
@@ -47,6 +49,12 @@ class BatchGame:
         """
         return self._in_parts(sample, present[:, self._columns])
 
+    def parts(self, sample: Tensor, present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows, so many of them at a time as are asked for at once."""
+        return zip(
+            torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True
+        )
+
     def _table(self, coalitions: Tensor) -> Tensor:
         """Outputs `(samples, k, …)`, asked for coalition by coalition."""
         k = len(coalitions)
@@ -56,16 +64,20 @@ class BatchGame:
         return outputs.reshape(k, self.samples, *outputs.shape[1:]).transpose(0, 1)
 
     def _in_parts(self, sample: Tensor, present: Tensor) -> Tensor:
-        parts = zip(
-            torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True
-        )
-        return torch.cat([self._rows(some, here) for some, here in parts])
+        return torch.cat([self._rows(some, here) for some, here in self.parts(sample, present)])
 
+    @abstractmethod
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Outputs of so many rows as may be asked for at once."""
 
     def _checked(self, outputs: Any, rows: int) -> Tensor:
-        tensor = torch.as_tensor(outputs)
+        try:
+            tensor = torch.as_tensor(outputs)
+        except (TypeError, ValueError, RuntimeError):
+            raise DataError(
+                f"the model gave a {type(outputs).__name__}: expected logits (rows, classes), a "
+                "tensor or an array"
+            ) from None
         shape = tuple(tensor.shape)
         if tensor.dim() == 0 or len(tensor) != rows or shape[1:] != (self._shape or shape[1:]):
             raise DataError(
@@ -90,6 +102,7 @@ class CalledGame(BatchGame):
         elements = max(1, sum(_elements(x) for x in inputs.values()) // max(1, samples))
         most = max_batch or max(samples, _MAX_ELEMENTS // elements)
         super().__init__(samples, most, _columns(model, modalities))
+        self._limited = max_batch is not None
         self._model = model
         self._inputs = inputs
         self._device = device_of(model)
@@ -120,8 +133,11 @@ class CalledGame(BatchGame):
         return {m: mapped(lambda t: t[:rows], x) for m, x in repeated.items()}
 
     def _ask(self, inputs: Mapping[str, Any], present: Tensor) -> Tensor:
-        rows = len(present)
-        return self._checked(self._model(inputs, present.to(self._device)), rows)
+        outputs = self._checked(self._model(inputs, present.to(self._device)), len(present))
+        if not self._limited:
+            most = _MAX_ELEMENTS // max(1, outputs.shape[1:].numel())
+            self.max_rows = min(self.max_rows, max(1, self.samples, most))
+        return outputs
 
 
 class EncodedGame(BatchGame):
@@ -137,23 +153,38 @@ class EncodedGame(BatchGame):
     ) -> None:
         super().__init__(samples, max_batch or _MAX_FUSED, _columns(model, modalities))
         self._model = model
-        self._features = model.encode(
-            inputs, torch.ones(samples, len(modalities), dtype=torch.bool)
-        )
+        encoded = []
+        for some in self._samples():
+            present = torch.ones(len(some), len(modalities), dtype=torch.bool)
+            encoded.append(model.encode(self._of(inputs, some), present))
+        self._features = {m: torch.cat([part[m] for part in encoded]) for m in encoded[0]}
 
     def _table(self, coalitions: Tensor) -> Tensor:
-        logits: Tensor = self._model.coalition_logits(self._features, coalitions)
-        if logits.dim() < 2 or logits.shape[:2] != (self.samples, len(coalitions)):
+        return torch.cat([self._logits(some, coalitions) for some in self._samples()])
+
+    def _logits(self, some: Tensor, coalitions: Tensor) -> Tensor:
+        features = self._of(self._features, some)
+        logits: Tensor = self._model.coalition_logits(features, coalitions)
+        if logits.dim() < 2 or logits.shape[:2] != (len(some), len(coalitions)):
             raise DataError(
-                f"the model gave logits of shape {tuple(logits.shape)} for {self.samples} samples "
+                f"the model gave logits of shape {tuple(logits.shape)} for {len(some)} samples "
                 f"and {len(coalitions)} coalitions: expected (samples, coalitions, classes)"
             )
         return logits
 
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
-        features = {m: z[sample.to(z.device)] for m, z in self._features.items()}
-        logits = self._model.fuse(features, present)
-        return self._checked(logits, len(sample))
+        features = {m: take(z, sample) for m, z in self._features.items()}
+        return self._checked(self._model.fuse(features, present), len(sample))
+
+    def _samples(self) -> tuple[Tensor, ...]:
+        """All samples, so many of them at a time as rows may be asked for."""
+        return torch.split(torch.arange(self.samples), self.max_rows)
+
+    def _of(self, parts: Mapping[str, Any], some: Tensor) -> Mapping[str, Any]:
+        """Inputs or features of some of the samples."""
+        if len(some) == self.samples:
+            return parts
+        return {m: take(x, some) for m, x in parts.items()}
 
 
 def batch_game(

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmcoop.core.values import ANY, CLASSES, LABELS, NUMBERS, PREDICTED, ValueFunction, predictions
+from mmcoop.core.values import (
+    ANY,
+    CLASSES,
+    EITHER,
+    LABELS,
+    NUMBERS,
+    PREDICTED,
+    ValueFunction,
+    predictions,
+)
 from mmcoop.errors import DataError
 
 
@@ -20,11 +29,17 @@ class Question:
 
     def choices(self, outputs: Tensor) -> Tensor:
         """What outputs predict, on the CPU: a class, int64 `(…)` of outputs `(…, classes)`, −1
-        where a logit is NaN; 0 or 1 of each label; the numbers themselves, float64.
+        where a logit is NaN; 0 or 1 of each label; the numbers themselves, float64, in the shape
+        of the labels if they are as many.
         """
         if self.kind == CLASSES:
             return predictions(outputs).cpu()
-        return (outputs > 0).long().cpu() if self.kind == LABELS else outputs.double().cpu()
+        if self.kind == LABELS:
+            return (outputs > 0).long().cpu()
+        assert self.labels is not None
+        numbers = outputs.double().cpu()
+        alike = numbers.numel() == self.labels.numel()
+        return numbers.reshape(self.labels.shape) if alike else numbers
 
 
 def question_of(function: ValueFunction, labels: Tensor | None, outputs: Tensor) -> Question:
@@ -38,6 +53,8 @@ def question_of(function: ValueFunction, labels: Tensor | None, outputs: Tensor)
     kind = function.targets
     if kind == ANY:
         kind = _kind(labels, outputs)
+    elif kind == EITHER:
+        kind = LABELS if labels is not None and labels.dim() == 2 else CLASSES
     if labels is None and kind != PREDICTED:
         raise DataError(
             f"value function {function.name!r} needs `labels`, and the batch has none: "
@@ -46,13 +63,15 @@ def question_of(function: ValueFunction, labels: Tensor | None, outputs: Tensor)
     if kind == NUMBERS:
         assert labels is not None
         numbers = labels.double()
-        if outputs.dim() == numbers.dim() + 1 and outputs.shape[-1] == 1:
-            numbers = numbers.unsqueeze(-1)  # one number a sample, as a column
-        if function.targets == NUMBERS and numbers.shape != outputs.shape:
-            raise DataError(
-                f"labels of shape {tuple(labels.shape)} for predictions of shape "
-                f"{tuple(outputs.shape)}: value function {function.name!r} needs a number for each"
-            )
+        if function.targets == NUMBERS:
+            if outputs.dim() == numbers.dim() + 1 and outputs.shape[-1] == 1:
+                numbers = numbers.unsqueeze(-1)  # one number a sample, as a column
+            if numbers.shape != outputs.shape:
+                raise DataError(
+                    f"labels of shape {tuple(labels.shape)} for predictions of shape "
+                    f"{tuple(outputs.shape)}: value function {function.name!r} needs a number for "
+                    "each"
+                )
         return Question(NUMBERS, numbers.to(outputs.device), labels.double().cpu())
     if outputs.dim() != 2:
         raise DataError(

@@ -30,10 +30,10 @@ def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     is a tuple or list: `(inputs, labels)`, or the inputs in the order of `modalities` and the
     labels. A modality's input is a tensor, samples first, or several in dicts, lists or tuples.
 
-    Raises `DataError` where it is none of these, where a modality has no input, and where inputs,
-    labels and ids are of different numbers of samples.
+    Raises `DataError` where it is none of these, where a modality has no input or labels are no
+    numbers, and where inputs, labels and ids are of different numbers of samples.
     """
-    if isinstance(batch, tuple | list):
+    if isinstance(batch, tuple | list) and not hasattr(batch, "inputs"):
         inputs, labels, ids = _from_sequence(batch, modalities)
     else:
         inputs, labels, ids = (_field(batch, name) for name in ("inputs", "labels", "ids"))
@@ -51,7 +51,7 @@ def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     chosen = {m: inputs[m] for m in modalities}
     counts = {m: batch_size(x) for m, x in chosen.items()}
     if labels is not None:
-        labels = torch.as_tensor(labels)
+        labels = _numbers(labels)
         counts["labels"] = len(labels) if labels.dim() else 0
     if ids is not None:
         ids = [str(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
@@ -68,6 +68,16 @@ def _from_sequence(batch: Sequence[Any], modalities: Sequence[str]) -> tuple[Any
     if len(batch) == len(modalities) + 1:
         return dict(zip(modalities, batch, strict=False)), batch[-1], None
     return None, None, None
+
+
+def _numbers(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(
+            f"labels in a {type(labels).__name__} of what is no number: give class numbers, "
+            "0-or-1 labels or numbers to be met, samples first"
+        ) from None
 
 
 def _field(batch: Any, name: str) -> Any:

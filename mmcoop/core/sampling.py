@@ -21,10 +21,16 @@ Play = Callable[[Tensor, Tensor], Tensor]
 # Coalitions a sample that are valued where the user does not say, unless more are needed.
 _USUAL_BUDGET = 512
 
-# Pairs are drawn in rounds, so that memory is bounded: of at most so many rows a sample, and with a
-# tolerance of so many pairs at first, then as many again as there are.
+# Up to so many modalities the coalitions that are always valued are all there are.
+_ALL_KNOWN = 3
+
+# Pairs are drawn in rounds, so that few rows are there at once: of at most so many a sample, and
+# with a tolerance of so many pairs at first, then as many again as there are.
 _ROUND_ROWS = 4096
 _FIRST_PAIRS = 16
+
+# Least squares are worked out for so many samples at a time as have at most so many numbers.
+_AT_A_TIME = 2**22
 
 
 @dataclass(frozen=True)
@@ -51,19 +57,22 @@ class Needs(NamedTuple):
 class Permutations:
     """Mean marginal contributions over random orders of arrival, drawn in antithetic pairs: an
     order and its reverse (Castro et al., Computers & Operations Research 2009; Mitchell et al.,
-    JMLR 2022).
+    JMLR 2022). There is no bias. Where values jump, as the paper's do, a few dozen orders may miss
+    the jumps, and standard errors are too small then; the kernel's are not.
     """
 
     def __init__(self, known: Tensor, n: int) -> None:
         samples, _, q = known.shape
-        self.ends = known[:, [0, -1]].reshape(samples, 2, 1, 1, 1, q)
+        self.none, self.every = known[:, :1], known[:, -1:]
+        # of each modality: alone, and all but it
+        self.alone, self.others = known[:, 1 : n + 1], known[:, n + 1 : -1].flip(1)
         self.draws = torch.zeros(samples, dtype=torch.long)
         self.mean = torch.zeros(samples, n, q, dtype=torch.float64)
         self.squares = torch.zeros_like(self.mean)
 
     @staticmethod
     def needs(n: int) -> Needs:
-        return Needs(uniform=n, coalitions=2 * (n - 1), pairs=16)
+        return Needs(uniform=n, coalitions=2 * (n - 3), pairs=16)
 
     def add(self, play: Play, active: Tensor, uniform: Tensor) -> None:
         """Take in a round of pairs for the samples at the positions `active`; `uniform`: `(active,
@@ -72,11 +81,15 @@ class Permutations:
         a, p, n = uniform.shape
         place = uniform.argsort(2).argsort(2)
         places = torch.stack([place, n - 1 - place], dim=2)  # (a, p, 2, n): when each one arrives
-        arrived = places.unsqueeze(3) < torch.arange(1, n).view(-1, 1)  # (a, p, 2, n − 1, n)
-        inner = play(active.repeat_interleave(p * 2 * (n - 1)), arrived.reshape(-1, n))
-        inner = inner.view(a, p, 2, n - 1, -1)
-        none, every = (end.expand(a, p, 2, 1, -1) for end in self.ends[active].unbind(1))
-        gains = torch.cat([none, inner, every], dim=3).diff(dim=3)  # by place in the order
+        arrived = places.unsqueeze(3) < torch.arange(2, n - 1).view(-1, 1)  # (a, p, 2, n − 3, n)
+        inner = play(active.repeat_interleave(p * 2 * (n - 3)), arrived.reshape(-1, n))
+        inner = inner.view(a, p, 2, n - 3, -1)
+        order = places.argsort(3)
+        row = active.view(-1, 1, 1)
+        first, last = self.alone[row, order[..., 0]], self.others[row, order[..., -1]]
+        none, every = (end[row, 0].expand_as(first) for end in (self.none, self.every))
+        start, end = torch.stack([none, first], dim=3), torch.stack([last, every], dim=3)
+        gains = torch.cat([start, inner, end], dim=3).diff(dim=3)  # by place in the order
         of_pairs = gains.gather(3, places.unsqueeze(-1).expand_as(gains)).mean(2)  # (a, p, n, q)
         # two means and sums of squares put together (Chan, Golub, LeVeque, 1983)
         before = self.draws[active].double().view(-1, 1, 1)
@@ -100,8 +113,10 @@ class Kernel:
 
     The kernel weighs a coalition of size k by μ = (n − 1) / (C(n, k) k (n − k)). Those of sizes 1
     and n − 1, of μ = 1/n each, are known and not drawn; the others are drawn by μ. Contributions β
-    minimise Σ μ (v(S) − v(∅) − Σ_{i ∈ S} β_i)². Standard errors are those of least squares with the
-    variance of the pairs' residuals (White, 1980).
+    minimise Σ μ (v(S) − v(∅) − Σ_{i ∈ S} β_i)². Standard errors are those of least squares with a
+    variance of its own for each pair (White, 1980), residuals divided by one less their leverage,
+    without which few pairs would look too sure (HC3; MacKinnon and White, Journal of Econometrics
+    1985).
     """
 
     def __init__(self, known: Tensor, n: int) -> None:
@@ -111,15 +126,14 @@ class Kernel:
         rim = reported_coalitions(n)[1:-1].double()  # sizes 1 and n − 1
         self.rim_gram = rim.T @ rim / n
         self.rim_moment = torch.einsum("kn,skq->snq", rim, values[:, 1:-1]) / n
-        self.none = known[:, 0]
         sizes = torch.arange(2, n - 1, dtype=torch.float64)
         weights = (n - 1) / (sizes * (n - sizes))
         self.weight = float(weights.sum())
         self.up_to = weights.cumsum(0) / weights.sum()
         self.draws = torch.zeros(samples, dtype=torch.long)
-        # the pairs so far: a coalition, what it and its complement are worth
+        # the pairs so far: a coalition, and what it is worth less what its complement is
         self.drawn = torch.zeros(samples, 0, n, dtype=torch.bool)
-        self.worth = torch.zeros(samples, 0, 2, q, dtype=torch.float64)
+        self.gaps = torch.zeros(samples, 0, q, dtype=torch.float64)
 
     @staticmethod
     def needs(n: int) -> Needs:
@@ -138,41 +152,40 @@ class Kernel:
         worth = play(active.repeat_interleave(p * 2), both.reshape(-1, n)).view(a, p, 2, -1)
         # all samples are given room, those that are done keep what they have
         self.drawn = torch.cat([self.drawn, self.drawn.new_zeros(len(self.drawn), p, n)], 1)
-        self.worth = torch.cat(
-            [self.worth, self.worth.new_zeros(len(self.worth), p, *worth.shape[2:])], 1
+        self.gaps = torch.cat(
+            [self.gaps, self.gaps.new_zeros(len(self.gaps), p, worth.shape[3])], 1
         )
         self.drawn[active, -p:] = drawn
-        self.worth[active, -p:] = worth - self.none[active].view(a, 1, 1, -1)
+        self.gaps[active, -p:] = worth[:, :, 0] - worth[:, :, 1]
         self.draws[active] += p
 
     def estimate(self, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Contributions and standard errors `(active, n, q)` so far."""
         pairs = int(self.draws[active].max())  # the same for all that are active
-        z = self.drawn[active, :pairs].double()
-        y = self.worth[active, :pairs]
-        n = z.shape[2]
-        ones = torch.ones(n, 1, dtype=torch.float64)
-        outer = z.transpose(1, 2) @ z
-        rest = (1 - z).transpose(1, 2) @ (1 - z)
-        gram = self.rim_gram + self.weight * (outer + rest) / (2 * pairs)
-        moment = torch.einsum("apn,apq->anq", z, y[:, :, 0])
-        moment = moment + torch.einsum("apn,apq->anq", 1 - z, y[:, :, 1])
-        moment = self.rim_moment[active] + self.weight * moment / (2 * pairs)
+        some = torch.split(active, max(1, _AT_A_TIME // (pairs * self.drawn.shape[2])))
+        contributions, stderr = zip(*(self._estimate(part, pairs) for part in some), strict=True)
+        return torch.cat(contributions), torch.cat(stderr)
+
+    def _estimate(self, some: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+        z = self.drawn[some, :pairs].double()  # (a, p, n)
+        gaps = self.gaps[some, :pairs]  # (a, p, q)
+        total = self.total[some].unsqueeze(1)
+        of_pair = self.weight / (2 * pairs)
+        gram = self.rim_gram + of_pair * (z.mT @ z + (1 - z).mT @ (1 - z))
         inverse = torch.linalg.inv(gram)
-        column = inverse @ ones
-        constrained = inverse - column @ column.transpose(1, 2) / column.sum(1, keepdim=True)
-        # β = C b + Δ A⁻¹1 / 1ᵀA⁻¹1
-        total = self.total[active].unsqueeze(1)
-        beta = constrained @ moment + column / column.sum(1, keepdim=True) * total
-        fitted = z @ beta
-        residual = y - torch.stack([fitted, total - fitted], dim=2)
-        # each pair's part of the gradient, carried over to β: (a, p, n, q)
-        score = torch.einsum("apn,apq->apnq", z, residual[:, :, 0])
-        score = score + torch.einsum("apn,apq->apnq", 1 - z, residual[:, :, 1])
-        moved = self.weight / 2 * torch.einsum("anm,apmq->apnq", constrained, score)
-        variance = moved.var(1) if pairs > 1 else torch.full_like(beta, torch.inf)
-        # residuals of a fit are too small: two a pair, n − 1 numbers fitted
-        few = 2 * pairs / max(1, 2 * pairs - (n - 1))
-        return beta, (few * variance / pairs).sqrt()
+        column = inverse.sum(2, keepdim=True)  # A⁻¹1
+        share = column / column.sum(1, keepdim=True)
+        constrained = inverse - column @ share.mT
+        # β = C b + Δ A⁻¹1 / 1ᵀA⁻¹1; as C 1 = 0, of a pair the gap alone counts
+        pull = z @ constrained
+        beta = constrained @ self.rim_moment[some] + of_pair * (pull.mT @ gaps) + share * total
+        residual = gaps - 2 * (z @ beta) + total
+        leverage = 2 * of_pair * (pull * z).sum(2, keepdim=True)
+        residual = residual / (1 - leverage)
+        # variance over pairs of pull · residual, what each adds to β
+        mean = pull.mT @ residual / pairs
+        variance = pull.square().mT @ residual.square() / pairs - mean.square()
+        return beta, self.weight / 2 * (variance.clamp(min=0) / (pairs - 1)).sqrt()
 
 
 #: The ways to draw coalitions.
@@ -199,14 +212,15 @@ def sampled_values(
     one a sample. `budget`: coalitions a sample that may be valued, the known ones included. With a
     `tolerance` a sample is done when none of its standard errors is above it.
 
-    Raises `UsageError` where the budget is too small to estimate a standard error.
+    Raises `UsageError` where the budget is too small to estimate a standard error, or no estimator
+    has that name.
     """
     samples, _, q = known.shape
-    if n_modalities <= 3:
+    pairs = check_budget(estimator, budget, n_modalities)
+    if n_modalities <= _ALL_KNOWN:
         return _exact(known, n_modalities)
     sampler = ESTIMATORS[estimator](known, n_modalities)
     needs = sampler.needs(n_modalities)
-    pairs = check_budget(estimator, budget, n_modalities)
     largest = max(needs.pairs, _ROUND_ROWS // needs.coalitions)
     contributions = torch.zeros(samples, n_modalities, q, dtype=torch.float64)
     stderr = torch.zeros_like(contributions)
@@ -231,22 +245,25 @@ def check_budget(estimator: str, budget: int, n_modalities: int) -> int:
     """
     if estimator not in ESTIMATORS:
         raise UsageError(f"unknown estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}")
-    if n_modalities <= 3:
-        return 0
     fewest = least_budget(estimator, n_modalities)
     if budget < fewest:
         raise UsageError(
             f"a budget of {budget} coalitions a sample is too small for estimator {estimator!r} "
             f"and {n_modalities} modalities: it takes {fewest} at least"
         )
+    if n_modalities <= _ALL_KNOWN:
+        return 0
     known = len(reported_coalitions(n_modalities))
     return (budget - known) // ESTIMATORS[estimator].needs(n_modalities).coalitions
 
 
 def least_budget(estimator: str, n_modalities: int) -> int:
     """The fewest coalitions a sample that the estimator can do with."""
+    known = len(reported_coalitions(n_modalities))
+    if n_modalities <= _ALL_KNOWN:
+        return known
     needs = ESTIMATORS[estimator].needs(n_modalities)
-    return len(reported_coalitions(n_modalities)) + needs.pairs * needs.coalitions
+    return known + needs.pairs * needs.coalitions
 
 
 def default_budget(estimator: str, n_modalities: int) -> int:

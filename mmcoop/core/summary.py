@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.bootstrap import BootstrapMeans
-from mmcoop.core.coalitions import coalition_names, table_order
+from mmcoop.core.coalitions import coalition_names, table_order, telling_coalitions
 from mmcoop.core.measures import macro_f1, modality_shares
 from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
+
+# The tensors of a summary.
+_TOTALS = ("class_samples", "class_hits", "class_choices", "values", "order", "shares")
 
 
 class Summary:
@@ -39,6 +42,8 @@ class Summary:
         self._n_classes = n_classes
         self._replicates = replicates, seed
         self._names: list[str] = []  # of the columns of the bootstrap
+        self._further: list[str] = []
+        self._told: list[int] = []  # the coalitions whose accuracy is among them
         self._coalitions: list[str] = []
         self._means = BootstrapMeans(0, 0)
         # by class and coalition: samples of the class, those it is rightly predicted for, and those
@@ -50,10 +55,12 @@ class Summary:
         self._order = torch.zeros(0, dtype=torch.long)
         # sum of the shares, over so many samples that have them
         self._shares, self._shared = torch.zeros(len(modalities), dtype=torch.float64), 0
-        self._loss = 0.0
+        self._loss = float("nan")
 
     def add(self, batch: ValuedBatch, further: Mapping[str, Tensor] | None = None) -> None:
-        """Count one batch in; `further` columns `(batch,)` by name get means and intervals too."""
+        """Count one batch in; `further` columns `(batch,)` by name get means and intervals too, of
+        the samples that are not NaN there.
+        """
         further = further or {}
         if not self._coalitions:
             self._begin(batch, list(further))
@@ -63,20 +70,25 @@ class Summary:
         if len(batch):
             self.residual = max(self.residual, float((phi.sum(1) - gained).abs().max()))
         low = low_contributing(phi, self.threshold)
+        hits = batch.hits
+        means = [phi, low, *([] if batch.stderr is None else [batch.stderr])]
+        means += [] if hits is None else [hits[:, self._told]]
+        means += [column.unsqueeze(1) for column in further.values()]
+        self._means.add(torch.cat(means, 1))
         self._values += batch.values.sum(0)
         if len(batch):
             shares = modality_shares(phi).local
             self._shared += int(shares.isfinite().all(1).sum())
             self._shares += shares.nansum(0)
-        self._means.add(torch.cat([phi, low, *(x.unsqueeze(1) for x in further.values())], 1))
-        hits = batch.hits
         if hits is None or batch.choices is None or batch.labels is None:
             return
         self._class_samples += torch.bincount(batch.labels, minlength=len(self._class_samples))
         self._class_hits.index_add_(0, batch.labels, hits.long())
         columns = batch.choices.shape[1]
         place = batch.choices * columns + torch.arange(columns)
-        said = torch.bincount(place[batch.choices >= 0], minlength=self._class_choices.numel())
+        # no class, or one that the model has and the labels have not
+        counted = (batch.choices >= 0) & (batch.choices < len(self._class_choices))
+        said = torch.bincount(place[counted], minlength=self._class_choices.numel())
         self._class_choices += said.view_as(self._class_choices)
         if batch.outputs.shape[1] > 1:
             self._loss += float(F.cross_entropy(batch.outputs, batch.labels, reduction="sum"))
@@ -145,17 +157,31 @@ class Summary:
         return {m: self.mean(f"low_{m}") for m in self.modalities}
 
     @property
+    def stderr(self) -> dict[str, float]:
+        """Mean standard error of a contribution by modality; nothing where they are exact."""
+        return {m: self.mean(f"stderr_{m}") for m in self.modalities if self.has(f"stderr_{m}")}
+
+    @property
     def loss(self) -> float:
-        """Mean cross-entropy of the prediction from all modalities, in nats."""
+        """Mean cross-entropy of the prediction from all modalities, in nats; NaN where there are no
+        classes or labels.
+        """
         return self._loss / self.samples if self.samples else float("nan")
 
     @property
     def further(self) -> list[str]:
         """The names of the further columns."""
-        return self._names[2 * len(self.modalities) :]
+        return self._further
+
+    def has(self, column: str) -> bool:
+        """Whether there is a column of that name."""
+        return column in self._names
 
     def mean(self, column: str) -> float:
-        """The mean of a column: `contribution_<modality>`, `low_<modality>` or a further one."""
+        """The mean of a column: `contribution_<modality>`, `low_<modality>`, `stderr_<modality>`
+        (where coalitions are drawn), `accuracy_<coalition>` (of `telling_coalitions`) or a further
+        one.
+        """
         if not self._names:
             return float("nan")
         return float(self._means.mean[self._names.index(column)])
@@ -163,9 +189,13 @@ class Summary:
     def interval(
         self, column: str, level: float = 0.95, minus: "Summary | None" = None
     ) -> tuple[float, float]:
-        """The bootstrap interval of that mean, or of its difference to that of other samples."""
-        ends = self._means.interval(level, None if minus is None else minus._means)
-        low, high = ends[self._names.index(column)].tolist()
+        """The bootstrap interval of that mean, or of its difference to that of other samples
+        (`minus`, which had another seed); NaN before the first of them, and without replicates.
+        """
+        if not self._names or (minus is not None and not minus._names):
+            return float("nan"), float("nan")
+        other = None if minus is None else minus._means
+        low, high = self._means.interval(level, other, self._names.index(column))[0].tolist()
         return low, high
 
     def state(self) -> dict[str, Any]:
@@ -174,35 +204,37 @@ class Summary:
             "samples": self.samples,
             "residual": self.residual,
             "names": self._names,
+            "further": self._further,
+            "told": self._told,
             "coalitions": self._coalitions,
             "means": self._means.state(),
-            "class_samples": self._class_samples,
-            "class_hits": self._class_hits,
-            "class_choices": self._class_choices,
-            "values": self._values,
-            "order": self._order,
-            "shares": self._shares,
             "shared": self._shared,
             "loss": self._loss,
+            **{name: getattr(self, f"_{name}").clone() for name in _TOTALS},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go back to a `state()`."""
         self.samples, self.residual = state["samples"], state["residual"]
         self._names, self._coalitions = state["names"], state["coalitions"]
+        self._further, self._told = state["further"], state["told"]
         self._means = BootstrapMeans(len(self._names), *self._replicates)
         self._means.load(state["means"])
-        self._class_samples = state["class_samples"]
-        self._class_hits, self._class_choices = state["class_hits"], state["class_choices"]
-        self._values, self._loss = state["values"], state["loss"]
-        self._order, self._shares = state["order"], state["shares"]
-        self._shared = state["shared"]
+        self._shared, self._loss = state["shared"], state["loss"]
+        for name in _TOTALS:
+            setattr(self, f"_{name}", state[name].clone())
 
     def _begin(self, batch: ValuedBatch, further: list[str]) -> None:
         """Make room for what batches like this one have."""
-        names = [f"{kind}_{m}" for kind in ("contribution", "low") for m in self.modalities]
-        self._names = [*names, *further]
         self._coalitions = coalition_names(self.modalities, batch.coalitions)
+        kinds = ["contribution", "low", *(["stderr"] if batch.stderr is not None else [])]
+        self._names = [f"{kind}_{m}" for kind in kinds for m in self.modalities]
+        if batch.hits is not None:
+            told = telling_coalitions(self._coalitions[1:])
+            self._told = [self._coalitions.index(name) for name in told]
+            self._names += [f"accuracy_{name}" for name in told]
+        self._further = further
+        self._names += further
         self._means = BootstrapMeans(len(self._names), *self._replicates)
         self._values = torch.zeros(len(self._coalitions), dtype=torch.float64)
         self._order = table_order(batch.coalitions)
@@ -212,6 +244,8 @@ class Summary:
             self._class_samples = torch.zeros(classes, dtype=torch.long)
             self._class_hits = torch.zeros(classes, len(self._coalitions), dtype=torch.long)
             self._class_choices = torch.zeros_like(self._class_hits)
+            if batch.outputs.shape[1] > 1:
+                self._loss = 0.0
 
     def _by_coalition(self, numbers: Tensor) -> dict[str, float]:
         if not len(self._class_hits):

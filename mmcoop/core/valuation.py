@@ -44,7 +44,8 @@ class ValuedBatch:
     int64 `(batch,)`, the number of pairs they are from.
 
     If each of several labels a sample has a value of its own, each is a row, those of a sample one
-    after the other: label and prediction are 0 or 1, and ids end in the label's number (`clip/3`).
+    after the other: label and prediction are 0 or 1, and ids end in the label's number (`clip/3`;
+    samples without ids are numbered from 0).
     """
 
     ids: list[str] | None
@@ -107,8 +108,8 @@ def value_batches(
             play = _Play(game, function, question_of(function, batch.labels, outputs))
             values, choices = play.table(coalitions, outputs, names)
             estimate = None
+            keys = batch.ids or [str(seen + i) for i in range(batch.samples)]
             if budget:
-                keys = batch.ids or [str(seen + i) for i in range(batch.samples)]
                 estimate = sampled_values(
                     estimator,
                     play.rows,
@@ -119,7 +120,8 @@ def value_batches(
                     tolerance=how.tolerance,
                 )
         seen += batch.samples
-        yield _valued(batch.ids, coalitions, play.question, outputs, values, choices, estimate)
+        ids = _ids(batch.ids, keys, values.shape[2])
+        yield _valued(ids, coalitions, play.question, outputs, values, choices, estimate)
 
 
 class _Play:
@@ -142,9 +144,16 @@ class _Play:
         for outputs in chain(self.game.table(asked[:-1]), [grand.unsqueeze(1)]):
             samples, k = outputs.shape[:2]
             sizes = asked[start : start + k].sum(1)
-            sample = torch.arange(samples).repeat_interleave(k)
-            worth = self._worth(outputs.flatten(0, 1), sample, sizes.repeat(samples))
-            values.append(worth.view(samples, k, worth.shape[1]))
+            # rows in the order in which the outputs lie, so that they need not be copied
+            if outputs.is_contiguous():
+                sample = torch.arange(samples).repeat_interleave(k)
+                worth = self._worth(outputs.flatten(0, 1), sample, sizes.repeat(samples))
+                values.append(worth.view(samples, k, worth.shape[1]))
+            else:
+                sample = torch.arange(samples).repeat(k)
+                rows = outputs.transpose(0, 1).flatten(0, 1)
+                worth = self._worth(rows, sample, sizes.repeat_interleave(samples))
+                values.append(worth.view(k, samples, worth.shape[1]).transpose(0, 1))
             if self.question.kind != NUMBERS:
                 choices.append(self.question.choices(outputs))
             start += k
@@ -166,7 +175,13 @@ class _Play:
 
     def rows(self, sample: Tensor, present: Tensor) -> Tensor:
         """Values `(rows, q)` of samples with what is present."""
-        worth = self._worth(self.game.rows(sample, present), sample, present.sum(1))
+        # part by part, as outputs of many classes are much larger than their values
+        worth = torch.cat(
+            [
+                self._worth(self.game.rows(some, here), some, here.sum(1))
+                for some, here in self.game.parts(sample, present)
+            ]
+        )
         if not worth.isfinite().all():
             raise DataError(
                 f"value function {self.function.name!r} gave NaN or infinity: look for NaN in the "
@@ -183,7 +198,13 @@ class _Play:
                 f"value function {self.function.name!r} gave values of shape "
                 f"{tuple(worth.shape)} for {len(outputs)} rows: expected (rows,)"
             )
-        return worth.double().cpu().view(len(outputs), -1 if len(outputs) else 1)
+        worth = worth.double().cpu()
+        return worth if worth.dim() == 2 else worth.unsqueeze(1)
+
+
+def _ids(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:
+    """The batch's own ids; of q labels a sample one a label, `clip/0` and on."""
+    return own if q == 1 else [f"{key}/{label}" for key in keys for label in range(q)]
 
 
 def _valued(
@@ -205,7 +226,6 @@ def _valued(
                 f"a value function gave {q} values a sample: expected one, or one for each of "
                 "several labels"
             )
-        ids = [f"{i}/{label}" for i in ids for label in range(q)] if ids else None
         outputs, said = outputs.reshape(-1, 1), said.flatten()
         labels = None if labels is None else labels.flatten()
         choices = None if choices is None else choices.transpose(1, 2).flatten(0, 1)

@@ -20,6 +20,7 @@ Worth = Callable[[Tensor, Tensor, Tensor], Tensor]
 CLASSES = "classes"  # class labels, int (rows,)
 PREDICTED = "predicted classes"  # the classes predicted from all modalities, int (rows,)
 LABELS = "labels"  # which labels a sample has, 0 or 1, (rows, labels)
+EITHER = "classes or labels"  # labels where there are several a sample, else classes
 NUMBERS = "numbers"  # numbers to be met, (rows,) or (rows, d)
 ANY = "any"  # whatever the batch has
 
@@ -112,7 +113,10 @@ def predictions(logits: Tensor) -> Tensor:
 
     −1, no class, where a logit is NaN: arg-max would name class 0 or whichever NaN comes first.
     """
-    return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
+    classes = logits.argmax(-1)
+    if not bool(logits.sum().isnan()):  # one pass; it may be NaN of infinities too
+        return classes
+    return classes.masked_fill(logits.isnan().any(-1), -1)
 
 
 def _one(n_modalities: int) -> float:
@@ -127,7 +131,7 @@ VALUE_FUNCTIONS: dict[str, ValueFunction] = {
         ValueFunction("probability", probability_value, best=_one),
         ValueFunction("log-likelihood", log_likelihood_value),
         ValueFunction("margin", margin_value),
-        ValueFunction("negative-loss", negative_loss_value, targets=ANY),
+        ValueFunction("negative-loss", negative_loss_value, targets=EITHER),
         ValueFunction("predicted-probability", probability_value, targets=PREDICTED, best=_one),
         ValueFunction("negative-squared-error", negative_squared_error_value, targets=NUMBERS),
         ValueFunction("label-probability", label_probability_value, targets=LABELS, best=_one),

@@ -21,7 +21,8 @@ class Valuing:
     `budget`: coalitions a sample that may be valued where they are drawn, None for the usual number
     of them; `tolerance`: a standard error below which a sample's contributions need not get, which
     ends it before the budget. `max_batch`: rows, a sample and a coalition each, that the model is
-    asked for at once; None for as many as fill 64 MiB with inputs. `seed` decides what is drawn.
+    asked for at once; None for as many as fill 4 MiB with inputs or outputs. `seed` decides what
+    is drawn.
 
     Raises `UsageError` for what cannot be meant.
     """

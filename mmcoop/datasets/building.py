@@ -26,7 +26,7 @@ from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.writer import DatasetWriter, Header, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.processes import processors, worker_processes
+from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import SILENT, Progress
 
 # So many clips a process are read ahead: enough to keep all busy while a slow one is waited for,
@@ -193,12 +193,12 @@ def _pooled(
             if not ahead:
                 break
             clip, task = ahead.popleft()
-            yield clip, _outcome(task, plan.time_limit)
+            yield clip, _outcome(pool, task, plan.time_limit)
 
 
-def _outcome(task: Any, time_limit: float) -> dict[str, Any] | Unusable:
+def _outcome(pool: Any, task: Any, time_limit: float) -> dict[str, Any] | Unusable:
     try:
-        outcome: dict[str, Any] | Unusable = task.result()
+        outcome: dict[str, Any] | Unusable = result_of(pool, task)
     except LateError:
         return Unusable("timeout", f"reading it took longer than {time_limit:g} s")
     except ProcessExpired as error:

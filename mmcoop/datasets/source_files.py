@@ -19,9 +19,9 @@ PICTURE_FILES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".t
 class SourceFiles:
     """The files in a folder whose names end in one of `endings`, links and all, by name.
 
-    `others` are the files with other endings. Links to folders are followed, each real folder
-    once: a loop of links ends. Hidden files and folders are passed over. Raises `DataError` where
-    `folder` is not a folder.
+    `others` are the files with other endings, `broken` the links so named that lead to no file.
+    Links to folders are followed, each real folder once: a loop of links ends. Hidden files and
+    folders are passed over. Raises `DataError` where `folder` is not a folder.
     """
 
     def __init__(self, folder: Path, endings: frozenset[str]) -> None:
@@ -29,8 +29,13 @@ class SourceFiles:
         self.folder = folder
         self.paths: list[Path] = []
         self.others: list[Path] = []
+        self.broken: list[Path] = []
         for path in _walk(folder):
-            (self.paths if path.suffix.lower() in endings else self.others).append(path)
+            named = path.suffix.lower() in endings
+            if path.is_file():
+                (self.paths if named else self.others).append(path)
+            elif named and not path.exists():
+                self.broken.append(path)
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self.by_stem[path.stem].append(path)
@@ -89,5 +94,5 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(here, name)
-            if not name.startswith(".") and path.is_file():
+            if not name.startswith("."):
                 yield path

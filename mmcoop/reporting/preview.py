@@ -96,7 +96,11 @@ def _flow(cell: Axes, stored: Any, modality: Modality) -> None:
 
 
 def _spectrogram(cell: Axes, stored: Any, modality: Modality) -> None:
-    cell.imshow(stored[0].astype(float), origin="lower", aspect="auto", cmap="magma")
+    """Low tones below. The zeros after the end of a short sound are no sound: left white."""
+    levels = stored[0].astype(float)
+    ends = np.flatnonzero(levels.any(axis=0)).max(initial=0) + 1
+    levels[:, ends:] = np.nan
+    cell.imshow(levels, origin="lower", aspect="auto", cmap="magma")
 
 
 def _series(cell: Axes, stored: Any, modality: Modality) -> None:

@@ -14,14 +14,21 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def accuracy_table(accuracy: Mapping[str, float]) -> Table:
-    """Accuracy by coalition."""
+def accuracy_table(
+    accuracy: Mapping[str, float], intervals: Mapping[str, Sequence[float]] | None = None
+) -> Table:
+    """Accuracy by coalition, with 95 % intervals where they are given."""
     table = Table()
     table.add_column("modalities present", overflow="fold")
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    for heading in ("accuracy", *(["95 % interval"] if intervals else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
     shown = telling_coalitions(list(accuracy))
     for coalition in shown:
-        table.add_row(coalition, percent(accuracy[coalition]))
+        cells = [percent(accuracy[coalition])]
+        if intervals:
+            low, high = intervals[coalition]
+            cells.append(f"{100 * low:.1f} … {100 * high:.1f}")
+        table.add_row(coalition, *cells)
     if left := len(accuracy) - len(shown):
         table.add_row(f"{left} others: see --json", "")
     return table

@@ -48,7 +48,7 @@ def valuation_report(
         answer["agreement"] = agreement(summaries["train"], summaries["validation"])
         tables.append(agreement_table(answer["agreement"]))
     if whole.accuracy:
-        tables.append(accuracy_table(whole.accuracy))
+        tables.append(accuracy_table(whole.accuracy, answer["coalition_intervals"]))
     if answer["further"] or scored.emap_gap is not None:
         tables.append(further_table(answer))
     return _without_nan(answer), tables
@@ -61,7 +61,16 @@ def valuation_answer(summary: Summary) -> dict[str, Any]:
         "contributions": summary.mean_contribution,
         "intervals": {m: list(summary.interval(f"contribution_{m}")) for m in summary.modalities},
         "low_contributing": summary.low_contributing,
+        "low_contributing_intervals": {
+            m: list(summary.interval(f"low_{m}")) for m in summary.modalities
+        },
+        **({"standard_errors": summary.stderr} if summary.stderr else {}),
         "coalitions": summary.accuracy,
+        "coalition_intervals": {
+            name: list(summary.interval(f"accuracy_{name}"))
+            for name in summary.accuracy
+            if summary.has(f"accuracy_{name}")
+        },
         "efficiency_residual": summary.residual,
         "mm_shap": summary.shares,
         **_measures(summary),
@@ -86,8 +95,8 @@ def agreement(train: Summary, validation: Summary) -> dict[str, Any]:
 
 
 def contributions_table(summaries: Mapping[str, Summary]) -> Table:
-    """Mean contribution φ with its interval, share of low-contributing samples and MM-SHAP's share,
-    a row a modality and split.
+    """Mean contribution φ with its interval, where coalitions were drawn the mean standard error of
+    a sample's, share of low-contributing samples and MM-SHAP's share, a row a modality and split.
     """
     several = len(summaries) > 1
     table = Table()
@@ -95,16 +104,18 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
     if several:
         table.add_column("split", no_wrap=True)
     first = next(iter(summaries.values()))
-    for heading in ("mean φ", "95 % interval", f"φ < {first.threshold:.3g}", "MM-SHAP"):
+    drawn = ["s.e."] if first.stderr else []
+    for heading in ("mean φ", "95 % interval", *drawn, f"φ < {first.threshold:.3g}", "MM-SHAP"):
         table.add_column(heading, justify="right", no_wrap=True)
     for modality in first.modalities:
         for split, summary in summaries.items():
             low, high = summary.interval(f"contribution_{modality}")
             table.add_row(
-                modality,
+                modality if summary is first else "",
                 *([split] if several else []),
                 f"{summary.mean_contribution[modality]:.3f}",
                 f"{low:.3f} … {high:.3f}",
+                *(f"{summary.stderr[modality]:.3f}" for _ in drawn),
                 percent(summary.low_contributing[modality]),
                 "-" if isnan(share := summary.shares[modality]) else percent(share),
             )

@@ -303,7 +303,8 @@ class _Training:
         self.epoch = epoch
         accuracy = validation.accuracy
         grand = "+".join(self.run.modalities)
-        telling = telling_coalitions(list(accuracy))
+        # of many modalities a line has room for all of them together alone
+        telling = telling_coalitions(list(accuracy)) if len(self.run.modalities) < 4 else [grand]
         train_means = torch.cat(self._valued).mean(0).tolist() if self._valued else None
         row = {
             "epoch": epoch,

@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import typer
@@ -98,3 +100,10 @@ def test_help_does_not_load_torch(words):
     )
     assert done.stdout.splitlines()[-1] == "False", done.stderr
     assert "Usage: mmcoop" in done.stdout
+
+
+def test_the_version_is_that_of_the_package(mmcoop, tmp_path):
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    stated = tomllib.loads(pyproject.read_text())["project"]["version"]
+    result = mmcoop(tmp_path, "--version")
+    assert (result.returncode, result.stdout) == (0, f"mmcoop {stated}\n")

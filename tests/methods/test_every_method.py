@@ -74,7 +74,7 @@ def test_it_trains_resumes_bit_for_bit_and_is_valued(tmp_path, pictures, method,
     batches = list(value_run(whole, pictures[n], "test"))
     assert sum(len(batch.labels) for batch in batches) == 4
     for batch in batches:
-        assert batch.logits.isfinite().all()
+        assert batch.outputs.isfinite().all()
         torch.testing.assert_close(batch.contributions.sum(1), batch.values[:, -1])
 
 

@@ -188,6 +188,22 @@ def test_a_spectrogram_has_its_low_tones_below(make):
         assert (bright.mean() > cell.shape[0] / 2) == low
 
 
+def test_the_zeros_after_a_short_sound_are_left_white(make):
+    def content(name: str, k: int) -> np.ndarray:
+        bank = np.full((1, 16, 40), -10.0)
+        bank[:, 4:8, :20] = -3.0
+        bank[:, :, 10] = 0.0  # within the sound they are levels like others
+        bank[:, :, 20:] = 0.0
+        return bank
+
+    modalities = {"audio": Modality("spectrogram", (1, 16, 40), "float16", "resnet18")}
+    (row,) = cells(drawn(make(modalities, content)), 1, 4)
+    for cell in row:
+        wide = cell.shape[1]
+        assert cell[:, int(0.65 * wide) :].min() > 240
+        assert cell[:, : int(0.5 * wide)].mean() < 150
+
+
 def test_a_series_is_drawn_a_line_a_channel(make):
     def content(name: str, k: int) -> np.ndarray:
         level = np.arange(20.0)

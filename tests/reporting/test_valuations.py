@@ -120,11 +120,13 @@ def test_several_splits_have_a_row_each():
     assert headings(text)[:2] == ["modality", "split"]
     assert [row[:2] for row in cells(text)] == [
         ["audio", "train"],
-        ["audio", "all"],
+        ["", "all"],
         ["visual", "train"],
-        ["visual", "all"],
+        ["", "all"],
     ]
-    for modality, split, mean, *_ in cells(text):
+    for modality, (_, split, mean, *_) in zip(
+        ("audio", "audio", "visual", "visual"), cells(text), strict=True
+    ):
         assert mean == f"{parts[split].mean_contribution[modality]:.3f}"
 
 
@@ -258,13 +260,19 @@ def test_a_report_of_one_split():
         "contributions",
         "intervals",
         "low_contributing",
+        "low_contributing_intervals",
         "coalitions",
+        "coalition_intervals",
         "efficiency_residual",
         "mm_shap",
         "further",
     ]
     assert answer["samples"] == 50
     assert answer["coalitions"] == {"audio": 1.0, "visual": 1.0, "audio+visual": 1.0}
+    assert answer["coalition_intervals"] == {name: [1.0, 1.0] for name in answer["coalitions"]}
+    for m, (low, high) in answer["low_contributing_intervals"].items():
+        assert low < answer["low_contributing"][m] < high
+    assert cells(drawn(tables[2]))[0] == ["audio", "100.0 %", "100.0 … 100.0"]
     assert answer["further"] == {}
     assert abs(answer["efficiency_residual"]) < 1e-12
 
@@ -298,12 +306,12 @@ def test_where_nothing_is_defined_the_answer_is_still_json():
     assert "nan" not in drawn(*tables)
 
 
-def test_where_coalitions_were_drawn_intershap_and_shape_are_left_out():
-    names = tuple("abcd")
-    few = reported_coalitions(4)
-    values = torch.rand(20, len(few), dtype=torch.float64)
+def drawn_summary(names: tuple[str, ...], seed: int = 0) -> Summary:
+    """The summary of 20 samples of which some coalitions were drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    few = reported_coalitions(len(names))
     labels = torch.arange(20) % 2
-    summary = Summary(names, 2, replicates=20)
+    summary = Summary(names, 2, replicates=20, seed=seed)
     summary.add(
         ValuedBatch(
             ids=None,
@@ -312,14 +320,37 @@ def test_where_coalitions_were_drawn_intershap_and_shape_are_left_out():
             predictions=labels,
             outputs=torch.zeros(20, 2),
             choices=labels.unsqueeze(1).expand(20, len(few)),
-            values=values,
-            contributions=torch.rand(20, 4, dtype=torch.float64),
+            values=torch.rand(20, len(few), generator=generator, dtype=torch.float64),
+            contributions=torch.rand(20, len(names), generator=generator, dtype=torch.float64),
+            stderr=torch.full((20, len(names)), 0.125, dtype=torch.float64),
+            draws=torch.full((20,), 9),
         )
     )
+    return summary
+
+
+def test_where_coalitions_were_drawn_intershap_and_shape_are_left_out():
+    summary = drawn_summary(tuple("abcd"))
     how = Valuing("probability", estimator="permutation")
-    answer, _ = valuation_report(
+    answer, tables = valuation_report(
         {"run": "r"}, "test", Path("s.parquet"), how, Scored({"test": summary})
     )
     assert answer["estimator"] == "permutation"
     assert not {"intershap", "shape"} & set(answer)
-    assert len(answer["coalitions"]) == len(few) - 1
+    assert len(answer["coalitions"]) == 4 + 4 + 1
+    assert answer["standard_errors"] == dict.fromkeys("abcd", 0.125)
+    assert headings(drawn(tables[1]))[3] == "s.e."
+    assert [row[3] for row in cells(drawn(tables[1]))] == ["0.125"] * 4
+
+
+def test_with_standard_errors_and_splits_the_table_still_fits_in_80_columns():
+    names = ("accelerometer-of-the-left-wrist", "camera", "microphone", "text")
+    parts = {name: drawn_summary(names, k) for k, name in enumerate(("train", "validation", "all"))}
+    text = drawn(contributions_table(parts))
+    assert max(map(len, text.splitlines())) <= 80
+    assert not re.search(r"\S…|…\S", text)
+    whole = "".join(row[0] for row in cells(text))
+    for name in names:
+        assert whole.count(name) == 1  # in the first row of its splits
+    for summary in parts.values():
+        assert f"{summary.mean_contribution['camera']:.3f}" in text

@@ -14,6 +14,7 @@ from mmcoop.datasets.clips import Clip, Reading
 from mmcoop.datasets.flow import require_opencv
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.rejects import Reject, why_not
+from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.writer import Header, check_new_dataset, leakage
@@ -233,6 +234,15 @@ def unused(files: Iterable[Path], folder: Path, clips: Iterable[Clip]) -> dict[s
     used = {path for clip in clips for path in clip.paths.values()}
     names = [path.relative_to(folder).as_posix() for path in files if path not in used]
     return {"unused_files": len(names), "first_unused_files": names[:FIRST]} if names else {}
+
+
+def broken_links(files: SourceFiles) -> dict[str, Any]:
+    """A report on the links that lead to no file: how many, and the first names.
+
+    Empty where there are none.
+    """
+    names = [path.relative_to(files.folder).as_posix() for path in files.broken]
+    return {"broken_links": len(names), "first_broken_links": names[:FIRST]} if names else {}
 
 
 def in_splits(clips: Sequence[Clip], splits: Sequence[str]) -> list[Clip]:

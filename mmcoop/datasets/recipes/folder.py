@@ -23,7 +23,7 @@ from mmcoop.datasets.recipes.clips import (
     unused,
     without_duplicates,
 )
-from mmcoop.datasets.rejects import Reject, Unusable
+from mmcoop.datasets.rejects import Reject, Unusable, why_not
 from mmcoop.datasets.source_files import (
     PICTURE_FILES,
     SOUND_FILES,
@@ -102,6 +102,7 @@ class Folder(ClipRecipe):
             if not rows:
                 raise DataError(
                     f"--source {self.source} has no folder of a class with clips: there is {names}"
+                    + why_not(rejects)
                 )
         else:
             rows = list(self._manifest(dict.fromkeys(column for column, _ in wanted.values())))
@@ -265,7 +266,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
-    """A row a file in a class folder; a reject for each that lies beside them.
+    """A row a file in a class folder; a reject for each that lies beside them, and for each link
+    that leads to no file.
 
     Files of one name but for its ending, likely one clip in several formats, are a group.
     """
@@ -290,6 +292,9 @@ def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
                 split=split and split_names([split])[0],
             )
         )
+    for path in files.broken:
+        name = path.relative_to(files.folder).as_posix()
+        rejects.append(Reject(name, "missing", "the link leads to no file"))
     return rows, rejects
 
 

@@ -12,6 +12,7 @@ from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.recipes.clips import (
     ClipRecipe,
     Listing,
+    broken_links,
     cut_validation,
     unused,
     without_duplicates,
@@ -91,7 +92,7 @@ class KineticsSounds(ClipRecipe):
             kinds={"audio": ("spectrogram", "path"), "visual": ("frames", "path")},
             names=files.some_names(),
             rejects=rejects,
-            report=unused(files.paths, files.folder, clips),
+            report={**unused(files.paths, files.folder, clips), **broken_links(files)},
             shared_groups=True,
         )
 

@@ -11,11 +11,31 @@ from pathlib import Path
 
 from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.recipes.clips import ClipRecipe, Listing, in_splits, unused
+from mmcoop.datasets.recipes.clips import (
+    ClipRecipe,
+    Listing,
+    broken_links,
+    in_splits,
+    unused,
+)
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
 from mmcoop.errors import DataError, UsageError
+
+#: The classes of the list.
+CLASSES = (
+    "bowling",
+    "cleaning floor",
+    "lawn mowing",
+    "motorcycling",
+    "playing cello",
+    "playing flute",
+    "playing piano",
+    "singing",
+    "whistling",
+    "writing on blackboard",
+)
 
 _SUBSETS = {"training": "train", "validation": "validation", "testing": "test"}
 _SPLIT_RULES = ("listed", "leak-free")
@@ -91,6 +111,7 @@ class MMDebiased(ClipRecipe):
             report={
                 **({"moved_to_keep_every_video_in_one_split": moved} if moved else {}),
                 **unused(files.paths, files.folder, clips),
+                **broken_links(files),
             },
             shared_groups=self.split == "listed",
         )
@@ -129,11 +150,12 @@ def _read_list(path: Path) -> dict[str, dict[str, str]]:
             parse_name(id)
             and isinstance(entry, dict)
             and entry.get("subset") in list(_SUBSETS)  # it may be anything, a list too
-            and isinstance(entry.get("label"), str)
+            and entry.get("label") in CLASSES
         ):
             line = text[: max(text.find(json.dumps(id, ensure_ascii=False)), 0)].count("\n") + 1
             raise DataError(
                 f"--list {path}, line {line}: {expected} with subset "
-                f"{', '.join(_SUBSETS)}, found {json.dumps({id: entry})[:120]}"
+                f"{', '.join(_SUBSETS)} and label {', '.join(CLASSES)}, found "
+                f"{json.dumps({id: entry})[:120]}"
             )
     return entries

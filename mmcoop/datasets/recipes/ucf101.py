@@ -9,6 +9,7 @@ from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.recipes.clips import (
     ClipRecipe,
     Listing,
+    broken_links,
     cut_validation,
     unused,
     without_duplicates,
@@ -61,7 +62,7 @@ class UCF101(ClipRecipe):
             kinds={"flow": ("flow", "path"), "rgb": ("frames", "path")},
             names=files.some_names(),
             rejects=rejects,
-            report=unused(files.paths, files.folder, clips),
+            report={**unused(files.paths, files.folder, clips), **broken_links(files)},
             flow_folder=self.flow,
         )
 

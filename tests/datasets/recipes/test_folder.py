@@ -17,6 +17,7 @@ from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import RECIPES
 from mmcoop.datasets.recipes.clips import Listing
 from mmcoop.datasets.recipes.folder import Folder
+from mmcoop.datasets.rejects import Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
 from mmcoop.errors import DataError, UsageError
 
@@ -259,6 +260,27 @@ def test_loops_of_links_end(tmp_path):
     (source / "piano" / "self.mp4").symlink_to("self.mp4")
     found = Folder(source=source).listing()
     assert sorted(clip.id for clip in found.clips) == ["cello/a", "flute/a", "piano/a"]
+    assert found.rejects == [Reject("piano/self.mp4", "missing", "the link leads to no file")]
+
+
+def test_links_whose_disk_is_not_there_are_rejected(tmp_path):
+    source = touch(tmp_path / "source", *(f"{label}/a.mp4" for label in CLASSES))
+    for name in ("a.webm", "b.mp4", "b.txt"):
+        (source / "cello" / name).symlink_to(tmp_path / "disk" / name)
+    found = Folder(source=source).listing()
+    assert sorted(clip.id for clip in found.clips) == ["cello/a", "flute/a", "piano/a"]
+    why = ("missing", "the link leads to no file")
+    assert found.rejects == [Reject("cello/a.webm", *why), Reject("cello/b.mp4", *why)]
+
+
+def test_where_no_link_leads_to_a_file_it_is_said(tmp_path):
+    (tmp_path / "cello").mkdir()
+    (tmp_path / "cello" / "a.mp4").symlink_to(tmp_path / "disk" / "a.mp4")
+    message = (
+        rf"^--source {tmp_path} has no folder of a class with clips: there is cello \(1 rejected: "
+        r"missing 1; the first: cello/a.mp4, missing: the link leads to no file\)$"
+    )
+    refused(Folder(source=tmp_path), message)
 
 
 def test_links_to_clips_elsewhere_are_followed(tmp_path):
@@ -752,9 +774,9 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path):
     ("names", "said"),
     [
         ([], "nothing"),
-        (["a.mp4", "b.mp4"], "a.mp4, b.mp4"),
+        (["a.mp4", "b.mp4"], r"a.mp4, b.mp4 \(2 rejected: unknown-class 2; the first: a.mp4, .*"),
         (["x/a.txt", "y/b.txt"], "x, y"),
-        (["train/a.mp4"], "train/a.mp4"),
+        (["train/a.mp4"], r"train/a.mp4 \(1 rejected: unknown-class 1; .*"),
     ],
 )
 def test_a_source_without_class_folders_is_refused_with_what_it_has(tmp_path, names, said):

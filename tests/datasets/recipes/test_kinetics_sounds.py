@@ -173,13 +173,19 @@ def test_a_file_named_after_its_window_is_read_whole(tmp_path, name):
     assert found.missing == [gone]
 
 
-def test_videos_that_match_no_line_are_told(tmp_path):
+def test_videos_that_match_no_line_and_links_to_no_file_are_told(tmp_path):
     for name in (f"{ID}_30.mp4", "holiday.mp4"):
         (tmp_path / name).touch()
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "disk" / "gone.mp4")
     found = recipe(
         tmp_path, f"{ID}_30,10,4\naaaaaaaaaaa_1,10,4\n", "bbbbbbbbbbb_1,10,4\n"
     ).listing()
-    assert found.report == {"unused_files": 1, "first_unused_files": ["holiday.mp4"]}
+    assert found.report == {
+        "unused_files": 1,
+        "first_unused_files": ["holiday.mp4"],
+        "broken_links": 1,
+        "first_broken_links": ["gone.mp4"],
+    }
 
 
 def test_of_several_that_in_the_folder_of_the_class_is_taken(tmp_path):

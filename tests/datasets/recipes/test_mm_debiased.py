@@ -248,6 +248,18 @@ def test_loops_of_links_end(tmp_path):
     assert lost.paths == {}
 
 
+def test_links_that_lead_to_no_file_are_told(tmp_path):
+    (tmp_path / "clips" / "singing").mkdir(parents=True)
+    (tmp_path / "clips" / "singing" / f"{ID}_30.mp4").symlink_to(tmp_path / "disk" / "a.mp4")
+    path = a_list(tmp_path, {f"{ID}_30": "singing"})
+    found = MMDebiased(source=tmp_path / "clips", list=path).listing()
+    assert [clip.id for clip in found.missing] == [f"{ID}_30"]
+    assert found.report == {
+        "broken_links": 1,
+        "first_broken_links": [f"singing/{ID}_30.mp4"],
+    }
+
+
 # What is read
 
 
@@ -357,6 +369,9 @@ def test_a_folder_in_the_place_of_the_list_is_refused(tmp_path):
         (ID, {"subset": {}, "label": "singing"}),
         (ID, {"subset": "training", "label": 3}),
         (ID, {"subset": "training", "label": None}),
+        (ID, {"subset": "training", "label": ["singing"]}),
+        (ID, {"subset": "training", "label": "sining"}),
+        (ID, {"subset": "training", "label": "Singing"}),
         ("not an id", {"subset": "training", "label": "singing"}),
         (f"{ID}_x", {"subset": "training", "label": "singing"}),
         ("ünïcödé", {"subset": "training", "label": "singing"}),
@@ -371,7 +386,7 @@ def test_an_entry_of_another_form_is_refused_with_its_line(tmp_path, id, entry):
         MMDebiased(source=tmp_path, list=path).listing()
     said = str(error.value)
     assert said.startswith(f"--list {path}, line 5: expected {{id: ")
-    assert "with subset training, validation, testing" in said
+    assert "with subset training, validation, testing and label bowling, cleaning floor, " in said
     assert said.endswith(f"found {json.dumps({id: entry})}")
 
 

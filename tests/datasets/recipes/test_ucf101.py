@@ -149,11 +149,17 @@ def test_lists_and_videos_need_not_agree_on_upper_and_lower_case(tmp_path):
     assert found.classes[found.clips[0].label] == "HandstandPushups"
 
 
-def test_videos_that_match_no_line_are_told(tmp_path):
+def test_videos_that_match_no_line_and_links_to_no_file_are_told(tmp_path):
     for name in ("v_Archery_g01_c01.avi", "v_Archery_g07_c01.avi"):
         (tmp_path / name).touch()
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "disk" / "gone.mp4")
     found = UCF101(source=tmp_path, splits=lists(tmp_path / "lists")).listing()
-    assert found.report == {"unused_files": 1, "first_unused_files": ["v_Archery_g07_c01.avi"]}
+    assert found.report == {
+        "unused_files": 1,
+        "first_unused_files": ["v_Archery_g07_c01.avi"],
+        "broken_links": 1,
+        "first_broken_links": ["gone.mp4"],
+    }
 
 
 def test_of_several_the_first_by_path_is_taken(tmp_path):

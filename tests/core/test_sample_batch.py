@@ -1,0 +1,155 @@
+"""A user's batch in any of the usual forms."""
+
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mmcoop.core.sample_batch import read_batch
+from mmcoop.errors import DataError
+
+NAMES = ("sound", "sight")
+SOUND, SIGHT, LABELS = torch.rand(3, 4), torch.rand(3, 2, 2), torch.tensor([0, 1, 1])
+INPUTS = {"sight": SIGHT, "unused": torch.zeros(9), "sound": SOUND}
+Triple = namedtuple("Triple", ["inputs", "labels", "ids"])
+Pair = namedtuple("Pair", ["sound", "sight", "target"])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"inputs": INPUTS, "labels": LABELS},
+        SimpleNamespace(inputs=INPUTS, labels=LABELS),
+        (INPUTS, LABELS),
+        [INPUTS, LABELS],
+        (SOUND, SIGHT, LABELS),
+        [SOUND, SIGHT, LABELS],
+        Pair(SOUND, SIGHT, LABELS),
+        Triple(INPUTS, LABELS, None),
+    ],
+    ids=["keys", "attributes", "pair", "list pair", "tuple", "list", "named", "named pair"],
+)
+def test_inputs_and_labels_are_found_in_every_form(batch):
+    found = read_batch(batch, NAMES)
+    assert list(found.inputs) == ["sound", "sight"]
+    assert found.inputs["sound"] is SOUND
+    assert found.inputs["sight"] is SIGHT
+    assert found.labels is LABELS
+    assert found.ids is None
+    assert found.samples == 3
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [{"inputs": INPUTS}, {"inputs": INPUTS, "labels": None, "ids": None}, (INPUTS, None)],
+)
+def test_labels_and_ids_may_be_left_out(batch):
+    found = read_batch(batch, NAMES)
+    assert (found.labels, found.ids, found.samples) == (None, None, 3)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 1], (0, 1, 1), np.array([0, 1, 1]), torch.tensor([0, 1, 1])]
+)
+def test_labels_become_a_tensor(labels):
+    assert read_batch({"inputs": INPUTS, "labels": labels}, NAMES).labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "ids", [[7, 8, 9], ("7", "8", "9"), np.array([7, 8, 9]), torch.tensor([7, 8, 9])]
+)
+def test_ids_become_text(ids):
+    for batch in ({"inputs": INPUTS, "labels": LABELS, "ids": ids}, Triple(INPUTS, LABELS, ids)):
+        assert read_batch(batch, NAMES).ids == ["7", "8", "9"]
+
+
+def test_a_modality_may_be_several_tensors():
+    padded = {"values": torch.rand(3, 5, 2), "mask": torch.ones(3, 5, dtype=torch.bool)}
+    pictures = [SIGHT, (SIGHT, None)]
+    for batch in (
+        {"inputs": {"sound": padded, "sight": pictures}, "labels": LABELS},
+        (padded, pictures, LABELS),
+    ):
+        found = read_batch(batch, NAMES)
+        assert found.inputs["sound"] is padded
+        assert found.inputs["sight"] is pictures
+        assert found.samples == 3
+
+
+def test_one_modality_comes_as_a_pair_of_itself_and_the_labels():
+    found = read_batch((SOUND, LABELS), ["sound"])
+    assert found.inputs == {"sound": SOUND}
+    assert found.labels is LABELS
+
+
+# --- what is no batch
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"labels": LABELS},
+        {"inputs": SOUND, "labels": LABELS},
+        {"inputs": [SOUND, SIGHT], "labels": LABELS},
+        SimpleNamespace(labels=LABELS),
+        (SOUND, LABELS),
+        (SOUND, SIGHT, SIGHT, LABELS),
+        (),
+        SOUND,
+        None,
+    ],
+)
+def test_what_has_no_inputs_by_modality_is_refused(batch):
+    with pytest.raises(DataError) as error:
+        read_batch(batch, NAMES)
+    assert str(error.value) == (
+        "a batch must have `inputs` (tensors by modality) and `labels`, or be a tuple of the "
+        "inputs, in the order of the modalities, and the labels"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"), [({"sight": SIGHT, "smell": SIGHT}, "sight, smell"), ({}, "none")]
+)
+def test_a_modality_without_input_is_refused_by_name(inputs, told):
+    with pytest.raises(
+        DataError, match=f"^the batch has no input for the modality 'sound'; it has: {told}$"
+    ):
+        read_batch({"inputs": inputs, "labels": LABELS}, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"labels": LABELS[:2]}, "sound 3, sight 3, labels 2"),
+        ({"labels": torch.tensor(1)}, "sound 3, sight 3, labels 0"),
+        ({"ids": ["a"]}, "sound 3, sight 3, ids 1"),
+        ({"inputs": {**INPUTS, "sight": SIGHT[:1]}}, "sound 3, sight 1, labels 3"),
+    ],
+)
+def test_parts_of_different_length_are_refused(more, told):
+    batch = {"inputs": INPUTS, **({} if "ids" in more else {"labels": LABELS}), **more}
+    with pytest.raises(
+        DataError, match=f"^inputs, labels and ids of a batch are of different length: {told}$"
+    ):
+        read_batch(batch, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [(["cat", "dog", "cat"], "list"), (np.array(["cat", "dog", "b"]), "ndarray")],
+)
+def test_labels_that_are_names_are_refused(labels, kind):
+    message = (
+        f"^labels in a {kind} of what is no number: give class numbers, 0-or-1 labels or numbers "
+        "to be met, samples first$"
+    )
+    with pytest.raises(DataError, match=message):
+        read_batch({"inputs": INPUTS, "labels": labels}, NAMES)
+
+
+def test_inputs_that_are_no_tensors_are_refused():
+    with pytest.raises(DataError, match="^the batch holds a ndarray: give tensors, in dicts, list"):
+        read_batch({"inputs": {**INPUTS, "sound": np.zeros((3, 4))}, "labels": LABELS}, NAMES)

@@ -56,13 +56,16 @@ def _gives_model(name: str, found: Any) -> bool:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):  # some callables of C have no signature
         return False
-    needed = [p.name for p in parameters if p.default is p.empty]
-    if needed and inspect.isclass(found):
+    open_ended = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p.name for p in parameters if p.default is p.empty and p not in open_ended]
+    if not inspect.isclass(found):
+        return not needed and not open_ended
+    if needed:
         raise UsageError(
             f"--model {name} is a class that needs {', '.join(needed)}: name a function that gives "
             "the model"
         )
-    return not needed
+    return True
 
 
 def _said(error: Exception) -> str:

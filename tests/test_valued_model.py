@@ -39,6 +39,11 @@ class Wide(nn.Module):
         super().__init__()
 
 
+class Bare(nn.Module):
+    def forward(self, ear, eye):
+        return eye
+
+
 class Own:
     def __call__(self, inputs, present):
         return inputs["ear"][:, :2] * present[:, :1]
@@ -121,6 +126,8 @@ def test_a_function_without_arguments_gives_the_model(mine):
 
 def test_so_does_a_class(mine):
     assert widths(load_own_model(f"{mine}:Net")) == 3
+    # torch's own beginning of a module takes anything
+    assert type(load_own_model(f"{mine}:Bare")).__name__ == "Bare"
 
 
 def test_so_does_a_partial_function(mine):

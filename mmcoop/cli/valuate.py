@@ -216,7 +216,9 @@ def valuate(
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} is for a model of your own: name it with --model")
         valued = find_run(run)
-        subject = {"run": str(valued.folder)}
+        subject: dict[str, Any] = {"run": str(valued.folder)}
+        if more["cross_fit"]:
+            subject["cross_fit"] = more["cross_fit"]
         dataset = dataset_of(valued, data)
         scored = valuate_run(
             valued, dataset, split, out, folds=more["cross_fit"] or 0, device=device, **where

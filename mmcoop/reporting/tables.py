@@ -18,10 +18,10 @@ def accuracy_table(
     accuracy: Mapping[str, float], intervals: Mapping[str, Sequence[float]] | None = None
 ) -> Table:
     """Accuracy by coalition, with 95 % intervals where they are given."""
-    table = Table("modalities present")
-    table.add_column("accuracy", justify="right")
-    if intervals:
-        table.add_column("95 % interval", justify="right")
+    table = Table()
+    table.add_column("modalities present", overflow="fold")
+    for heading in ("accuracy", *(["95 % interval"] if intervals else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
     shown = telling_coalitions(list(accuracy))
     for coalition in shown:
         cells = [percent(accuracy[coalition])]

@@ -16,9 +16,11 @@ from mmcoop.scoring import Scored
 
 
 def valuation_report(
-    subject: Mapping[str, str], split: str, out: Path, how: Valuing, scored: Scored
+    subject: Mapping[str, Any], split: str, out: Path, how: Valuing, scored: Scored
 ) -> tuple[dict[str, Any], list[Any]]:
-    """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}`."""
+    """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}` or
+    `{"model": …}`, and the folds, if there were any, as `cross_fit`.
+    """
     summaries = dict(scored.summaries)
     whole = summaries[split]
     about = how.details(len(whole.modalities))
@@ -33,6 +35,8 @@ def valuation_report(
     if scored.emap_gap is not None:
         answer["emap_gap"] = scored.emap_gap
     name = next(iter(subject.values()))
+    if folds := subject.get("cross_fit"):
+        name += f", {folds} folds"
     tables: list[Any] = [
         f"{name}, {whole.samples:,} {split} samples, value {about['value']} → {out}:",
         contributions_table(summaries),
@@ -91,20 +95,23 @@ def agreement(train: Summary, validation: Summary) -> dict[str, Any]:
 
 
 def contributions_table(summaries: Mapping[str, Summary]) -> Table:
-    """Mean contribution φ with its interval, share of low-contributing samples and MM-SHAP's share,
-    a row a modality and split.
+    """Mean contribution φ with its interval, where coalitions were drawn the mean standard error of
+    a sample's, share of low-contributing samples and MM-SHAP's share, a row a modality and split.
     """
     several = len(summaries) > 1
-    table = Table("modality", *(["split"] if several else []))
+    table = Table()
+    table.add_column("modality", overflow="fold")
+    if several:
+        table.add_column("split", no_wrap=True)
     first = next(iter(summaries.values()))
-    drawn = ["mean s.e."] if first.stderr else []
+    drawn = ["s.e."] if first.stderr else []
     for heading in ("mean φ", "95 % interval", *drawn, f"φ < {first.threshold:.3g}", "MM-SHAP"):
         table.add_column(heading, justify="right", no_wrap=True)
     for modality in first.modalities:
         for split, summary in summaries.items():
             low, high = summary.interval(f"contribution_{modality}")
             table.add_row(
-                modality,
+                modality if summary is first else "",
                 *([split] if several else []),
                 f"{summary.mean_contribution[modality]:.3f}",
                 f"{low:.3f} … {high:.3f}",
@@ -119,9 +126,10 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
 
 def agreement_table(found: Mapping[str, Any]) -> Table:
     """Train less validation, a row a modality."""
-    table = Table("modality")
+    table = Table()
+    table.add_column("modality", overflow="fold")
     table.add_column("φ on train − φ on validation", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table.add_column("95 % interval", justify="right", no_wrap=True)
     for modality, content in found.items():
         table.add_row(modality, *_with_interval(content["difference"], content["interval"]))
     return table
@@ -129,9 +137,10 @@ def agreement_table(found: Mapping[str, Any]) -> Table:
 
 def further_table(answer: Mapping[str, Any], most: int = 40) -> Table:
     """Means of the further columns, and the field's summaries that a valuation gives."""
-    table = Table("further", "mean", "95 % interval")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table()
+    table.add_column("further", overflow="fold")
+    for heading in ("mean", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, content in list(answer["further"].items())[:most]:
         table.add_row(name.replace("_", " "), *_with_interval(content["mean"], content["interval"]))
     if (left := len(answer["further"]) - most) > 0:

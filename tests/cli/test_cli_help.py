@@ -1,5 +1,6 @@
 """Help reads like documentation, and is there at once."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,10 +11,20 @@ import typer
 
 from mmcoop.cli import app
 from mmcoop.cli.build_dataset import recipe_command
+from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS, VALUES
 from mmcoop.datasets.recipes import RECIPES
 
 root = typer.main.get_command(app)
-COMMANDS = ["build-dataset", "train", "valuate", "enhance", "evaluate", "info"]
+COMMANDS = ["build-dataset", "train", "valuate", "enhance", "evaluate", "compare", "info"]
+
+#: The options of `mmcoop valuate` in the order they are shown, by panel.
+PANELS = {
+    "Options": "run data split out overwrite resume device workers json quiet help",
+    "What is valued": "value absent features draws cross-fit",
+    "Which coalitions": "estimator budget tolerance max-batch seed",
+    "Further numbers": "interactions index groups emap",
+    "A model of your own": "model weights modality batch-size",
+}
 
 
 def test_the_commands_are_listed_in_the_order_of_their_use(mmcoop, tmp_path):
@@ -51,13 +62,48 @@ def test_help_lists_the_recipes(mmcoop, tmp_path):
         assert name in said
 
 
+def test_the_options_of_valuate_are_in_panels_in_order(mmcoop, tmp_path):
+    said = mmcoop(tmp_path, "valuate", "--help").stdout
+    panels = re.split(r"╭─ (.+?) ─+╮", said)[1:]
+    shown = dict(zip(panels[::2], panels[1::2], strict=True))
+    assert list(shown) == list(PANELS)
+    for name, options in PANELS.items():
+        found = re.findall(r"^│ --([a-z-]+)", shown[name], flags=re.MULTILINE)
+        assert found == options.split(), name
+
+
+def test_help_of_valuate_has_every_name_that_may_be_picked_and_no_other_value(mmcoop, tmp_path):
+    said = " ".join(mmcoop(tmp_path, "valuate", "--help").stdout.replace("│", " ").split())
+    for table in (CLASS_VALUES, ESTIMATORS, ABSENT, INDICES, INTERACTIONS):
+        for name, what in table.items():
+            assert f"{name}: {what}" in said
+    for name in VALUES.keys() - CLASS_VALUES.keys():
+        assert name not in said  # of labels that no data set has
+
+
+@pytest.mark.parametrize(
+    "words",
+    # build-dataset loads the recipes, whose fields are its options
+    [[], *([name] for name in COMMANDS if name != "build-dataset")],
+    ids=lambda words: words[0] if words else "mmcoop",
+)
+def test_help_does_not_load_torch(words):
+    program = (
+        "import sys, mmcoop.cli\n"
+        "try:\n"
+        "    mmcoop.cli.main([*sys.argv[1:], '--help'])\n"
+        "finally:\n"
+        "    print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert "Usage: mmcoop" in done.stdout
+
+
 def test_the_version_is_that_of_the_package(mmcoop, tmp_path):
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     stated = tomllib.loads(pyproject.read_text())["project"]["version"]
     result = mmcoop(tmp_path, "--version")
     assert (result.returncode, result.stdout) == (0, f"mmcoop {stated}\n")
-
-
-def test_help_does_not_load_torch():
-    program = "import sys, mmcoop, mmcoop.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 import torch
 from scipy.stats import t as student
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcoop.core.bootstrap import REPLICATES
+from mmcoop.core.calling import takes_by_name
 from mmcoop.core.choices import ABSENT
 from mmcoop.core.coalitions import check_modalities, coalition_matrix
 from mmcoop.core.game import Model
@@ -22,7 +23,7 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.scores import scores_file, scores_table, valuation_details
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Valuation:
     """The valuation of some samples; tensors have samples first.
 
@@ -48,6 +49,12 @@ class Valuation:
     coalitions: Tensor | None = None
     stderr: Tensor | None = None
     draws: Tensor | None = None
+
+    def __repr__(self) -> str:
+        means = zip(self.modalities, self.contributions.mean(0).tolist(), strict=True)
+        told = ", ".join(f"{m} {mean:.3g}" for m, mean in means)
+        value = self.details.get("value", "")
+        return f"<Valuation of {len(self.ids):,} samples, value {value}: mean φ {told}>"
 
     def interval(self, level: float = 0.95) -> Tensor:
         """Confidence interval of each contribution for the coalitions that were drawn, float64
@@ -136,6 +143,12 @@ def valuate(
     labels or outputs that do not fit, and when there is no batch at all.
     """
     names = check_modalities(modalities)
+    by_name = takes_by_name(model, names) and not takes_by_name(model, ["present"])
+    if isinstance(model, nn.Module) and by_name:
+        raise UsageError(
+            f"{type(model).__name__} takes {', '.join(names)} by name and no `present`: say what "
+            "stands in for an absent modality, as mmcoop.replace_inputs(model, modalities) does"
+        )
     if absent not in ABSENT:
         raise UsageError(f"unknown absence {absent!r}: choose one of {', '.join(ABSENT)}")
     how = Valuing(value, estimator, budget, tolerance, max_batch, seed)

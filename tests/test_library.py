@@ -321,8 +321,8 @@ def test_ids_that_are_not_one_a_sample_are_refused(ids):
 
 @pytest.mark.parametrize(
     "batch",
-    [{"labels": [1]}, ([1], [2]), SimpleNamespace(x=1), [torch.zeros(1)]],
-    ids=["no inputs", "a pair", "something else", "one tensor"],
+    [{"labels": [1]}, ([1], [2], [3], [4]), SimpleNamespace(x=1), [torch.zeros(1)]],
+    ids=["no inputs", "too many", "something else", "one tensor"],
 )
 def test_a_batch_without_inputs_is_refused(batch):
     with pytest.raises(
@@ -441,3 +441,33 @@ def test_saving_into_a_folder_that_does_not_exist_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         valued_patterns().save(tmp_path / "nowhere" / "scores.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+class ByName(nn.Module):
+    """A user's network that knows nothing of absence."""
+
+    def forward(self, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+        return audio + visual
+
+
+def test_a_network_that_takes_modalities_by_name_is_told_what_to_do():
+    with pytest.raises(UsageError, match=r"^ByName takes audio, visual by name and no `present`: "):
+        valuate(ByName(), pattern_batches(), modalities=["audio", "visual"])
+
+
+def test_tuples_without_labels_will_do_where_no_label_is_needed_also_as_a_background():
+    rows = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    batches = [(rows[:4], rows[:4] + 1), (rows[4:], rows[4:] + 1)]
+    model = mmcoop.replace_inputs(ByName(), ["audio", "visual"], "mean", background=batches)
+    found = valuate(model, batches, modalities=["audio", "visual"], value="predicted-probability")
+    by_key = [{"inputs": {"audio": a, "visual": v}} for a, v in batches]
+    same = mmcoop.replace_inputs(ByName(), ["audio", "visual"], "mean", background=by_key)
+    expected = valuate(same, by_key, modalities=["audio", "visual"], value="predicted-probability")
+    assert torch.equal(found.contributions, expected.contributions)
+    assert found.labels is None
+
+
+def test_a_valuation_is_shown_in_one_line():
+    assert repr(valued_patterns()) == (
+        "<Valuation of 8 samples, value paper: mean φ audio 0.5, visual 0.5>"
+    )

@@ -278,9 +278,10 @@ def test_a_value_function_of_ones_own_gets_outputs_labels_and_sizes():
     np.testing.assert_allclose(valuation.values, expected, atol=1e-5)
     assert valuation.details["value"] == "custom: entropy"
     labels = made[0]["labels"].tolist()
-    # seven coalitions at once, a sample's rows beside each other, then that of all
+    # seven coalitions at once, a coalition's rows beside each other, then that of all
+    sizes = [size for size in (0, 1, 1, 2, 1, 2, 2) for _ in range(4)]
     assert seen == [
-        ((28, CLASSES), [label for label in labels for _ in range(7)], [0, 1, 1, 2, 1, 2, 2] * 4),
+        ((28, CLASSES), labels * 7, sizes),
         ((4, CLASSES), labels, [3] * 4),
     ]
     assert_shared_out(valuation)

@@ -173,7 +173,7 @@ def valuate(
 
     - `mmcoop valuate --run runs/joint --split test --out test-scores.parquet --json`
 
-    - `mmcoop valuate --value probability --absent marginal --interactions pairwise`
+    - `mmcoop valuate --split test --value probability --absent marginal --interactions pairwise`
 
     - `mmcoop valuate --cross-fit 5 --out held-out.parquet`
 

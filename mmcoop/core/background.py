@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcoop.core.nested import batch_size, mapped, take
+from mmcoop.core.sample_batch import from_sequence
 from mmcoop.core.seeds import derive_seed
 from mmcoop.errors import DataError
 
@@ -20,7 +21,8 @@ def background_inputs(background: Any, modalities: Sequence[str]) -> Iterator[In
     """The inputs of each batch of a background, of these modalities.
 
     A background is an iterable of batches, or one of them: inputs by modality, or what has them as
-    `inputs`, a key or an attribute. Raises `DataError` for a modality without input and for
+    `inputs`, a key or an attribute. In an iterable, a batch may also be a tuple or list, as
+    `read_batch` takes it. Raises `DataError` for a modality without input and for
     tensors of different numbers of samples.
     """
     alone = isinstance(background, Mapping) or hasattr(background, "inputs")
@@ -106,10 +108,15 @@ def _inputs(batch: Any, modalities: Sequence[str]) -> Mapping[str, Any]:
     if isinstance(batch, Mapping):
         plain = "inputs" not in batch or all(m in batch for m in modalities)
         inputs = batch if plain else batch["inputs"]
+    elif isinstance(batch, tuple | list) and not hasattr(batch, "inputs"):
+        inputs, _ = from_sequence(batch, modalities)
     else:
         inputs = getattr(batch, "inputs", None)
     if not isinstance(inputs, Mapping):
-        raise DataError("a batch of the background must be inputs by modality, or have `inputs`")
+        raise DataError(
+            "a batch of the background must be inputs by modality, or have `inputs`, or be a tuple "
+            "of the inputs in the order of the modalities, with labels or without"
+        )
     return inputs
 
 

@@ -16,14 +16,19 @@ Call = Callable[[Any, dict[str, Any]], Any]
 
 def way_of_calling(model: Callable[..., Any], modalities: Sequence[str]) -> Call:
     """`model(**inputs)` if it has parameters named after the modalities, else `model(inputs)`."""
+    if takes_by_name(model, modalities):
+        return lambda model, inputs: model(**inputs)
+    return lambda model, inputs: model(inputs)
+
+
+def takes_by_name(model: Callable[..., Any], modalities: Sequence[str]) -> bool:
+    """Whether a model has parameters named after all the modalities."""
     try:
         called = signature(model.forward if isinstance(model, nn.Module) else model)
     except (TypeError, ValueError):  # what is not written in Python may have no signature
-        called = signature(lambda inputs: None)
+        return False
     by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    if {p.name for p in called.parameters.values() if p.kind in by_name}.issuperset(modalities):
-        return lambda model, inputs: model(**inputs)
-    return lambda model, inputs: model(inputs)
+    return {p.name for p in called.parameters.values() if p.kind in by_name}.issuperset(modalities)
 
 
 def logits_of(output: Any) -> Tensor:

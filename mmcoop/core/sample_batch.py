@@ -27,20 +27,22 @@ def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     """A batch of a user's.
 
     It has `inputs`, `labels` and `ids` (the last two if it likes), as attributes or as keys; or it
-    is a tuple or list: `(inputs, labels)`, or the inputs in the order of `modalities` and the
-    labels. A modality's input is a tensor, samples first, or several in dicts, lists or tuples.
+    is a tuple or list: `(inputs, labels)`, or the inputs in the order of `modalities` and, if there
+    are any, the labels. A modality's input is a tensor, samples first, or several in dicts, lists
+    or tuples.
 
     Raises `DataError` where it is none of these, where a modality has no input or labels are no
     numbers, and where inputs, labels and ids are of different numbers of samples.
     """
     if isinstance(batch, tuple | list) and not hasattr(batch, "inputs"):
-        inputs, labels, ids = _from_sequence(batch, modalities)
+        (inputs, labels), ids = from_sequence(batch, modalities), None
     else:
         inputs, labels, ids = (_field(batch, name) for name in ("inputs", "labels", "ids"))
     if not isinstance(inputs, Mapping):
+        got = f"got {len(batch)} items" if isinstance(batch, tuple | list) else "it has none"
         raise DataError(
             "a batch must have `inputs` (tensors by modality) and `labels`, or be a tuple of the "
-            "inputs, in the order of the modalities, and the labels"
+            f"inputs, in the order of the {len(modalities)} modalities, and the labels: {got}"
         )
     missing = [m for m in modalities if m not in inputs]
     if missing:
@@ -62,12 +64,16 @@ def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     return SampleBatch(chosen, labels, ids, counts[modalities[0]])
 
 
-def _from_sequence(batch: Sequence[Any], modalities: Sequence[str]) -> tuple[Any, Any, None]:
+def from_sequence(batch: Sequence[Any], modalities: Sequence[str]) -> tuple[Any, Any]:
+    """Inputs by modality and labels of a batch that is a tuple or list; both None where it is not
+    of that form, labels None where there are none.
+    """
     if len(batch) == 2 and isinstance(batch[0], Mapping):
-        return batch[0], batch[1], None
+        return batch[0], batch[1]
+    inputs = dict(zip(modalities, batch, strict=False))
     if len(batch) == len(modalities) + 1:
-        return dict(zip(modalities, batch, strict=False)), batch[-1], None
-    return None, None, None
+        return inputs, batch[-1]
+    return (inputs, None) if len(batch) == len(modalities) else (None, None)
 
 
 def _numbers(labels: Any) -> Tensor:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmcoop.core.coalitions import reported_coalitions
-from mmcoop.core.shapley import shapley_matrix
+from mmcoop.core.coalitions import MAX_EXACT_MODALITIES, reported_coalitions, table_order
+from mmcoop.core.shapley import contributions_of
 from mmcoop.errors import UsageError
 
 #: `(sample (rows,), present (rows, n)) -> values (rows, q)`, float64: q games a sample at once.
@@ -247,9 +247,11 @@ def check_budget(estimator: str, budget: int, n_modalities: int) -> int:
         raise UsageError(f"unknown estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}")
     fewest = least_budget(estimator, n_modalities)
     if budget < fewest:
+        every = f"; without one all {2**n_modalities:,} coalitions are valued"
+        without = every if n_modalities <= MAX_EXACT_MODALITIES else ""
         raise UsageError(
             f"a budget of {budget} coalitions a sample is too small for estimator {estimator!r} "
-            f"and {n_modalities} modalities: it takes {fewest} at least"
+            f"and {n_modalities} modalities: it takes {fewest} at least{without}"
         )
     if n_modalities <= _ALL_KNOWN:
         return 0
@@ -273,8 +275,8 @@ def default_budget(estimator: str, n_modalities: int) -> int:
 
 def _exact(known: Tensor, n: int) -> Estimate:
     """From the values of all coalitions, in the order of `reported_coalitions`."""
-    column = (reported_coalitions(n) * 2 ** torch.arange(n)).sum(1)
-    contributions = torch.einsum("skq,kn->snq", known, shapley_matrix(n)[column])
+    table = known[:, table_order(reported_coalitions(n))].transpose(1, 2)
+    contributions = contributions_of(table, n).transpose(1, 2)
     return Estimate(
         contributions, torch.zeros_like(contributions), torch.zeros(len(known), dtype=torch.long)
     )

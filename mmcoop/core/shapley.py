@@ -1,6 +1,6 @@
 """Coalition values → Shapley values."""
 
-from math import comb
+from math import comb, lcm
 
 import torch
 from torch import Tensor
@@ -45,4 +45,15 @@ def shapley_values(values: Tensor) -> Tensor:
     Raises `DataError` for another shape and for values that are not finite numbers.
     """
     table, members = coalition_values(values, "Shapley values")
-    return table @ shapley_matrix(members.shape[1]).to(table.device)
+    return contributions_of(table, members.shape[1])
+
+
+def contributions_of(table: Tensor, n_modalities: int) -> Tensor:
+    """Shapley values of a table of float64 values, `(…, 2**n)` → `(…, n)`.
+
+    Weights are whole numbers over their common denominator, so that of values that are whole
+    numbers, as the paper's, contributions are exact where they have an exact form: 1 is 1.
+    """
+    denominator = n_modalities * lcm(*(comb(n_modalities - 1, k) for k in range(n_modalities)))
+    whole = (shapley_matrix(n_modalities) * denominator).round().to(table.device)
+    return table @ whole / denominator

@@ -21,7 +21,7 @@ from mmcoop.core.question import Question, question_of
 from mmcoop.core.sample_batch import read_batch
 from mmcoop.core.sampling import Estimate, sampled_values
 from mmcoop.core.seeds import generator
-from mmcoop.core.shapley import shapley_matrix
+from mmcoop.core.shapley import contributions_of
 from mmcoop.core.values import LABELS, NUMBERS, ValueFunction, value_function
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError
@@ -239,7 +239,7 @@ def _valued(
     table = rows(values)
     drawn: dict[str, Tensor] = {}
     if estimate is None:
-        contributions = table @ shapley_matrix(coalitions.shape[1])
+        contributions = contributions_of(table, coalitions.shape[1])
     else:
         contributions = rows(estimate.contributions)
         drawn = {

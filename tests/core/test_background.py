@@ -57,7 +57,7 @@ def test_only_the_modalities_are_taken():
         ([{"a": torch.ones(1)}], "^the background has no input for the modality 'b'; it has: a$"),
         ([{}], "no input for the modality 'a'; it has: none$"),
         ([torch.zeros(2, 1)], "^a batch of the background must be inputs by modality"),
-        ({"inputs": torch.zeros(2)}, "or have `inputs`$"),
+        ({"inputs": torch.zeros(2)}, "or have `inputs`, or be a tuple of the inputs in the order"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, "tensors of one batch have 2, 3 rows"),
     ],
 )

@@ -88,26 +88,33 @@ def test_one_modality_comes_as_a_pair_of_itself_and_the_labels():
 
 
 @pytest.mark.parametrize(
-    "batch",
+    ("batch", "got"),
     [
-        {"labels": LABELS},
-        {"inputs": SOUND, "labels": LABELS},
-        {"inputs": [SOUND, SIGHT], "labels": LABELS},
-        SimpleNamespace(labels=LABELS),
-        (SOUND, LABELS),
-        (SOUND, SIGHT, SIGHT, LABELS),
-        (),
-        SOUND,
-        None,
+        ({"labels": LABELS}, "it has none"),
+        ({"inputs": SOUND, "labels": LABELS}, "it has none"),
+        ({"inputs": [SOUND, SIGHT], "labels": LABELS}, "it has none"),
+        (SimpleNamespace(labels=LABELS), "it has none"),
+        ((SOUND,), "got 1 items"),
+        ((SOUND, SIGHT, SIGHT, LABELS), "got 4 items"),
+        ((), "got 0 items"),
+        (SOUND, "it has none"),
+        (None, "it has none"),
     ],
 )
-def test_what_has_no_inputs_by_modality_is_refused(batch):
+def test_what_has_no_inputs_by_modality_is_refused(batch, got):
     with pytest.raises(DataError) as error:
         read_batch(batch, NAMES)
     assert str(error.value) == (
         "a batch must have `inputs` (tensors by modality) and `labels`, or be a tuple of the "
-        "inputs, in the order of the modalities, and the labels"
+        f"inputs, in the order of the 2 modalities, and the labels: {got}"
     )
+
+
+def test_a_tuple_of_as_many_inputs_as_modalities_has_no_labels():
+    batch = read_batch((SOUND, SIGHT), NAMES)
+    assert list(batch.inputs) == list(NAMES)
+    assert batch.inputs[NAMES[1]] is SIGHT
+    assert batch.labels is None
 
 
 @pytest.mark.parametrize(

@@ -464,7 +464,8 @@ def test_a_budget_that_is_too_small_is_refused_with_the_least_that_will_do(estim
     check_budget(estimator, fewest, n)
     message = (
         f"^a budget of {fewest - 1} coalitions a sample is too small for estimator '{estimator}' "
-        f"and {n} modalities: it takes {fewest} at least$"
+        f"and {n} modalities: it takes {fewest} at least"
+        + (f"; without one all {2**n:,} coalitions are valued$" if n <= 12 else "$")
     )
     with pytest.raises(UsageError, match=message):
         check_budget(estimator, fewest - 1, n)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.shapley import shapley_matrix, shapley_values
 from mmcoop.core.values import paper_value
 from mmcoop.errors import DataError, UsageError
@@ -234,3 +235,16 @@ def test_thirteen_modalities_are_too_many():
 def test_the_map_is_refused_for_too_few_or_too_many_modalities(n):
     with pytest.raises(UsageError, match=f"^{n} modalities: "):
         shapley_matrix(n)
+
+
+@pytest.mark.parametrize("n", range(1, 13))
+def test_whole_numbers_have_contributions_without_rounding_errors(n):
+    # right from every coalition, as the paper values it: a fair share each, exactly 1
+    sizes = coalition_matrix(n).sum(1).double()
+    assert shapley_values(sizes.unsqueeze(0)).tolist() == [[1.0] * n]
+    # a modality that changes nothing, beside others that do: exactly 0
+    without_last = torch.randint(
+        -9, 9, (5, 2 ** (n - 1)), generator=torch.Generator().manual_seed(n)
+    )
+    null = shapley_values(without_last.double().repeat(1, 2))[:, -1]
+    assert null.tolist() == [0.0] * 5

@@ -100,7 +100,8 @@ class AdditiveFusion(Fusion):
 
     def coalition_logits(self, features: Features, coalitions: Tensor) -> Tensor:
         parts = self.parts(features)
-        sums = torch.einsum("kn,bnc->bkc", coalitions.to(parts.dtype), parts)
-        if not sums.isfinite().all():  # 0 · NaN: an absent modality must not matter
+        if parts.isfinite().all():
+            sums = torch.einsum("kn,bnc->bkc", coalitions.to(parts.dtype), parts)
+        else:  # 0 · NaN: an absent modality must not matter
             sums = torch.where(coalitions.unsqueeze(-1), parts.unsqueeze(1), 0).sum(2)
         return self.join(sums, coalitions.sum(1).expand(sums.shape[:2]))

@@ -3,7 +3,8 @@
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mmcoop.core.absence import replace_features, replace_inputs
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, MmcoopError, UsageError
 
 
 def load_own_model(name: str, weights: Path | None = None) -> Any:
@@ -48,6 +49,30 @@ def load_own_model(name: str, weights: Path | None = None) -> Any:
     if weights is not None:
         _load_weights(model, weights)
     return model
+
+
+@contextmanager
+def own_errors(name: str, model: Any) -> Iterator[None]:
+    """What goes wrong in the code of the model that `--model` names is a `UsageError` that says
+    what and at which line; all else is left as it is.
+    """
+    try:
+        yield
+    except MmcoopError:
+        raise
+    except Exception as error:
+        forward = model.forward if isinstance(model, nn.Module) else model
+        try:
+            code = inspect.getsourcefile(forward if inspect.isroutine(forward) else type(forward))
+        except TypeError:  # of a callable of C
+            code = None
+        frames = traceback.extract_tb(error.__traceback__)
+        if not (own := [frame for frame in frames if frame.filename == code]):
+            raise
+        raise UsageError(
+            f"--model {name} failed: {type(error).__name__}: {error} "
+            f"({own[-1].filename}, line {own[-1].lineno})"
+        ) from error
 
 
 def _gives_model(name: str, found: Any) -> bool:

@@ -99,6 +99,8 @@ def compare(
 
     - `mmcoop compare`: all methods on the data set in `data/`, five seeds
 
+    - `mmcoop compare --methods sample,uniform --seeds 0-1 --epochs 10 --warmup 3`: a first look
+
     - `mmcoop compare --methods sample,modality,uniform,random --match rows --jobs 2`
 
     - `mmcoop compare --methods sample,greedy --fusions concat,mmtm --seeds 0-2`

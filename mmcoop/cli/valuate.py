@@ -185,7 +185,7 @@ def valuate(
     from mmcoop.scoring import Request, score_model
     from mmcoop.training.evaluation import valuate_run
     from mmcoop.training.loop import pick_device
-    from mmcoop.valued_model import Absence, load_own_model
+    from mmcoop.valued_model import Absence, load_own_model, own_errors
     from mmcoop.workspace import dataset_of, find_dataset, find_run
 
     if more["draws"] and more["absent"] != "marginal":
@@ -233,16 +233,17 @@ def valuate(
         if hasattr(model, "to"):
             model = model.to(pick_device(device))
         subject = {"model": more["model"]}
-        scored = score_model(
-            model,
-            dataset,
-            split,
-            out,
-            modalities=tuple(sorted(more["modality"])) if more["modality"] else None,
-            name=more["model"],
-            weights=sha256(more["weights"]) if more["weights"] else None,
-            batch_size=more["batch_size"] or _BATCH_SIZE,
-            **where,
-        )
+        with own_errors(more["model"], model):
+            scored = score_model(
+                model,
+                dataset,
+                split,
+                out,
+                modalities=tuple(sorted(more["modality"])) if more["modality"] else None,
+                name=more["model"],
+                weights=sha256(more["weights"]) if more["weights"] else None,
+                batch_size=more["batch_size"] or _BATCH_SIZE,
+                **where,
+            )
     answer, tables = valuation_report(subject, split, out, request.how, scored)
     report(answer, tables, as_json=as_json, quiet=quiet)

@@ -128,7 +128,10 @@ def load_comparison(folder: Path | str) -> Comparison:
     folder = Path(folder)
     path = folder / "comparison.json"
     if not path.is_file():
-        raise DataError(f"{folder} is not a comparison folder (no comparison.json)")
+        raise DataError(
+            f"{folder} is not a comparison folder (no comparison.json): `mmcoop compare --out "
+            f"{folder}` starts one"
+        )
     content = read_json(path)
     version = content.pop("format_version", None) if isinstance(content, dict) else None
     if version != FORMAT_VERSION:

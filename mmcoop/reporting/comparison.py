@@ -30,7 +30,7 @@ class Sheet:
 
 
 def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[Sheet]:
-    """Accuracy and what gains are worth; what single modalities say; what it cost."""
+    """Accuracy and gains; what gains are worth; what single modalities say; what it cost."""
     rows = summary_rows(summary)
     about = ["method", "fusion"] if len(set(summary["fusion"])) > 1 else ["method"]
 
@@ -53,6 +53,7 @@ def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[She
         )
 
     gains = {f"gain over {name}": _gain(name.replace(" ", "_")) for name in REFERENCES}
+    tests = {f"over {name}": _p_values(name.replace(" ", "_")) for name in REFERENCES}
     coalitions = _named(summary, "accuracy_")
     grand = max(coalitions, key=lambda name: name.count("+"))  # that is the accuracy itself
     more = {
@@ -77,38 +78,46 @@ def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[She
     }
     name = comparison.dataset["name"]
     by_modality = "accuracy from some modalities alone, mean contribution φ"
-    return [
+    sheets = [
         sheet(
             "gains", f"{name}, test split: accuracy, %", {"accuracy": _share("accuracy"), **gains}
         ),
+        sheet("tests", f"{name}: p of each gain, over seeds / over test samples, corrected", tests),
         sheet("modalities", f"{name}, test split: other scores, {by_modality}", more),
         sheet("cost", f"{name}: mean cost of a run", cost),
     ]
+    return [sheet for sheet in sheets if len(sheet.header) > len(about)]
 
 
-def legend(comparison: Comparison, summary: pd.DataFrame) -> str:
-    """How the numbers are to be read."""
+def legend(comparison: Comparison, summary: pd.DataFrame) -> list[str]:
+    """How the numbers are to be read, sentence by sentence."""
     plan = comparison.plan
+    seeds = summary["seeds"].max()
+    several = seeds > 1
     matched = {
         "epochs": "Every run trains as many epochs; 'joint matched' goes on, in whole epochs, "
-        "until it has used the rows of the run that used most (learnt from and valued together).",
+        "until it has used the rows of the run that used most.",
         "rows": "Every run goes on, in whole epochs, until it has used the rows of the one that "
-        "used most (learnt from and valued together).",
+        "used most.",
         "seconds": "Every run goes on, in whole epochs, for as many seconds as the slowest method "
         "takes.",
     }[plan.match]
-    tuned = f" Tuned on validation, {plan.tune} trials a method." if plan.tune else ""
-    several = summary["seeds"].max() > 1
-    return (
-        f"Means over {summary['seeds'].max()} {'seeds' if several else 'seed'}, best epoch by "
-        "validation, test split read once"
-        + ("; ± 95 % confidence interval (Student's t)" if several else "")
-        + ". Gains are in points of accuracy, paired by seed, over runs with the same fusion where "
-        f"there are any; {MARK} not significant: that takes p < 0.05, corrected for the number of "
-        "rows (Holm), both in the paired t-test over seeds and in McNemar's test over test samples"
-        + ("" if several else " (with one seed there is no test over seeds)")
-        + f". {matched}{tuned}"
-    )
+    lines = [
+        f"Numbers are means over {seeds} {'seeds' if several else 'seed'}"
+        + (" ± the 95 % confidence interval (Student's t)" if several else "")
+        + "; the epoch is chosen on validation, the test split is read once.",
+        "A gain is in points of accuracy over the control that heads the column, with the same "
+        "seed, and the same fusion where it has it.",
+        f"{MARK} marks a gain that is not significant. Significant: p < 0.05 both over seeds "
+        "(paired t-test) and over test samples (McNemar), each corrected for the number of gains "
+        "in its column (Holm); intervals are not corrected."
+        + ("" if several else " With one seed there is no test over seeds."),
+        "Rows are counted by modality: one for each time that an encoder sees a sample, to learn "
+        "from it or to value it. " + matched,
+    ]
+    if plan.tune:
+        lines.append(f"Tuned on validation, {plan.tune} trials a method.")
+    return lines
 
 
 def comparison_tables(comparison: Comparison, summary: pd.DataFrame) -> list[RenderableType]:
@@ -121,7 +130,7 @@ def comparison_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Ren
         for row in sheet.rows:
             table.add_row(*row)
         shown += [f"{sheet.title}:", table]
-    shown.append(legend(comparison, summary))
+    shown += legend(comparison, summary)
     shown += [f"{name} is left out: {why}" for name, why in comparison.left_out.items()]
     shown += [f"{name} failed: {why}" for name, why in comparison.failed.items()]
     return shown
@@ -136,11 +145,14 @@ def summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
 def write_comparison(comparison: Comparison, summary: pd.DataFrame) -> None:
     """Write `summary.csv`, `summary.md` and `summary.tex` into the comparison folder."""
     sheets = comparison_sheets(comparison, summary)
-    words = legend(comparison, summary)
+    lines = legend(comparison, summary)
     with whole_file(comparison.folder / "summary.csv") as path:
         summary.to_csv(path, index=False)
-    _write(comparison.folder / "summary.md", [*map(_markdown, sheets), words])
-    note = f"{{\\footnotesize {_in_latex(words)}\\par}}"
+    _write(
+        comparison.folder / "summary.md",
+        [*map(_markdown, sheets), "\n".join(f"- {line}" for line in lines)],
+    )
+    note = f"{{\\footnotesize {_in_latex(' '.join(lines))}\\par}}"
     _write(comparison.folder / "summary.tex", [*map(_latex, sheets), note])
 
 
@@ -171,6 +183,20 @@ def _gain(reference: str) -> Callable[[Mapping[str, Any]], str]:
         return said and said + ("" if row[f"significant_{reference}"] else MARK)
 
     return cell
+
+
+def _p_values(reference: str) -> Callable[[Mapping[str, Any]], str]:
+    def cell(row: Mapping[str, Any]) -> str:
+        ps = [row.get(f"p_{over}_{reference}") for over in ("seeds", "samples")]
+        return " / ".join(map(_p_value, ps)) if any(p is not None for p in ps) else ""
+
+    return cell
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _markdown(sheet: Sheet) -> str:

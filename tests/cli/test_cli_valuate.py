@@ -75,6 +75,17 @@ class Takes(nn.Module):
         super().__init__()
 
 
+class Breaks(nn.Module):
+    modalities = ("sound", "touch")
+
+    def forward(self, inputs, present):
+        return nn.functional.linear(inputs["sound"], inputs["touch"][:, :1])
+
+
+def breaks(inputs, present):
+    return inputs["light"]
+
+
 def fails():
     raise ValueError("out of order")
 
@@ -621,6 +632,8 @@ FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
         (["--model", "models_of_valuate:number"], "gives int, which is no model"),
         (["--model", "models_of_valuate:Takes"], "is a class that needs width"),
         (["--model", "models_of_valuate:fails"], "failed: ValueError: out of order ("),
+        (["--model", "models_of_valuate:Breaks"], "models_of_valuate.py, line "),
+        (["--model", "models_of_valuate:breaks"], "breaks failed: KeyError: 'light' ("),
         (
             ["--model", "models_of_valuate:slow", "--weights", "w.safetensors"],
             "--weights are for a torch.nn.Module: leave them out",

@@ -267,6 +267,13 @@ def test_another_comparison_is_no_going_on(by_epochs, mmcoop, arguments, message
     assert message in answer.stderr
 
 
+def test_where_there_is_none_it_is_said_how_to_start_one(mmcoop, tmp_path):
+    answer = mmcoop(tmp_path, "compare", "--resume", "--out", "mine")
+    assert answer.returncode == 1
+    assert "mine is not a comparison folder (no comparison.json)" in answer.stderr
+    assert "`mmcoop compare --out mine` starts one" in " ".join(answer.stderr.split())
+
+
 def test_a_comparison_is_not_replaced_unasked(by_epochs, tiny_dataset, mmcoop):
     folder = by_epochs[0]
     before = sorted(folder.rglob("*"))

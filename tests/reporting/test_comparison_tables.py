@@ -86,11 +86,14 @@ def test_p_values_by_hand_and_their_correction(comparison):
 
 
 def test_cells_by_hand(comparison):
-    first, second, cost = comparison_sheets(comparison, summarise(comparison))
+    first, tests, second, cost = comparison_sheets(comparison, summarise(comparison))
     assert first.header == ["method", "accuracy", "gain over joint"]
     assert [row[0] for row in first.rows] == ["joint", "sample", "ogm_x"]
     assert first.rows[1] == ["sample", "87.5 ± 31.1", "+41.7 ± 47.4°"]
     assert first.rows[0][2] == ""
+    assert tests.header == ["method", "over joint"]
+    # twice .06341 and .04123, see above
+    assert tests.rows[:2] == [["joint", ""], ["sample", ".127 / .082"]]
     scores = ["macro-F1, %", "mAP, %", "audio alone, %", "visual alone, %"]
     assert second.header == ["method", *scores, "φ audio", "φ visual"]
     assert second.rows[2][3:5] == ["25.0 ± 0.0", "50.0 ± 0.0"]
@@ -125,9 +128,14 @@ def test_the_files_hold_the_same_cells(comparison):
     latex = (comparison.folder / "summary.tex").read_text()
     assert r"ogm\_x & 50.0 $\pm$" in latex
     assert r"sample & 87.5 $\pm$ 31.1 & $+$41.7 $\pm$ 47.4$^\circ$ \\" in latex
-    assert re.findall(r"\\label{(.*)}", latex) == ["tab:gains", "tab:modalities", "tab:cost"]
+    assert re.findall(r"\\label{(.*)}", latex) == [
+        "tab:gains",
+        "tab:tests",
+        "tab:modalities",
+        "tab:cost",
+    ]
     assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 4
     for line in latex.splitlines():
         if line.endswith(r"\\"):
             assert not re.search(r"(?<!\\)[_%#]", line), line
@@ -135,9 +143,11 @@ def test_the_files_hold_the_same_cells(comparison):
 
 
 def test_the_terminal_is_told_how_to_read_it_and_what_is_missing(comparison):
-    *_, legend, left_out = comparison_tables(comparison, summarise(comparison))
-    assert "Means over 3 seeds" in legend
-    assert "Holm" in legend
+    *_, means, gains, mark, rows, left_out = comparison_tables(comparison, summarise(comparison))
+    assert means.startswith("Numbers are means over 3 seeds ± the 95 % confidence interval")
+    assert gains.startswith("A gain is in points of accuracy")
+    assert mark.startswith("° marks a gain that is not significant") and "Holm" in mark
+    assert rows.startswith("Rows are counted by modality")
     assert left_out == "greedy is left out: no gates"
 
 
@@ -149,3 +159,12 @@ def test_one_seed_has_no_interval_and_no_significance(comparison):
     assert first.rows[1] == ["sample", "87.5", "+37.5°"]
     assert summary["p_seeds_joint"].isna().all()
     assert summary["p_samples_joint"].notna().sum() == 2
+    tests = next(s for s in comparison_sheets(comparison, summary) if s.label == "tests")
+    assert tests.rows[1][1].startswith("– / ")
+
+
+def test_joint_alone_has_no_gains_to_show(comparison):
+    runs = pd.read_parquet(comparison.folder / "runs.parquet")
+    runs[runs["method"] == "joint"].to_parquet(comparison.folder / "runs.parquet")
+    sheets = comparison_sheets(comparison, summarise(comparison))
+    assert [sheet.label for sheet in sheets] == ["gains", "modalities", "cost"]

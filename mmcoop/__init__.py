@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from mmcoop.library import Valuation, valuate
     from mmcoop.scoring import Request, score_model
     from mmcoop.training.config import TrainConfig, make_config
-    from mmcoop.training.crossfit import cross_fit, value_cross_fitted
+    from mmcoop.training.crossfit import cross_fit
     from mmcoop.training.evaluation import evaluate_run, valuate_run
-    from mmcoop.training.loop import resume, train
     from mmcoop.training.run import load_run
+    from mmcoop.training.start import resume, train
     from mmcoop.valued_model import Absence
 
 _HOMES = {
@@ -51,14 +51,13 @@ _HOMES = {
     "owen_values": "mmcoop.core.indices",
     "replace_features": "mmcoop.core.absence",
     "replace_inputs": "mmcoop.core.absence",
-    "resume": "mmcoop.training.loop",
+    "resume": "mmcoop.training.start",
     "score_model": "mmcoop.scoring",
     "shapley_interactions": "mmcoop.core.interactions",
     "shapley_values": "mmcoop.core.shapley",
-    "train": "mmcoop.training.loop",
+    "train": "mmcoop.training.start",
     "valuate": "mmcoop.library",
     "valuate_run": "mmcoop.training.evaluation",
-    "value_cross_fitted": "mmcoop.training.crossfit",
 }
 
 __all__ = [
@@ -92,7 +91,6 @@ __all__ = [
     "train",
     "valuate",
     "valuate_run",
-    "value_cross_fitted",
 ]
 
 

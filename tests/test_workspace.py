@@ -9,8 +9,8 @@ import pytest
 from mmcoop.datasets.store import open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.training.config import TrainConfig, make_config
-from mmcoop.training.loop import train
 from mmcoop.training.run import load_run
+from mmcoop.training.start import train
 from mmcoop.workspace import dataset_of, enhanced_folder, find_dataset, find_run, run_folder
 
 

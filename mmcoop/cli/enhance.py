@@ -67,7 +67,7 @@ def enhance(
       three extra rows a sample
     """
     from mmcoop.reporting.summaries import enhanced
-    from mmcoop.training import loop
+    from mmcoop.training import start
     from mmcoop.training.config import make_config
     from mmcoop.training.run import load_run
     from mmcoop.workspace import dataset_of, enhanced_folder, find_run
@@ -101,8 +101,8 @@ def enhance(
         "scores": scores,
     }
     if resume:
-        after = loop.resume(folder, dataset, expected={"method": level, **chosen}, **where)
+        after = start.resume(folder, dataset, expected={"method": level, **chosen}, **where)
     else:
-        after = loop.train(folder, dataset, config, parent=parent, overwrite=overwrite, **where)
+        after = start.train(folder, dataset, config, parent=parent, overwrite=overwrite, **where)
     answer, tables = enhanced(parent, after)
     report(answer, tables, as_json=as_json, quiet=quiet)

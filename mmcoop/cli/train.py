@@ -62,7 +62,7 @@ def train(
     - `mmcoop train --resume`: goes on after Ctrl-C or a crash
     """
     from mmcoop.reporting.summaries import trained
-    from mmcoop.training import loop
+    from mmcoop.training import start
     from mmcoop.training.config import check_warmup, make_config
     from mmcoop.training.run import load_run
     from mmcoop.workspace import dataset_of, find_dataset, run_folder
@@ -84,7 +84,7 @@ def train(
     if resume:
         folder = out or run_folder(make_config(chosen))
         dataset = dataset_of(load_run(folder), data)
-        run = loop.resume(folder, dataset, expected=chosen, **where)
+        run = start.resume(folder, dataset, expected=chosen, **where)
     else:
         dataset = find_dataset(data)
         config = make_config(dataset.defaults.get("train", {}), chosen)
@@ -94,6 +94,6 @@ def train(
             raise UsageError(f"method {config.method!r} adds no rows: leave --max-extra out")
         check_warmup(config)
         folder = out or run_folder(config)
-        run = loop.train(folder, dataset, config, overwrite=overwrite, **where)
+        run = start.train(folder, dataset, config, overwrite=overwrite, **where)
     answer, tables = trained(run)
     report(answer, tables, as_json=as_json, quiet=quiet)

@@ -183,8 +183,8 @@ def valuate(
     from mmcoop.files import sha256
     from mmcoop.reporting.valuations import valuation_report
     from mmcoop.scoring import Request, score_model
+    from mmcoop.training.device import pick_device
     from mmcoop.training.evaluation import valuate_run
-    from mmcoop.training.loop import pick_device
     from mmcoop.valued_model import Absence, load_own_model, own_errors
     from mmcoop.workspace import dataset_of, find_dataset, find_run
 

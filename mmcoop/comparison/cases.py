@@ -9,7 +9,7 @@ from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
 from mmcoop.methods import METHODS, checked_options
 from mmcoop.training.config import TrainConfig, check_warmup, make_config
-from mmcoop.training.loop import check_training
+from mmcoop.training.start import check_training
 
 #: What every other method is set beside.
 BASELINE = "joint"

@@ -14,10 +14,10 @@ from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import Progress
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.evaluation import evaluate_run
-from mmcoop.training.loop import extend, resume, train
 from mmcoop.training.run import Run, is_run, load_run
+from mmcoop.training.start import extend, resume, train
 
-_PRELOAD = ("mmcoop.training.evaluation", "mmcoop.training.loop")
+_PRELOAD = ("mmcoop.training.evaluation", "mmcoop.training.start")
 
 
 @dataclass(frozen=True)

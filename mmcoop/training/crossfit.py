@@ -1,4 +1,4 @@
-"""Cross-fitting: every training sample is met by a model that has seen neither it nor its group.
+"""Cross-fitting: models that have not seen each part of the training samples, nor their groups.
 
 A model remembers samples that it was trained on, and may be right on them from a modality that
 tells it nothing of others: valued on these samples, that modality looks well used.
@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mmcoop.core.resampling import Rows
-from mmcoop.core.valuation import ValuedBatch, value_batches
-from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.splitting import folds_by_group
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import Interrupted, UsageError
 from mmcoop.files import locked_folder, settle_folder
 from mmcoop.progress import SILENT, Progress
 from mmcoop.training.given_scores import reread_given_scores
-from mmcoop.training.loop import pick_device, resume, train
 from mmcoop.training.run import Run, is_run, load_parent, load_run
+from mmcoop.training.start import resume, train
 
 
 def cross_fit(
@@ -61,28 +57,6 @@ def cross_fit(
             reread_given_scores(step.scores, dataset, step.modalities)
     where = {"device": device, "workers": workers, "progress": progress}
     return _fold_runs(steps, dataset, fold_of, Path(folder), where)
-
-
-def value_cross_fitted(
-    run: Run,
-    dataset: Dataset,
-    folds: int,
-    folder: Path | str,
-    *,
-    seed: int | None = None,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
-) -> Iterator[ValuedBatch]:
-    """Every training sample, valued by a model that has not seen it, fold after fold.
-
-    The folds are those of `cross_fit`, with its arguments and errors. Samples go through the
-    evaluation transform.
-    """
-    fitted = cross_fit(
-        run, dataset, folds, folder, seed=seed, device=device, workers=workers, progress=progress
-    )
-    return _valued(fitted, dataset, folds, device, workers, progress)
 
 
 def _steps(run: Run) -> list[Run]:
@@ -153,30 +127,3 @@ def _trained(
             f"than {place.parent} (mmcoop valuate has it beside --out), or remove it"
         )
     return resume(place, part, **where)
-
-
-def _valued(
-    fitted: Iterator[tuple[Run, np.ndarray]],
-    dataset: Dataset,
-    folds: int,
-    device: str,
-    workers: int,
-    progress: Progress,
-) -> Iterator[ValuedBatch]:
-    split = dataset.split("train")
-    for k, (run, held_out) in enumerate(fitted, start=1):
-        rows = Rows(
-            torch.from_numpy(held_out),
-            torch.ones(len(held_out), len(run.modalities), dtype=torch.bool),
-        )
-        batches = load_batches(
-            split,
-            rows,
-            modalities=run.modalities,
-            batch_size=run.config.batch_size,
-            workers=workers,
-            with_ids=True,
-        )
-        tracked = progress.track(batches, f"valuing what fold {k} of {folds} left out")
-        model = run.model.to(pick_device(device))
-        yield from value_batches(model, tracked, modalities=run.modalities)

@@ -29,7 +29,7 @@ from mmcoop.scoring import (
     split_stretches,
 )
 from mmcoop.training.crossfit import cross_fit
-from mmcoop.training.loop import pick_device
+from mmcoop.training.device import pick_device
 from mmcoop.training.run import Run
 
 _USUAL = Request()

@@ -1,9 +1,8 @@
 """The training loop: one for every method, and it knows none by name."""
 
 import math
-import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,199 +19,22 @@ from mmcoop.core.valuation import value_batches
 from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_folder, has_format, settle_folder, sha256, whole_folder
+from mmcoop.errors import DataError, Interrupted
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, Task
-from mmcoop.progress import SILENT, Progress
+from mmcoop.progress import Progress
 from mmcoop.scores import ScoresWriter, scores_file, valuation_details
-from mmcoop.training.build import architecture_of
-from mmcoop.training.checkpoint import (
-    has_checkpoint,
-    load_state,
-    load_weights,
-    save_checkpoint,
-)
-from mmcoop.training.config import TrainConfig, make_config
-from mmcoop.training.given_scores import GivenScores, read_given_scores, reread_given_scores
+from mmcoop.training.checkpoint import load_state, load_weights, save_checkpoint
+from mmcoop.training.config import TrainConfig
+from mmcoop.training.given_scores import GivenScores
 from mmcoop.training.memory import peak_memory
-from mmcoop.training.run import (
-    FINISHED,
-    FORMAT,
-    RUNNING,
-    STOPPED,
-    Run,
-    load_parent,
-    load_run,
-    new_run,
-)
+from mmcoop.training.run import FINISHED, RUNNING, STOPPED, Run
 
 # The loss is looked at for NaN every so many steps: each look makes a GPU wait.
 _CHECK_EVERY = 64
 
 
-def train(
-    folder: Path | str,
-    dataset: Dataset,
-    config: TrainConfig,
-    *,
-    parent: Run | None = None,
-    scores: Path | str | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
-) -> Run:
-    """Train a model as `config` says and leave a run folder.
-
-    With a `parent`, training starts from its best weights; the architecture must be the same. With
-    a scores file `scores`, enhancement goes by the contributions in it, the same ones before every
-    epoch, and values no sample. The test split is not read. Interrupted or killed, `resume` goes
-    on.
-
-    Raises `UsageError` where the folder exists and may not be replaced, `DataError` where the
-    loss is no longer a number, `Interrupted` on Ctrl-C.
-    """
-    folder = Path(folder)
-    architecture = architecture_of(dataset, config)
-    if parent is not None:
-        parent.check_dataset(dataset)
-        if parent.architecture != architecture:
-            raise UsageError(
-                f"{parent.folder} has another architecture (modalities, encoders or fusion) than "
-                "the one asked for: leave these to the run that is enhanced"
-            )
-        if parent.folder.resolve() == folder.resolve():
-            raise UsageError(f"{folder} is the run to start from: choose another --out")
-    check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
-    given = recorded = None
-    if scores is not None:
-        if not METHODS.load(config.method).adds_rows:
-            raise UsageError(f"method {config.method!r} needs no contributions: leave --scores out")
-        if Path(scores).resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{scores} is in {folder}, which is replaced: choose another --out")
-        given = read_given_scores(scores, dataset, sorted(architecture.encoders))
-        recorded = given.record
-    run = new_run(folder, config, architecture, dataset, parent, recorded)
-    training = _Training(run, dataset, pick_device(device), workers, progress, given)
-    if parent is not None:
-        load_weights(training.model, parent.best)
-    run.create()  # all that can be refused has been: from here on there is a run folder
-    return training.finish()
-
-
-def resume(
-    folder: Path | str,
-    dataset: Dataset,
-    *,
-    expected: Mapping[str, Any] | None = None,
-    scores: Path | str | None = None,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
-) -> Run:
-    """Go on with a run that was cut off, from its last whole epoch; a finished one is left alone.
-
-    On the same machine on CPU the weights end bit for bit as if nothing had happened. Scores that
-    the run was given are read again from where they were, or from `scores` if they were moved.
-    Raises `DataError` where the folder is not a run or was trained on another data set, or its
-    scores are not the same any more, `UsageError` where its settings are not the `expected` ones
-    (of those named there), or its scores not `scores`.
-    """
-    settle_folder(Path(folder))
-    run = load_run(folder)
-    run.check_dataset(dataset)
-    begun, expected = run.config.to_json(), expected or {}
-    if expected.get("method", run.config.method) != run.config.method:
-        begun["options"] = {}  # they are those of the other method
-    wanted = make_config(begun, expected)
-    if wanted != run.config:
-        now, then = wanted.to_json(), run.config.to_json()
-        odd = next(name for name in now if now[name] != then[name])
-        raise UsageError(
-            f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
-            "began; leave the option out, or start anew with --overwrite"
-        )
-    if scores is not None:
-        _check_same_scores(run, Path(scores))
-    if run.status == FINISHED:
-        return run
-    settle_folder(run.best)
-    settle_folder(run.last)
-    given = None
-    if run.scores is not None:
-        given = reread_given_scores(run.scores, dataset, run.modalities, scores)
-    training = _Training(run, dataset, pick_device(device), workers, progress, given)
-    if has_checkpoint(run.last):
-        training.load(run.last)
-    elif (parent := load_parent(run)) is not None:
-        load_weights(training.model, parent.best)
-    return training.finish()
-
-
-def _check_same_scores(run: Run, path: Path) -> None:
-    """Raise `UsageError` unless the run was started with the scores file at `path`."""
-    if not path.is_file():
-        raise DataError(f"there is no scores file {path}")
-    if run.scores is None or sha256(path) != run.scores["sha256"]:
-        begun = f"the scores {run.scores['path']}" if run.scores else "no scores"
-        raise UsageError(
-            f"{run.folder} was started with {begun}, not {path}: a run goes on as it began; leave "
-            "--scores out, or start anew with --overwrite"
-        )
-
-
-def check_training(dataset: Dataset, config: TrainConfig) -> None:
-    """Raise the `UsageError` that `train` would raise of what `config` asks for on `dataset`."""
-    run = new_run(Path(), config, architecture_of(dataset, config), dataset, None)
-    _Training(run, dataset, torch.device("cpu"), 0, SILENT, None)
-
-
-def extend(
-    folder: Path | str,
-    shorter: Run,
-    dataset: Dataset,
-    config: TrainConfig,
-    *,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
-) -> Run:
-    """Train as `config` says, from where `shorter` ended: the same run as one from scratch, for
-    less. `shorter` stays as it is, unless `folder` is its own.
-
-    Raises `UsageError` where `shorter` is not the beginning of a run by `config`.
-    """
-    folder = Path(folder)
-    from_scratch = shorter.parent is None and shorter.scores is None
-    if not (from_scratch and shorter.config.begins(config)):
-        raise UsageError(f"{shorter.folder} is not the beginning of the run that is asked for")
-    if folder == shorter.folder:
-        new_run(folder, config, shorter.architecture, dataset, None).set_status(STOPPED)
-    else:
-        with whole_folder(folder) as temporary:
-            shutil.copytree(shorter.folder, temporary, dirs_exist_ok=True)
-            new_run(temporary, config, shorter.architecture, dataset, None).set_status(STOPPED)
-    return resume(folder, dataset, device=device, workers=workers, progress=progress)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one.
-
-    Raises `UsageError` for a device that torch does not know or this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here: {reason}") from None
-    return device
-
-
-class _Training:
+class Training:
     """One run being trained."""
 
     def __init__(

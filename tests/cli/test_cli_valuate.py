@@ -21,10 +21,12 @@ from safetensors.torch import save_file
 
 from mmcoop import load_run, open_dataset
 from mmcoop.core.choices import CLASS_VALUES
+from mmcoop.core.valuation import value_batches
+from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.writer import Header, write_dataset
-from mmcoop.training.crossfit import value_cross_fitted
-from mmcoop.training.loop import train
+from mmcoop.training.crossfit import cross_fit
+from mmcoop.training.start import train
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -532,8 +534,14 @@ def test_cross_fitting_values_each_training_sample_by_a_model_without_it(
     assert sorted(path.name for path in folds.iterdir()) == ["fold-1", "fold-2"]
     run, dataset = load_run(folder / "runs/joint"), open_dataset(folder / "data/noisy")
     expected = {}
-    for batch in value_cross_fitted(run, dataset, 2, folds):
-        expected |= dict(zip(batch.ids, (batch.predictions == batch.labels).tolist(), strict=True))
+    for fold, held_out in cross_fit(run, dataset, 2, folds):
+        left_out = set(dataset.split("train").ids(held_out))
+        batches = load_batches(
+            dataset.split("train"), modalities=run.modalities, batch_size=70, with_ids=True
+        )
+        for batch in value_batches(fold.model, batches, modalities=run.modalities):
+            hits = zip(batch.ids, (batch.predictions == batch.labels).tolist(), strict=True)
+            expected |= {id: hit for id, hit in hits if id in left_out}
     assert dict(zip(frame["id"], frame["correct"], strict=True)) == expected
     assert frame["correct"].mean() < usual["correct"].mean()
     # a further question trains nothing again

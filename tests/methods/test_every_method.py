@@ -10,7 +10,7 @@ from mmcoop.methods import METHODS
 from mmcoop.progress import Progress
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import value_run
-from mmcoop.training.loop import resume, train
+from mmcoop.training.start import resume, train
 
 #: The fusions a method is not defined on, as docs/methods.md has them.
 REFUSED = {

@@ -12,7 +12,7 @@ from mmcoop.datasets.store import open_dataset
 from mmcoop.errors import UsageError
 from mmcoop.methods.g_blending import GBlending, blend, branch_losses
 from mmcoop.training.config import make_config
-from mmcoop.training.loop import train
+from mmcoop.training.start import train
 
 # Lt₀, Lv₀ and Lt₁, Lv₁ of audio, visual and joint: METHODS.md, 3.4
 BEFORE = torch.tensor([[1.9, 2.0, 2.0], [2.0, 2.0, 2.0]])

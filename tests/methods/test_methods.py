@@ -29,8 +29,8 @@ from mmcoop.methods.unimodal import Unimodal
 from mmcoop.progress import Progress
 from mmcoop.training.build import Architecture
 from mmcoop.training.config import TrainConfig, make_config
-from mmcoop.training.loop import train
 from mmcoop.training.run import Run
+from mmcoop.training.start import train
 
 # The eight correctness patterns of two modalities (first alone, second alone, both) and their
 # contributions, from the paper, with the extra rows that each of them asks for.

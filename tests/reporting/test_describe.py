@@ -22,8 +22,8 @@ from mmcoop.reporting.describe import dataset_facts, listing_facts, run_facts, s
 from mmcoop.reporting.tables import facts_table
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import valuate_run
-from mmcoop.training.loop import train
 from mmcoop.training.run import load_run
+from mmcoop.training.start import train
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from mmcoop.datasets.store import SPLITS, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.reporting.summaries import best_metrics, enhanced, trained
 from mmcoop.training.config import make_config
-from mmcoop.training.loop import train
 from mmcoop.training.run import Run, load_run
+from mmcoop.training.start import train
 
 COALITIONS = [
     "features",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,10 +23,10 @@ from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import locked_folder
 from mmcoop.progress import Progress
-from mmcoop.training.crossfit import cross_fit, value_cross_fitted
+from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.evaluation import valuate_run, value_run
-from mmcoop.training.loop import train
 from mmcoop.training.run import Run, load_run
+from mmcoop.training.start import train
 
 BEST = Path("checkpoints/best/model.safetensors")
 LAST = Path("checkpoints/last/model.safetensors")
@@ -108,20 +109,33 @@ def by_itself(run: Run, dataset: Dataset, positions: list[int]) -> dict[str, lis
     return found
 
 
+def cross_fitted(
+    run: Run, dataset: Dataset, folds: int, out: Path, **where: Any
+) -> dict[str, list[float]]:
+    """The same of each training sample by the model that has not seen it, in the file's order."""
+    valuate_run(run, dataset, "train", out, folds=folds, overwrite=True, **where)
+    frame = pd.read_parquet(out)
+    assert frame["id"].is_unique
+    numbers = frame.filter(regex="^(contribution|value)_")
+    # of no modality the paper's value is 0, and the file leaves it out
+    numbers.insert(len(run.modalities), "nothing", 0.0)
+    return dict(zip(frame["id"], numbers.to_numpy().tolist(), strict=True))
+
+
 # --- who has seen what
 
 
 def test_every_training_sample_is_valued_once_by_a_model_without_it_and_its_group(
     run, dataset, tmp_path
 ):
-    fitted = list(cross_fit(run, dataset, 4, tmp_path / "folds"))
+    fitted = list(cross_fit(run, dataset, 4, tmp_path / "s-folds"))
     split = dataset.split("train")
     groups = np.array(split.column("group").to_pylist())
     positions = np.concatenate([held_out for _, held_out in fitted])
     assert sorted(positions.tolist()) == list(range(60))
     expected: dict[str, list[float]] = {}
     for k, (fold, held_out) in enumerate(fitted, start=1):
-        assert fold.folder == tmp_path / "folds" / f"fold-{k}"
+        assert fold.folder == tmp_path / "s-folds" / f"fold-{k}"
         left = np.setdiff1d(np.arange(60), held_out)
         assert not set(groups[held_out]) & set(groups[left])
         part = dataset.restricted(train=left)
@@ -133,7 +147,7 @@ def test_every_training_sample_is_valued_once_by_a_model_without_it_and_its_grou
         # the samples that it valued before its last epoch are those it was trained on
         assert fold.metrics["rows_valued"].iloc[-1] == 2 * len(left)
         expected |= by_itself(fold, dataset, held_out.tolist())
-    found = valued(value_cross_fitted(run, dataset, 4, tmp_path / "folds"))
+    found = cross_fitted(run, dataset, 4, tmp_path / "s.parquet")
     assert list(found) == split.ids(positions)
     for id, numbers in expected.items():
         assert found[id] == pytest.approx(numbers, abs=1e-12)
@@ -176,12 +190,12 @@ def test_the_models_differ(run, dataset, tmp_path):
 def test_the_test_split_is_not_read(folder, run, tmp_path):
     copied = shutil.copytree(folder, tmp_path / "data")
     next(copied.glob("test-*.arrow")).unlink()
-    assert len(valued(value_cross_fitted(run, open_dataset(copied), 2, tmp_path / "folds"))) == 60
+    assert len(cross_fitted(run, open_dataset(copied), 2, tmp_path / "folds.parquet")) == 60
 
 
 def test_workers_change_nothing(run, dataset, tmp_path):
-    alone = valued(value_cross_fitted(run, dataset, 2, tmp_path / "alone"))
-    assert valued(value_cross_fitted(run, dataset, 2, tmp_path / "helped", workers=1)) == alone
+    alone = cross_fitted(run, dataset, 2, tmp_path / "alone.parquet")
+    assert cross_fitted(run, dataset, 2, tmp_path / "helped.parquet", workers=1) == alone
 
 
 def test_clips_of_frames_are_cross_fitted_too(tmp_path, quick, jpeg):
@@ -206,7 +220,7 @@ def test_clips_of_frames_are_cross_fitted_too(tmp_path, quick, jpeg):
                 writer.add(split, id=name, label=i % 2, group=name, clip=clip, table=[0, 0, i])
     dataset = open_dataset(tmp_path / "data")
     run = train(tmp_path / "run", dataset, quick(epochs=1, lr=1e-3))
-    found = valued(value_cross_fitted(run, dataset, 3, tmp_path / "folds"))
+    found = cross_fitted(run, dataset, 3, tmp_path / "folds.parquet")
     assert sorted(found) == sorted(f"train-{i}" for i in range(12))
 
 
@@ -245,7 +259,7 @@ def test_a_class_that_a_fold_cannot_learn_is_noted(quick, tmp_path, recorder):
                 )
     dataset = open_dataset(tmp_path / "data")
     run = train(tmp_path / "run", dataset, quick(epochs=1))
-    found = valued(value_cross_fitted(run, dataset, 2, tmp_path / "folds", progress=recorder))
+    found = cross_fitted(run, dataset, 2, tmp_path / "folds.parquet", progress=recorder)
     assert len(found) == 9
     notes = [note for note in recorder.notes if note.startswith("fold ")]
     sizes = [note for note in notes if "to train on" in note]
@@ -258,11 +272,10 @@ def test_a_class_that_a_fold_cannot_learn_is_noted(quick, tmp_path, recorder):
     assert lost.endswith("no other sample of rare, which this model cannot learn")
 
 
-@pytest.mark.parametrize("call", [cross_fit, value_cross_fitted])
 @pytest.mark.parametrize("folds", [1, 25])
-def test_a_number_of_folds_that_cannot_be_is_refused_at_once(run, dataset, tmp_path, call, folds):
+def test_a_number_of_folds_that_cannot_be_is_refused_at_once(run, dataset, tmp_path, folds):
     with pytest.raises(UsageError, match=f"^{folds} folds: choose 2 at least, and no more than"):
-        call(run, dataset, folds, tmp_path / "folds")
+        cross_fit(run, dataset, folds, tmp_path / "folds")
     assert not (tmp_path / "folds").exists()
 
 
@@ -354,19 +367,19 @@ class StopAt(Progress):
 
 @pytest.mark.parametrize("epochs", [1, 2, 4, 7])
 def test_stopped_it_goes_on_and_ends_the_same(run, dataset, tmp_path, epochs):
-    whole = valued(value_cross_fitted(run, dataset, 3, tmp_path / "whole"))
-    folds = tmp_path / "folds"
+    whole = cross_fitted(run, dataset, 3, tmp_path / "whole.parquet")
+    out, folds = tmp_path / "s.parquet", tmp_path / "s-folds"
     fold = (epochs - 1) // 3 + 1
     expected = (
         f"^stopped in fold {fold} of 3; what is done is kept in {folds}: the same again goes on$"
     )
     with pytest.raises(Interrupted, match=expected):
-        valued(value_cross_fitted(run, dataset, 3, folds, progress=StopAt(epochs)))
+        cross_fitted(run, dataset, 3, out, progress=StopAt(epochs))
     rest = StopAt(0)
-    assert valued(value_cross_fitted(run, dataset, 3, folds, progress=rest)) == whole
+    assert cross_fitted(run, dataset, 3, out, progress=rest) == whole
     assert rest.epochs == 9 - epochs
     again = StopAt(0)
-    assert valued(value_cross_fitted(run, dataset, 3, folds, progress=again)) == whole
+    assert cross_fitted(run, dataset, 3, out, progress=again) == whole
     assert again.epochs == 0
 
 
@@ -375,7 +388,7 @@ import json, os, signal, sys
 from pathlib import Path
 from mmcoop.datasets.store import open_dataset
 from mmcoop.progress import Progress
-from mmcoop.training.crossfit import value_cross_fitted
+from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.run import load_run
 
 run, data, place = (Path(word) for word in sys.argv[1:4])
@@ -394,25 +407,23 @@ class Kill(Progress):
             yield item
 
 
-def fork(folds, kill_at=-1):
+def fork(name, kill_at=-1):
     # the exit status of a fork that cross-fits, negative for a signal
     process = os.fork()
     if process == 0:
-        found = {}
-        dataset, progress = open_dataset(data), Kill(kill_at)
-        for batch in value_cross_fitted(load_run(run), dataset, 2, folds, progress=progress):
-            for id, values in zip(batch.ids, batch.values.tolist()):
-                found[id] = values
-        folds.with_suffix(".json").write_text(json.dumps(found))
+        valuate_run(
+            load_run(run), open_dataset(data), "train", place / f"{name}.parquet", folds=2,
+            resume=True, progress=Kill(kill_at),
+        )
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-outcome = [fork(place / "whole")]
+outcome = [fork("whole")]
 for kill_at in sys.argv[4:]:
-    outcome.append(fork(place / "folds", int(kill_at)))
-    outcome.append(len(list((place / "folds").glob("fold-*"))))
-print(json.dumps([*outcome, fork(place / "folds")]))
+    outcome.append(fork("cut", int(kill_at)))
+    outcome.append(len(list((place / "cut-folds").glob("fold-*"))))
+print(json.dumps([*outcome, fork("cut")]))
 """
 
 
@@ -430,11 +441,11 @@ def test_killed_it_goes_on_and_ends_the_same(run, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     dead = -signal.SIGKILL
     assert json.loads(done.stdout) == [0, dead, 1, dead, 2, 0], done.stderr
-    found, whole = (json.loads((tmp_path / f"{w}.json").read_text()) for w in ("folds", "whole"))
-    assert len(found) == 60
-    assert found == whole
+    found, whole = (tmp_path / f"{name}.parquet" for name in ("cut", "whole"))
+    assert len(pd.read_parquet(found)) == 60
+    assert found.read_bytes() == whole.read_bytes()
     for k in (1, 2):
-        one, other = (tmp_path / place / f"fold-{k}" / LAST for place in ("whole", "folds"))
+        one, other = (tmp_path / f"{name}-folds/fold-{k}" / LAST for name in ("whole", "cut"))
         assert one.read_bytes() == other.read_bytes()
 
 
@@ -520,18 +531,14 @@ def memorised(tmp_path_factory, quick) -> Iterator[tuple[Run, Dataset]]:
 def test_what_was_only_memorised_does_not_look_well_used(memorised, tmp_path):
     run, dataset = memorised
 
-    def right(batches: Any, kind: str) -> float:
-        hits = [
-            int(batch.predictions[k]) == int(batch.labels[k])
-            for batch in batches
-            for k, id in enumerate(batch.ids)
-            if id.startswith(kind)
-        ]
+    def right(found: dict[str, list[float]], kind: str) -> float:
+        # a sample that is right from both modalities is worth 2
+        hits = [numbers[-1] == 2 for id, numbers in found.items() if id.startswith(kind)]
         assert len(hits) == 100
         return sum(hits) / 100
 
-    own = list(value_run(run, dataset, "train"))
-    fitted = list(value_cross_fitted(run, dataset, 4, tmp_path / "folds"))
+    own = valued(value_run(run, dataset, "train"))
+    fitted = cross_fitted(run, dataset, 4, tmp_path / "s.parquet")
     assert right(own, "random") > 0.95
     assert right(own, "plain") > 0.95
     chance = 4 * (0.25 * 0.75 / 100) ** 0.5  # four standard deviations

@@ -21,8 +21,8 @@ from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.progress import Progress
 from mmcoop.training.evaluation import evaluate_run, valuate_run, value_run
-from mmcoop.training.loop import train
 from mmcoop.training.run import Run, load_run
+from mmcoop.training.start import train
 
 
 @pytest.fixture(scope="module")

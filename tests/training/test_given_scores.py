@@ -25,8 +25,8 @@ from mmcoop.methods.modality import ModalityLevel
 from mmcoop.progress import Progress
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.given_scores import read_given_scores
-from mmcoop.training.loop import extend, resume, train
 from mmcoop.training.run import Run, load_run
+from mmcoop.training.start import extend, resume, train
 
 LAST = Path("checkpoints/last/model.safetensors")
 NAMES = ("sound", "touch")

@@ -23,8 +23,9 @@ from torch.optim.lr_scheduler import StepLR
 from mmcoop.datasets.store import open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.progress import SILENT, Progress
-from mmcoop.training.loop import extend, pick_device, resume, train
+from mmcoop.training.device import pick_device
 from mmcoop.training.run import load_run
+from mmcoop.training.start import extend, resume, train
 
 LAST = Path("checkpoints/last/model.safetensors")
 BEST = Path("checkpoints/best/model.safetensors")
@@ -923,7 +924,7 @@ import torch._dynamo  # slow to import, and the first optimizer does it: once he
 
 from mmcoop.datasets.store import open_dataset
 from mmcoop.training.config import make_config
-from mmcoop.training.loop import resume, train
+from mmcoop.training.start import resume, train
 from mmcoop.training.run import is_run, load_run
 
 torch.set_num_threads(1)

@@ -56,8 +56,8 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
             table.add_row(label.format(key), *_cells(numbers, form))
         table.add_section()
     for key, label in (
-        ("rows_encoded", "rows encoded in training"),
-        ("rows_valued", "rows encoded for valuation"),
+        ("rows_encoded", "rows to learn from"),
+        ("rows_valued", "rows to be valued"),
         ("seconds", "seconds of training"),
     ):
         table.add_row(label, *_cells([e["cost"][key] for e in evaluations], "{:,.0f}"))

@@ -144,8 +144,8 @@ def test_one_evaluation_has_one_column():
         ["mean φ visual", "0.639"],
         ["φ audio < 1, % of samples", "12.5"],
         ["φ visual < 1, % of samples", "50.0"],
-        ["rows encoded in training", "50,000"],
-        ["rows encoded for valuation", "0"],
+        ["rows to learn from", "50,000"],
+        ["rows to be valued", "0"],
         ["seconds of training", "61"],
     ]
 
@@ -160,8 +160,8 @@ def test_two_evaluations_have_a_column_of_changes():
         ["mean φ visual", "0.639", "0.900", "+0.261"],
         ["φ audio < 1, % of samples", "12.5", "25.0", "+12.5"],
         ["φ visual < 1, % of samples", "50.0", "25.0", "-25.0"],
-        ["rows encoded in training", "50,000", "1,234,567", "+1,184,567"],
-        ["rows encoded for valuation", "0", "20,000", "+20,000"],
+        ["rows to learn from", "50,000", "1,234,567", "+1,184,567"],
+        ["rows to be valued", "0", "20,000", "+20,000"],
         ["seconds of training", "61", "100", "+38"],
     ]
 

@@ -1,6 +1,11 @@
 """What can go wrong for a user, and the exit code the command line gives it."""
 
 
+def said(error: Exception) -> str:
+    """What an error says; of one of the system only the words, as "No such file or directory"."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class MmcoopError(Exception):
     """Bad input. The message says what is wrong, where, and what to do about it."""
 

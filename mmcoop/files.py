@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 
 
 def sha256(path: Path) -> str:
@@ -43,7 +43,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {said(error)}") from None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.core.valuing import Valuing
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, said
 from mmcoop.files import whole_file
 
 _METADATA_KEY = b"mmcoop"
@@ -146,7 +146,7 @@ def read_scores_details(path: Path) -> dict[str, Any]:
         metadata = pq.read_schema(path).metadata or {}
         details = json.loads(metadata.get(_METADATA_KEY, "null"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
     if not isinstance(details, dict):
         raise DataError(f"{path} is not a scores file of mmcoop: it has no details of a valuation")
     return details

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mmcoop.core.absence import replace_features, replace_inputs
-from mmcoop.errors import DataError, MmcoopError, UsageError
+from mmcoop.errors import DataError, MmcoopError, UsageError, said
 
 
 def load_own_model(name: str, weights: Path | None = None) -> Any:
@@ -108,7 +108,7 @@ def _load_weights(model: Any, path: Path) -> None:
     try:
         content = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a safetensors file: {error}") from None
+        raise DataError(f"{path} cannot be read as a safetensors file: {said(error)}") from None
     own = model.state_dict(keep_vars=True)
     # of weights that are shared the file may have one name only
     shared = {id(own[name]) for name in content.keys() & own.keys()}

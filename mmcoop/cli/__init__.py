@@ -1,5 +1,6 @@
 """The command line: one file a subcommand. Each parses, calls the library, and prints."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -81,5 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"Error: {error.strerror or error}{where}", file=sys.stderr)
+        what = os.strerror(error.errno) if error.errno else error  # libraries have words of theirs
+        print(f"Error: {what}{where}", file=sys.stderr)
         sys.exit(1)

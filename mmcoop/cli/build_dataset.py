@@ -35,7 +35,8 @@ RUNNING: dict[str, Any] = {
     "write_missing": options.setting(
         Path,
         "Write the clips without a file to this CSV, with their start and end in seconds, for a "
-        "download tool; those of a manifest with the path of the file.",
+        "download tool; those of a manifest with the path of the file. --overwrite replaces a file "
+        "that is there; in a dry run nothing else.",
         panel="Running",
     ),
 }

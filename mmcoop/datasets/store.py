@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Reject
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import read_json, sha256
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
@@ -94,7 +94,7 @@ class Split:
             try:
                 table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
             except pa.ArrowInvalid as error:
-                raise DataError(f"{path} cannot be read as an Arrow file: {error}") from None
+                raise DataError(f"{path} cannot be read as an Arrow file: {said(error)}") from None
             if not table.schema.equals(expected) or len(table) != rows:
                 raise DataError(f"{path} does not hold what dataset.json says")
             tables.append(table)
@@ -312,7 +312,7 @@ def read_rejects(path: Path) -> list[Reject]:
     try:
         return [Reject(**row) for row in pq.read_table(path, schema=REJECTS).to_pylist()]
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a file of rejects: {error}") from None
+        raise DataError(f"{path} cannot be read as a file of rejects: {said(error)}") from None
 
 
 def shard_schema(columns: Mapping[str, str], modalities: Mapping[str, Modality]) -> pa.Schema:

@@ -85,6 +85,7 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, header: Header, rejects: Sequence[Reject] = ()) -> None:
         check_modalities(sorted(header.modalities))
+        check_classes(header.classes)
         taken = {"id", "label", "group", *header.columns} & set(header.modalities)
         if taken:
             raise UsageError(f"a modality cannot be named like the column {sorted(taken)[0]!r}")
@@ -414,6 +415,13 @@ def continue_dataset(
             writer.close()
         for name in (_PLAN, _JOURNAL):
             (working / name).unlink()
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raise `DataError` where there are not two classes to tell apart."""
+    if len(classes) < 2:
+        there = f"there is one class, {classes[0]!r}" if classes else "there is no class"
+        raise DataError(f"{there}: a data set needs two at least to tell apart")
 
 
 def check_new_dataset(folder: Path, overwrite: bool) -> None:

@@ -2,7 +2,8 @@
 
 A name is a video's id of 11 characters, alone or followed by the second, or millisecond, at which
 the clip starts, and perhaps by the one at which it ends: `dQw4w9WgXcQ`, `dQw4w9WgXcQ_30`,
-`dQw4w9WgXcQ_000030_000040`, `dQw4w9WgXcQ_30000_40000`.
+`dQw4w9WgXcQ_000030_000040`, `dQw4w9WgXcQ_30000_40000`. A whole video may have its title before its
+id: `Title [dQw4w9WgXcQ]`.
 """
 
 import re
@@ -15,6 +16,7 @@ from mmcoop.datasets.source_files import SourceFiles
 #: How long a clip lasts where its name only says where it starts, in seconds.
 CLIP_SECONDS = 10
 
+_TITLED = re.compile(r".* \[([A-Za-z0-9_-]{11})\]", re.DOTALL)
 _NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{1,9}))?(?:_(\d{1,9}))?")
 
 
@@ -42,7 +44,8 @@ class YouTubeFiles:
         self._exact = files.by_stem
         self._of_video: dict[str, list[tuple[ClipName, Path]]] = defaultdict(list)
         for path in files.paths:
-            if name := parse_name(path.stem):
+            titled = _TITLED.fullmatch(path.stem)
+            if name := parse_name(titled[1] if titled else path.stem):
                 self._of_video[name.video].append((name, path))
 
     def find(self, name: str, folder: str | None = None) -> tuple[Path, bool] | None:

@@ -13,7 +13,7 @@ from pyarrow.types import is_integer
 from torch import Tensor
 
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.scores import read_scores_details
 
@@ -141,7 +141,7 @@ def _read(
         table = pq.read_table(path, columns=["id", *columns, *label])
         scores: pd.DataFrame = table.to_pandas().rename(columns=columns).set_index("id")
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
     return scores
 
 

@@ -88,9 +88,10 @@ class Training:
                     self._train_epoch(self.epoch + 1)
         except KeyboardInterrupt:
             self.run.set_status(STOPPED)
+            begin = "go on from the last whole epoch" if self.epoch else "begin it again"
             raise Interrupted(
-                f"stopped in epoch {self.epoch + 1} of {self.config.epochs}; go on from the last "
-                f"whole epoch with {self.run.resume_command}"
+                f"stopped in epoch {self.epoch + 1} of {self.config.epochs}; {begin} with "
+                f"{self.run.resume_command}"
             ) from None
         except Exception:
             self.run.set_status(STOPPED)

@@ -18,7 +18,16 @@ from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.device import pick_device
 from mmcoop.training.given_scores import read_given_scores, reread_given_scores
 from mmcoop.training.loop import Training
-from mmcoop.training.run import FINISHED, FORMAT, STOPPED, Run, load_parent, load_run, new_run
+from mmcoop.training.run import (
+    FINISHED,
+    FORMAT,
+    STOPPED,
+    Run,
+    is_run,
+    load_parent,
+    load_run,
+    new_run,
+)
 
 
 def train(
@@ -54,6 +63,7 @@ def train(
             )
         if parent.folder.resolve() == folder.resolve():
             raise UsageError(f"{folder} is the run to start from: choose another --out")
+    _check_not_begun(folder, overwrite)
     check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
     given = recorded = None
     if scores is not None:
@@ -69,6 +79,18 @@ def train(
         load_weights(training.model, parent.best)
     run.create()  # all that can be refused has been: from here on there is a run folder
     return training.finish()
+
+
+def _check_not_begun(folder: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where a run in `folder` is not finished, saying how to go on with it."""
+    if overwrite or not is_run(folder):
+        return
+    run = load_run(folder)
+    if run.status != FINISHED:
+        raise UsageError(
+            f"{folder} holds a run that is not finished: go on with it by {run.resume_command}, "
+            "choose another --out, or replace it with --overwrite"
+        )
 
 
 def resume(

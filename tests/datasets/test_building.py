@@ -660,17 +660,14 @@ def test_ctrl_c_exits_with_130_and_one_message_and_leaves_a_build_that_goes_on(
 
 
 def test_a_process_that_reads_for_long_ends_with_the_one_that_started_it(long_film, tmp_path):
-    source = tmp_path / "source" / "a"
-    source.mkdir(parents=True)
-    for name in "0123":
-        os.link(long_film, source / f"{name}.mp4")
-    with ended(start(film_program(tmp_path, source.parent, tmp_path / "data"))) as process:
+    source = tmp_path / "source"
+    films = [source / "ab"[k % 2] / f"{k}.mp4" for k in range(8)]
+    for film in films:
+        film.parent.mkdir(parents=True, exist_ok=True)
+        os.link(long_film, film)
+    with ended(start(film_program(tmp_path, source, tmp_path / "data"))) as process:
         wait_until(
-            lambda: any(
-                reads(worker, source / f"{name}.mp4")
-                for worker in workers_of(process.pid)
-                for name in "0123"
-            )
+            lambda: any(reads(worker, film) for worker in workers_of(process.pid) for film in films)
         )
         started = children(process.pid) | workers_of(process.pid)
         process.kill()
@@ -879,7 +876,8 @@ def idle(processes: set[int]) -> set[int]:
 
 def test_processes_that_cannot_begin_are_an_error(tmp_path):
     """A script without the usual guard, which every process that it starts runs anew."""
-    arrays(tmp_path / "source", 8)
+    arrays(tmp_path / "a", 8)
+    arrays(tmp_path / "b", 8)
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
@@ -1020,10 +1018,10 @@ def test_a_full_disk_says_what_is_needed_and_is_gone_on_with(tmp_path):
 
 def test_files_that_may_not_grow_are_like_a_full_disk(tmp_path):
     """With a limit of the system's on how large a file may be."""
-    source = tmp_path / "source" / "a"
-    source.mkdir(parents=True)
     for k in range(80):
-        np.save(source / f"{k}.npy", np.full(2**14, k, np.float32))
+        path = tmp_path / "source" / "ab"[k % 2] / f"{k}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full(2**14, k, np.float32))
     command = [sys.executable, "-m", "mmcoop", "build-dataset", "folder", "--workers=1"]
     command += ["--modality=x=path:vector", "--source", tmp_path / "source", "--out"]
     limited = start(

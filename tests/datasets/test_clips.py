@@ -560,7 +560,7 @@ def test_what_is_read_is_what_the_data_set_says_of_it(talk, film, tmp_path):
         name="mine",
         recipe="folder",
         options={},
-        classes=["talk"],
+        classes=["talk", "silence"],
         modalities=reading.modalities(),
         source="made by the test",
         columns={"duration": "float32", "speaker": "string"},

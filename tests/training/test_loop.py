@@ -689,12 +689,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     stop = StopAt(label, item, KeyboardInterrupt())
     with pytest.raises(Interrupted) as error:
         train(folder, open_dataset(noisy), config, progress=stop)
-    assert str(error.value) == (
-        f"stopped in epoch {epoch} of 4; go on from the last whole epoch with "
-        f"mmcoop train --resume --out {folder}"
-    )
+    begin = "go on from the last whole epoch" if epoch > 1 else "begin it again"
+    command = f"mmcoop train --resume --out {folder}"
+    assert str(error.value) == f"stopped in epoch {epoch} of 4; {begin} with {command}"
     assert error.value.exit_code == 130
     assert load_run(folder).status == "stopped"
+    with pytest.raises(UsageError, match="holds a run that is not finished: go on with it by mmco"):
+        train(folder, open_dataset(noisy), config)
     assert files_of(folder) == (promised_files(epoch - 1) if epoch > 1 else {"run.json"})
     assert resume(folder, open_dataset(noisy)).status == "finished"
     assert_same_run(folder, reference(config))

@@ -17,7 +17,7 @@ from mmcoop.datasets.rejects import Reject, why_not
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.store import SPLITS
-from mmcoop.datasets.writer import Header, check_new_dataset, leakage
+from mmcoop.datasets.writer import Header, check_classes, check_new_dataset, leakage
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
 from mmcoop.progress import SILENT, Progress
@@ -182,6 +182,7 @@ class ClipRecipe:
                     f"none of the {len(clips):,} {part}clips is in --source {self.source}{needed}: "
                     f"looked for {wanted}; there is {listing.names}{why_not(listing.rejects)}"
                 )
+        check_classes(listing.classes)
 
 
 def by_split(clips: Sequence[Clip]) -> dict[str, int]:
@@ -243,6 +244,17 @@ def broken_links(files: SourceFiles) -> dict[str, Any]:
     """
     names = [path.relative_to(files.folder).as_posix() for path in files.broken]
     return {"broken_links": len(names), "first_broken_links": names[:FIRST]} if names else {}
+
+
+def of_whole_videos(clips: Sequence[Clip]) -> list[Clip]:
+    """The clips, where a file of which several windows are asked is none of them but the video."""
+    asked = Counter(path for clip in clips if clip.perhaps_cut for path in clip.paths.values())
+    return [
+        replace(clip, perhaps_cut=all(asked[path] == 1 for path in clip.paths.values()))
+        if clip.perhaps_cut
+        else clip
+        for clip in clips
+    ]
 
 
 def in_splits(clips: Sequence[Clip], splits: Sequence[str]) -> list[Clip]:

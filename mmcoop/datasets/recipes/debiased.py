@@ -19,7 +19,7 @@ from mmcoop.datasets.debiasing import Balance, balance, balanced_subset, check_d
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.store import SPLITS, Dataset, Split, open_dataset
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import read_scores_details
@@ -124,7 +124,7 @@ def _read_scores(path: Path, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]
         scores.columns = pd.Index(["id", "split", "label", *modalities])
         scores = scores.astype(dict.fromkeys(modalities, np.float64))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
     if fingerprint != dataset.fingerprint:
         raise DataError(
             f"{path} has scores of another data set than {dataset.folder}: make them with "

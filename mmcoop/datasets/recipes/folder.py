@@ -6,11 +6,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.clips import Clip, read_array
@@ -32,7 +35,7 @@ from mmcoop.datasets.source_files import (
     inside,
 )
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
 _ARRAY_FILES = frozenset([".npy"])
@@ -76,8 +79,9 @@ class Folder(ClipRecipe):
     with those in it (`SOURCE/train/CLASS/clip.mp4`); a clip's id is its path without the ending,
     or with it where two differ in nothing else. A manifest is a .csv or .parquet table with
     columns id, label, path and, if you like, split, start and end (seconds) and group (what must
-    not be in two splits: the source video, the speaker); paths are relative to --source. What
-    there is no split for is cut at random, a group at a time.
+    not be in two splits: the source video, the speaker; rows of one file are one group where it
+    says none); paths are relative to --source. What there is no split for is cut at random, a
+    group at a time.
 
     A modality is the sound (spectrogram), the pictures (frames) or the optical flow (flow) of a
     video or sound file, a picture (image), or a .npy array (series or vector).
@@ -103,6 +107,7 @@ class Folder(ClipRecipe):
                 raise DataError(
                     f"--source {self.source} has no folder of a class with clips: there is {names}"
                     + why_not(rejects)
+                    + _other_kinds(files.others)
                 )
         else:
             rows = list(self._manifest(dict.fromkeys(column for column, _ in wanted.values())))
@@ -113,7 +118,7 @@ class Folder(ClipRecipe):
             names = SourceFiles(self.source, frozenset()).some_names()
         classes = _sorted_classes({row.label for row in rows})
         clips, places = [], []
-        for row in rows:
+        for row, group in zip(rows, _groups(rows), strict=True):
             try:
                 paths = _files(self.source, row.paths)
             except Unusable as error:
@@ -128,7 +133,7 @@ class Folder(ClipRecipe):
                     row.id,
                     row.split or "",
                     classes.index(row.label),
-                    row.group or row.id,
+                    group,
                     {} if absent else paths,
                     row.start,
                     row.end,
@@ -203,7 +208,8 @@ class Folder(ClipRecipe):
         if missing := needed - set(table.columns):
             raise DataError(
                 f"--manifest {self.manifest} has no column {', '.join(sorted(missing))}; it has "
-                f"{', '.join(table.columns)}"
+                f"{', '.join(table.columns)}. Columns with the paths of files are named by "
+                "--modality: --modality audio=COLUMN --modality visual=COLUMN"
             )
         cells = table.to_dict("records")
         splits = split_names(
@@ -230,6 +236,25 @@ class Folder(ClipRecipe):
             )
 
 
+def _groups(rows: Sequence[_Row]) -> list[str]:
+    """The group of every row: its own, or the first id of the rows that share files with it."""
+    files: dict[str, int] = {}
+    pairs = [
+        (k, files.setdefault(PurePosixPath(path).as_posix(), len(files)))
+        for k, row in enumerate(rows)
+        for path in row.paths.values()
+        if path
+    ]
+    row_of, file_of = np.array(pairs, int).reshape(-1, 2).T
+    size = len(rows) + len(files)
+    graph = coo_array((np.ones(len(row_of)), (row_of, len(rows) + file_of)), shape=(size, size))
+    first: dict[int, str] = {}
+    return [
+        row.group or first.setdefault(int(part), row.id)
+        for row, part in zip(rows, connected_components(graph, directed=False)[1], strict=False)
+    ]
+
+
 def _in_split_folders(files: SourceFiles) -> bool:
     """Whether the class folders are in folders of splits; `DataError` where some of them are."""
     parts = [path.relative_to(files.folder).parts for path in files.paths]
@@ -247,6 +272,15 @@ def _in_split_folders(files: SourceFiles) -> bool:
             "alone, or list the clips in a --manifest"
         )
     return False
+
+
+def _other_kinds(files: Sequence[Path]) -> str:
+    """What to give where the only files are of kinds that were not asked for."""
+    endings = {path.suffix.lower() for path in files}
+    for name, known in (("audio", SOUND_FILES), ("image", PICTURE_FILES), ("table", _ARRAY_FILES)):
+        if endings & known:
+            return f". For its {min(endings & known)} files: --modality {name}=path"
+    return ""
 
 
 def _passed_over(files: SourceFiles) -> dict[str, Any]:
@@ -307,7 +341,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         # with its empty lines, so that those below them are counted right
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"--manifest {path} cannot be read as a table: {error}") from None
+        raise DataError(f"--manifest {path} cannot be read as a table: {said(error)}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first ones for an index
         raise DataError(
             f"--manifest {path}: its lines have more cells than its header: quote cells with commas"
@@ -335,7 +369,7 @@ def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
     found = {}
     for column, name in names.items():
         if not name:
-            raise Unusable("missing", f"its {column} is empty")
+            raise Unusable("missing", f"its cell in the column {column} is empty")
         path = inside(folder, name)
         try:
             if S_ISREG(path.stat().st_mode):

@@ -14,12 +14,13 @@ from mmcoop.datasets.recipes.clips import (
     Listing,
     broken_links,
     cut_validation,
+    of_whole_videos,
     unused,
     without_duplicates,
 )
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
 from mmcoop.datasets.youtube import YouTubeFiles, parse_name
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, said
 
 #: The classes of the published lists, by number.
 CLASSES = (
@@ -81,6 +82,7 @@ class KineticsSounds(ClipRecipe):
             for path, split in ((self.train_list, "train"), (self.test_list, "test"))
         )
         clips, rejects = without_duplicates([*train, *test])
+        clips = of_whole_videos(clips)
         tested = {clip.group for clip in clips if clip.split == "test"}
         # a video that is in the test list, too, stays in training: validation shares no video
         clips = cut_validation(clips, self.validation, self.seed, keep=tested)
@@ -102,7 +104,7 @@ def _read_list(path: Path, split: str, videos: YouTubeFiles) -> list[Clip]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list {path} cannot be read: {error}") from None
+        raise DataError(f"the list {path} cannot be read: {said(error)}") from None
     clips = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

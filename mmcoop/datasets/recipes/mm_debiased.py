@@ -16,12 +16,13 @@ from mmcoop.datasets.recipes.clips import (
     Listing,
     broken_links,
     in_splits,
+    of_whole_videos,
     unused,
 )
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 
 #: The classes of the list.
 CLASSES = (
@@ -47,15 +48,16 @@ class MMDebiased(ClipRecipe):
 
     --list is the authors' MM-Debiased.json; the clips are yours to supply, from VGGSound and
     Kinetics-400, in any folders under --source: named after their id (`ID.mp4`, `ID_30.mp4`,
-    `ID_000030.mp4`, `ID_000030_000040.mp4`), or the whole videos (`ID.mp4`), of which the window
-    is cut out. 185 videos are in more than one of the list's subsets.
+    `ID_000030.mp4`, `ID_000030_000040.mp4`), or the whole videos (`ID.mp4`, `Title [ID].mp4`), of
+    which the window is cut out; one hardly longer than its only window counts as the clip itself.
+    185 videos are in more than one of the list's subsets.
     """
 
     list: Path = required("the authors' MM-Debiased.json")
     split: str = option(
         "listed",
         "listed: the list's own subsets; leak-free: every video in one split alone, that where it "
-        "has most clips",
+        "has most clips (of equal ones the first of train, validation, test)",
     )
 
     def listing(self) -> Listing:
@@ -90,6 +92,7 @@ class MMDebiased(ClipRecipe):
                     perhaps_cut=whole,
                 )
             )
+        clips = of_whole_videos(clips)
         moved: dict[str, int] = {}
         if self.split == "leak-free":
             listed = clips
@@ -140,7 +143,7 @@ def _read_list(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         raise DataError(f"--list {path} is missing: give the authors' MM-Debiased.json") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--list {path} cannot be read: {error}") from None
+        raise DataError(f"--list {path} cannot be read: {said(error)}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"--list {path} is not JSON: {error}: {expected}") from None
     if not isinstance(entries, dict) or not entries:

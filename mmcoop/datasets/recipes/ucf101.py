@@ -15,7 +15,7 @@ from mmcoop.datasets.recipes.clips import (
     without_duplicates,
 )
 from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, said
 
 FOLDS = (1, 2, 3)
 
@@ -111,7 +111,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}: --splits is the lists' folder") from None
+        raise DataError(
+            f"{path} cannot be read: {said(error)}: --splits is the lists' folder"
+        ) from None
     lines = [(k, line.strip()) for k, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty")

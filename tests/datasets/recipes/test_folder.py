@@ -467,7 +467,40 @@ def test_the_files_of_a_clip_are_in_the_order_of_the_modalities(source):
 
 def test_an_empty_path_is_missing(source):
     found = listed(source, *numbered(12), {"id": "odd", "label": "cello", "path": ""})
-    assert [tuple(reject) for reject in found.rejects] == [("odd", "missing", "its path is empty")]
+    assert [tuple(reject) for reject in found.rejects] == [
+        ("odd", "missing", "its cell in the column path is empty")
+    ]
+
+
+def test_rows_of_one_file_are_one_group_where_none_is_named(source):
+    windows = [
+        {"id": f"window{k}", "path": f"./{k // 10:03d}.mp4", "label": CLASSES[k % 3], "start": k}
+        for k in range(40)
+    ]
+    found = listed(source, *windows, validation=0.25, test=0.25)
+    assert [clip.group for clip in found.clips] == [f"window{k // 10 * 10}" for k in range(40)]
+    splits = [{clip.split for clip in found.clips[k : k + 10]} for k in range(0, 40, 10)]
+    assert all(len(of_file) == 1 for of_file in splits)
+    assert found.leakage == {}
+    # that the window is of a file elsewhere in its own split is told
+    apart = [{**row, "split": SPLITS[k % 3]} for k, row in enumerate(windows)]
+    assert sum(listed(source, *apart).leakage.values()) == 4
+    # and a group that is named goes first
+    named = listed(source, *[{**row, "group": "all"} for row in windows[:2]], *numbered(12)[2:])
+    assert [clip.group for clip in named.clips[:3]] == ["all", "all", "clip002"]
+
+
+def test_rows_that_share_one_of_several_files_are_one_group_in_a_chain(source):
+    films = ["000.mp4", "001.mp4", "002.mp4", "001.mp4"]
+    sounds = ["010.mp4", "011.mp4", "010.mp4", "010.mp4"]
+    rows = [
+        {"id": f"r{k}", "film": film, "wav": sound, "label": CLASSES[k % 3]}
+        for k, (film, sound) in enumerate(zip(films, sounds, strict=True))
+    ]
+    more = [{**row, "film": row["path"], "wav": row["path"]} for row in numbered(12)[3:]]
+    found = listed(source, *rows, *more, modality=["visual=film", "audio=wav"])
+    # r1 shares its film with r3, which shares its sound with r0 and r2
+    assert [clip.group for clip in found.clips[:5]] == ["r0", "r0", "r0", "r0", "clip003"]
 
 
 def test_an_id_that_occurs_twice_is_in_once(source):
@@ -694,7 +727,7 @@ def test_a_window_of_a_longer_file_is_cut_out(film, tmp_path):
     rows = [
         {
             "id": f"clip{k}",
-            "label": "a",
+            "label": "ab"[k // 3],
             "path": "long.mp4",
             "split": SPLITS[k % 3],
             "start": start,
@@ -784,6 +817,30 @@ def test_a_source_without_class_folders_is_refused_with_what_it_has(tmp_path, na
     refused(Folder(source=touch(tmp_path, *names)), message)
 
 
+def test_one_class_is_refused(tmp_path):
+    source = touch(tmp_path / "source", *(f"cello/{k}.mp4" for k in range(30)))
+    with pytest.raises(DataError, match="^there is one class, 'cello': a data set needs two"):
+        Folder(source=source).build(tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "advice"),
+    [
+        ("wav", "For its .wav files: --modality audio=path"),
+        ("png", "For its .png files: --modality image=path"),
+        ("npy", "For its .npy files: --modality table=path"),
+        ("txt", "there is cello, flute, [a-z]+$"),
+    ],
+)
+def test_where_there_are_other_files_alone_it_is_said_how_to_ask_for_them(tmp_path, ending, advice):
+    source = touch(tmp_path / "source", *(f"{c}/{k}.{ending}" for c in CLASSES for k in range(9)))
+    refused(Folder(source=source), advice)
+    if ending in ("wav", "png"):
+        modality = [advice.split()[-1]]
+        assert len(Folder(source=source, modality=modality).listing().clips) == 27
+
+
 def test_too_few_clips_for_three_splits_are_refused(tmp_path):
     source = touch(tmp_path / "source", "cello/a.mp4")
     with pytest.raises(DataError, match="^there is no validation clip to look for: give clips for"):
@@ -829,14 +886,14 @@ def test_a_table_without_a_column_is_refused_with_those_it_has(source, column):
     rows = [{k: v for k, v in row.items() if k != column} for row in numbered(3)]
     has = ", ".join(rows[0])
     path = table(source, *rows)
-    message = f"^--manifest {path} has no column {column}; it has {has}$"
+    message = f"^--manifest {path} has no column {column}; it has {has}. Columns with the paths of"
     refused(Folder(source=source, manifest=path), message)
 
 
 def test_a_table_without_the_columns_of_the_modalities_is_refused(source):
     path = table(source, *numbered(3))
     recipe = Folder(source=source, manifest=path, modality=["audio=wav", "visual=film"])
-    refused(recipe, "has no column film, wav; it has id, path, label$")
+    refused(recipe, "has no column film, wav; it has id, path, label. Columns")
 
 
 def test_another_word_for_a_split_is_refused(source):

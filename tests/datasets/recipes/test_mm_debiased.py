@@ -185,6 +185,7 @@ def test_the_missing_clips_are_written_for_a_download_tool(listed, entries, tmp_
         (f"{ID}_30", f"motorcycling/{ID}_000030_000040.mp4", False),
         (f"{ID}_30", f"{ID}_30000_40000.mp4", False),
         (f"{ID}_30", f"deep/er/{ID}.webm", True),
+        (f"{ID}_30", f"A title, with [brackets] [{ID}].webm", True),
         (f"{ID}_000030_000040", f"{ID}_000030_000040.mp4", False),
         (f"{ID}_000030_000040", f"{ID}_30.avi", False),
         (f"{ID}_000030_000040", f"{ID}.mp4", True),
@@ -203,6 +204,17 @@ def test_a_clip_is_found_and_only_a_whole_video_is_cut(tmp_path, id, name, whole
     assert here.perhaps_cut == whole
     assert gone.paths == {}
     assert (gone.start, gone.end) == (5.0, 15.0)
+
+
+def test_of_a_file_that_several_windows_are_asked_of_none_is_the_whole(tmp_path):
+    (tmp_path / f"{ID}.mp4").touch()
+    path = a_list(tmp_path, {f"{ID}_0": "singing", f"{ID}_234": "singing", f"{ID}_5": "singing"})
+    clips = MMDebiased(source=tmp_path, list=path).listing().clips
+    assert [(clip.start, clip.perhaps_cut) for clip in clips] == [
+        (0.0, False),
+        (234.0, False),
+        (5.0, False),
+    ]
 
 
 def test_the_sound_that_was_taken_out_of_a_clip_is_not_the_clip(tmp_path):
@@ -288,7 +300,10 @@ def test_windows_are_cut_out_of_whole_videos_and_clips_are_taken_as_they_are(fil
         "eeeeeeeeeee_8": ("testing", 4.0, [8, 10, 11]),
         "eeeeeeeeeee_20": ("testing", None, []),
     }
-    entries = {id: {"subset": subset, "label": "singing"} for id, (subset, _, _) in clips.items()}
+    entries = {
+        id: {"subset": subset, "label": "singing" if id < "e" else "whistling"}
+        for id, (subset, _, _) in clips.items()
+    }
     recipe = MMDebiased(source=source, list=a_list(tmp_path, entries), size=48)
     recipe.build(tmp_path / "data", workers=2)
     dataset = open_dataset(tmp_path / "data")

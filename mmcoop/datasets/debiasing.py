@@ -131,9 +131,10 @@ def balanced_subset(
         counts = _largest(kinds, demands, margin)
         if counts is None:
             break
-        kept = _draw(kind_of, counts, derive_seed(seed, "debiased"))
-        if _meets(demands, contributions, labels, split, kept):
-            return kept
+        for chosen in (_evened(kinds, counts), counts):
+            kept = _draw(kind_of, chosen, derive_seed(seed, "debiased"))
+            if _meets(demands, contributions, labels, split, kept):
+                return kept
     words = list(modalities) or [f"modality {m}" for m in range(contributions.shape[1])]
     raise DataError(_why_none(kinds, demands, margin, [str(name) for name in names], words))
 
@@ -214,6 +215,27 @@ def _kinds(
     before = np.array([_mean(spread[split == s]) for s in range(int(split.max()) + 1)])
     kinds = _Kinds(split[first], label[first], contributions[first], spread[first], samples, before)
     return kinds, kind_of.reshape(-1)
+
+
+def _evened(kinds: _Kinds, counts: np.ndarray) -> np.ndarray:
+    """As many samples of each row of contributions as `counts` has, but what goes is taken from the
+    classes that are largest by then: the means do not depend on it.
+    """
+    stays = np.isin(kinds.label, kinds.label[counts > 0])
+    evened = np.where(stays, kinds.samples, 0)
+    sizes = kinds.class_sizes()
+    key = np.column_stack([kinds.split, kinds.contributions.round(9) + 0.0])
+    alike_of = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
+    alike = [np.flatnonzero((alike_of == a) & stays) for a in range(int(alike_of.max()) + 1)]
+    # those of one class alone first: there is nothing to choose
+    for here in sorted(alike, key=len):
+        for _ in range(int(evened[here].sum() - counts[here].sum())):
+            left = here[evened[here] > 0]
+            size = sizes[kinds.split[left], kinds.label[left]]
+            largest = left[size.argmax()]
+            evened[largest] -= 1
+            sizes[kinds.split[largest], kinds.label[largest]] -= 1
+    return evened
 
 
 def _draw(kind_of: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:

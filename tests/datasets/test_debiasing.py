@@ -110,6 +110,31 @@ def check_balanced(table: Table, kept: np.ndarray, **changes: float) -> None:
 # What is found
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        # 42 on which the first modality leads, 40 on which the second does: two go
+        ([14, 13, 10, 5], [22, 23, 20, 15]),
+        # 54 of them: fourteen go
+        ([14, 13, 15, 12], [20, 20, 20, 20]),
+        # twelve, and none of them of the third class
+        ([30, 20, 0, 2], [29, 29, 10, 12]),
+    ],
+)
+def test_what_goes_is_taken_from_the_largest_classes(more, expected):
+    rows = [
+        (split, label, phi)
+        for split in SPLITS
+        for label, count in enumerate(more)
+        for phi in [(1.5, 0.5)] * count + [(0.5, 1.5)] * 10
+    ]
+    splits, labels, contributions = map(np.array, zip(*rows, strict=True))
+    kept = subset((contributions, labels, splits), tolerance=1e-9, class_ratio=4)
+    for split in SPLITS:
+        here = kept & (splits == split)
+        assert np.bincount(labels[here]).tolist() == expected
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

@@ -117,7 +117,7 @@ def test_rejects_are_listed_where_they_are_few(tmp_path, count):
         name="small",
         recipe="tests",
         options={},
-        classes=["one"],
+        classes=["one", "other"],
         modalities={"x": Modality("vector", (1,), "float32", "mlp")},
         source="made by the tests",
     )
@@ -147,7 +147,7 @@ def test_what_was_left_out_shared_and_reported_is_among_the_facts(tmp_path):
         name="small",
         recipe="tests",
         options={"snr": [-6.0, 3.0], "limit": None},
-        classes=["one"],
+        classes=["one", "other"],
         modalities={"x": Modality("vector", (1,), "float32", "mlp")},
         source="made by the tests",
         defaults={"train": {"epochs": 3}},

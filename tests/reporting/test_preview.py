@@ -39,7 +39,7 @@ def make(tmp_path: Path) -> Make:
             name="small",
             recipe="tests",
             options={},
-            classes=[names(label) for label in range(classes)],
+            classes=[names(label) for label in range(max(classes, 2))],
             modalities=modalities,
             source="made by the tests",
         )
@@ -296,7 +296,7 @@ def test_of_many_classes_those_shown_are_spread_over_all(make):
 
 
 def test_a_class_without_a_sample_is_left_out(make):
-    folder = make(VECTOR, vector, classes=1, each=2, names=lambda label: "only")
+    folder = make(VECTOR, vector, classes=1, each=2)
     assert drawn(folder).shape == (HEIGHT + ABOVE, 2 * WIDTH, 3)
 
 

@@ -1,5 +1,6 @@
 """Coalition values → Shapley values."""
 
+from functools import cache
 from math import comb, lcm
 
 import torch
@@ -54,6 +55,13 @@ def contributions_of(table: Tensor, n_modalities: int) -> Tensor:
     Weights are whole numbers over their common denominator, so that of values that are whole
     numbers, as the paper's, contributions are exact where they have an exact form: 1 is 1.
     """
+    whole, denominator = _whole_weights(n_modalities)
+    return table @ whole.to(table.device) / denominator
+
+
+@cache
+def _whole_weights(n_modalities: int) -> tuple[Tensor, int]:
+    """`shapley_matrix` times its common denominator, and that; worked out once, not every batch."""
     denominator = n_modalities * lcm(*(comb(n_modalities - 1, k) for k in range(n_modalities)))
-    whole = (shapley_matrix(n_modalities) * denominator).round().to(table.device)
-    return table @ whole / denominator
+    with torch.inference_mode(False):  # or it could never be used where gradients are taken
+        return (shapley_matrix(n_modalities) * denominator).round(), denominator

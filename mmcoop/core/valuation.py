@@ -267,7 +267,8 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         yield
         return
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:
+        model.eval()
     try:
         yield
     finally:

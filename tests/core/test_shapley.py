@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.shapley import shapley_matrix, shapley_values
+from mmcoop.core.shapley import (
+    _whole_weights,
+    contributions_of,
+    shapley_matrix,
+    shapley_values,
+)
 from mmcoop.core.values import paper_value
 from mmcoop.errors import DataError, UsageError
 
@@ -248,3 +253,13 @@ def test_whole_numbers_have_contributions_without_rounding_errors(n):
     )
     null = shapley_values(without_last.double().repeat(1, 2))[:, -1]
     assert null.tolist() == [0.0] * 5
+
+
+def test_after_inference_gradients_can_be_taken():
+    _whole_weights.cache_clear()
+    with torch.inference_mode():
+        contributions_of(torch.zeros(1, 8, dtype=torch.float64), 3)
+    table = torch.zeros(1, 8, dtype=torch.float64, requires_grad=True)
+    contributions_of(table, 3)[0, 0].backward()
+    assert table.grad is not None
+    torch.testing.assert_close(table.grad[0], shapley_matrix(3)[:, 0])

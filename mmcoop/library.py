@@ -143,6 +143,8 @@ def valuate(
     labels or outputs that do not fit, and when there is no batch at all.
     """
     names = check_modalities(modalities)
+    if isinstance(batches, Mapping):
+        raise UsageError("`batches` is a single batch: put it into a list")
     by_name = takes_by_name(model, names) and not takes_by_name(model, ["present"])
     if isinstance(model, nn.Module) and by_name:
         raise UsageError(

@@ -68,11 +68,26 @@ def own_errors(name: str, model: Any) -> Iterator[None]:
             code = None
         frames = traceback.extract_tb(error.__traceback__)
         if not (own := [frame for frame in frames if frame.filename == code]):
+            if isinstance(error, TypeError) and _is_of_arguments(error, model):
+                raise UsageError(
+                    f"--model {name} takes other arguments than it is given: {error}. It is given "
+                    "the modalities by name, those of --modality where that is there, or `inputs, "
+                    "present` if it has `present` and neither --absent nor --features is given"
+                ) from error
             raise
         raise UsageError(
             f"--model {name} failed: {type(error).__name__}: {error} "
             f"({own[-1].filename}, line {own[-1].lineno})"
         ) from error
+
+
+def _is_of_arguments(error: TypeError, model: Any) -> bool:
+    """Whether Python says that the model's function cannot be called so."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    called = getattr(function, "__qualname__", f"{type(model).__name__}.__call__")
+    return str(error).startswith(f"{called.rpartition('<locals>.')[2]}() ") or str(
+        error
+    ).startswith(f"{called}() ")
 
 
 def _gives_model(name: str, found: Any) -> bool:
@@ -108,7 +123,10 @@ def _load_weights(model: Any, path: Path) -> None:
     try:
         content = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a safetensors file: {said(error)}") from None
+        raise DataError(
+            f"{path} cannot be read as a safetensors file: {said(error)}. To write one: "
+            "safetensors.torch.save_file(model.state_dict(), FILE)"
+        ) from None
     own = model.state_dict(keep_vars=True)
     # of weights that are shared the file may have one name only
     shared = {id(own[name]) for name in content.keys() & own.keys()}

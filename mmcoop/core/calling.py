@@ -31,6 +31,15 @@ def takes_by_name(model: Callable[..., Any], modalities: Sequence[str]) -> bool:
     return {p.name for p in called.parameters.values() if p.kind in by_name}.issuperset(modalities)
 
 
+def check_no_model(output: Any) -> None:
+    """Raise `DataError` where what was given as a model is a function that makes one."""
+    if isinstance(output, nn.Module):
+        raise DataError(
+            f"what was given as the model makes a {type(output).__name__}: give that; on the "
+            "command line, name a function that takes no argument"
+        )
+
+
 def logits_of(output: Any) -> Tensor:
     """The logits in a model's output: a tensor or an array of numpy, which is the output, its
     `logits` (a key or an attribute) or its first item. Raises `DataError` where there is none.
@@ -45,6 +54,7 @@ def logits_of(output: Any) -> Tensor:
     if isinstance(found, np.ndarray):
         return torch.from_numpy(found)
     if not isinstance(found, Tensor):
+        check_no_model(found)
         raise DataError(
             f"the model gave a {type(output).__name__}: expected logits, as a tensor, as `logits` "
             "or as the first of several items; pick them with call=lambda model, inputs: …"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcoop.core.calling import check_no_model
 from mmcoop.core.nested import mapped, take
 from mmcoop.errors import DataError, UsageError
 
@@ -74,6 +75,7 @@ class BatchGame(ABC):
         try:
             tensor = torch.as_tensor(outputs)
         except (TypeError, ValueError, RuntimeError):
+            check_no_model(outputs)
             raise DataError(
                 f"the model gave a {type(outputs).__name__}: expected logits (rows, classes), a "
                 "tensor or an array"

@@ -38,6 +38,7 @@ class Summary:
         self.modalities = modalities
         self.threshold = fair_share or 0.0
         self.samples = 0
+        self.unpredicted = 0  # samples of which all modalities together predict no class: NaN
         self.residual = 0.0
         self._n_classes = n_classes
         self._replicates = replicates, seed
@@ -80,6 +81,8 @@ class Summary:
             shares = modality_shares(phi).local
             self._shared += int(shares.isfinite().all(1).sum())
             self._shares += shares.nansum(0)
+        if batch.choices is not None:
+            self.unpredicted += int((batch.choices[:, -1] < 0).sum())
         if hits is None or batch.choices is None or batch.labels is None:
             return
         self._class_samples += torch.bincount(batch.labels, minlength=len(self._class_samples))
@@ -202,6 +205,7 @@ class Summary:
         """All it has taken in, to go on from: tensors, numbers and text."""
         return {
             "samples": self.samples,
+            "unpredicted": self.unpredicted,
             "residual": self.residual,
             "names": self._names,
             "further": self._further,
@@ -215,7 +219,8 @@ class Summary:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go back to a `state()`."""
-        self.samples, self.residual = state["samples"], state["residual"]
+        self.samples, self.unpredicted = state["samples"], state["unpredicted"]
+        self.residual = state["residual"]
         self._names, self._coalitions = state["names"], state["coalitions"]
         self._further, self._told = state["further"], state["told"]
         self._means = BootstrapMeans(len(self._names), *self._replicates)

@@ -41,6 +41,12 @@ def valuation_report(
         f"{name}, {whole.samples:,} {split} samples, value {about['value']} → {out}:",
         contributions_table(summaries),
     ]
+    if whole.unpredicted:
+        tables.insert(
+            1,
+            f"{whole.unpredicted:,} of them have logits with NaN, which predict no class (-1) and "
+            "count as wrong: look for NaN in the weights and in the data",
+        )
     if len(summaries) > 1:
         answer["splits"] = {
             split: valuation_answer(part) for split, part in summaries.items() if part is not whole
@@ -58,6 +64,7 @@ def valuation_answer(summary: Summary) -> dict[str, Any]:
     """What a valuation says of a split, as JSON has it; intervals are 95 % bootstrap ones."""
     return {
         "samples": summary.samples,
+        **({"unpredicted": summary.unpredicted} if summary.unpredicted else {}),
         "contributions": summary.mean_contribution,
         "intervals": {m: list(summary.interval(f"contribution_{m}")) for m in summary.modalities},
         "low_contributing": summary.low_contributing,

@@ -164,8 +164,11 @@ def stories(shared_data: Path, process, tmp_path_factory) -> Iterator[Callable[[
     Begun all at once; `stories(name)` waits for one of them.
     """
 
+    # not in the threads: where these are the first, each would empty the folder they are in
+    folders = {name: tmp_path_factory.mktemp(name) for name in TREES}
+
     def tell(name: str) -> Story:
-        folder = tmp_path_factory.mktemp(name)
+        folder = folders[name]
         build, rows = TREES[name](folder, shared_data)
         said = {}
         for command in (

@@ -84,6 +84,25 @@ class Breaks(nn.Module):
         return nn.functional.linear(inputs["sound"], inputs["touch"][:, :1])
 
 
+class Swapped(nn.Module):
+    def forward(self, sound, picture):
+        return sound
+
+
+class Present(nn.Module):
+    def forward(self, inputs, present):
+        return inputs["sound"]
+
+
+def needs(width):
+    return nn.Linear(4, 3)
+
+
+class Undefined(nn.Module):
+    def forward(self, sound, touch):
+        return sound[:, :4] * float("nan")
+
+
 def breaks(inputs, present):
     return inputs["light"]
 
@@ -641,6 +660,11 @@ FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
         (["--model", "models_of_valuate:Takes"], "is a class that needs width"),
         (["--model", "models_of_valuate:fails"], "failed: ValueError: out of order ("),
         (["--model", "models_of_valuate:Breaks"], "models_of_valuate.py, line "),
+        (["--model", "models_of_valuate:Swapped"], "takes other arguments than it is given: Swapp"),
+        (
+            ["--model", "models_of_valuate:Present", "--absent", "zero"],
+            "1 required positional argument: 'present'. It is given the modalities by name",
+        ),
         (["--model", "models_of_valuate:breaks"], "breaks failed: KeyError: 'light' ("),
         (
             ["--model", "models_of_valuate:slow", "--weights", "w.safetensors"],
@@ -669,10 +693,18 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(valuate, folder, tmp_path, 
     }
 
 
+def test_samples_of_which_nothing_is_predicted_are_told(valuate, tmp_path):
+    result = valuate("--model", "models_of_valuate:Undefined", "--data", "data/noisy")
+    assert result.returncode == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "70 of them have logits with NaN, which predict no class (-1) and count as wrong" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([*MODEL, "--weights", "nowhere"], "nowhere cannot be read as a safetensors file"),
+        (["--model", "models_of_valuate:needs"], "takes no argument"),
         ([*MODEL, "--weights", "models_of_valuate.py"], "cannot be read as a safetensors file"),
         ([*MODEL, "--weights", "WEIGHTS"], "is of another model: 'ear.weight' is missing from it"),
         (["--run", "nowhere"], "nowhere is not a run folder"),

@@ -61,7 +61,7 @@ def main() -> None:
         for k, path in enumerate(paths)
     ]
     reading = Reading(KINDS)
-    header = Header("bench", "bench", {}, ["class"], reading.modalities(), "clips",
+    header = Header("bench", "bench", {}, ["class", "other"], reading.modalities(), "clips",
                     columns={"duration": "float32"})  # fmt: skip
     speeds: dict[str, list[float]] = {"decode and throw away": [], "build": []}
     context = get_context("forkserver")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcoop.datasets import debiasing
+from mmcoop.datasets import balanced_counts
 from mmcoop.datasets.debiasing import balance, balanced_subset, check_demands
 from mmcoop.errors import DataError, UsageError
 
@@ -275,7 +275,7 @@ def test_two_stages_find_nearly_as_many_as_one(monkeypatch, seed, n):
     table = unlike(np.random.default_rng(seed), 700, 6, n, lead=0.3)
     quick = subset(table)
     check_balanced(table, quick)
-    monkeypatch.setattr(debiasing, "_EXACT_KINDS", 700)
+    monkeypatch.setattr(balanced_counts, "_EXACT_KINDS", 700)
     exact = subset(table)
     check_balanced(table, exact)
     assert exact.sum() - 3 <= quick.sum() <= exact.sum() < 700
@@ -287,7 +287,7 @@ def test_two_stages_choose_the_classes_that_one_chooses(monkeypatch):
     rare = (labels == 5) & (np.arange(900) % 8 > 0)
     table = contributions[~rare], labels[~rare], splits[~rare]
     quick = set(table[1][subset(table)])
-    monkeypatch.setattr(debiasing, "_EXACT_KINDS", 900)
+    monkeypatch.setattr(balanced_counts, "_EXACT_KINDS", 900)
     assert quick == set(table[1][subset(table)]) == {0, 1, 2, 3, 4}
 
 
@@ -300,7 +300,7 @@ def test_where_shortcuts_find_nothing_a_longer_way_is_gone(monkeypatch, shortcut
     demands = {"tolerance": 0.001, "class_ratio": 1.0, "min_spread": 0.95}
     usual = subset(table, **demands)
     for name, value in shortcuts.items():
-        monkeypatch.setattr(debiasing, name, value)
+        monkeypatch.setattr(balanced_counts, name, value)
     kept = subset(table, **demands)
     check_balanced(table, kept, **demands)
     assert kept.sum() == pytest.approx(usual.sum(), abs=5)

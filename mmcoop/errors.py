@@ -1,9 +1,13 @@
 """What can go wrong for a user, and the exit code the command line gives it."""
 
+import os
+
 
 def said(error: Exception) -> str:
-    """What an error says; of one of the system only the words, as "No such file or directory"."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    """What an error says; of one of the system, the system's own words for it."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # libraries add theirs
+    return str(error)
 
 
 class MmcoopError(Exception):

@@ -85,9 +85,7 @@ def _is_of_arguments(error: TypeError, model: Any) -> bool:
     """Whether Python says that the model's function cannot be called so."""
     function = model.forward if isinstance(model, nn.Module) else model
     called = getattr(function, "__qualname__", f"{type(model).__name__}.__call__")
-    return str(error).startswith(f"{called.rpartition('<locals>.')[2]}() ") or str(
-        error
-    ).startswith(f"{called}() ")
+    return str(error).startswith(f"{called}() ")
 
 
 def _gives_model(name: str, found: Any) -> bool:

@@ -1,6 +1,5 @@
 """The command line: one file a subcommand. Each parses, calls the library, and prints."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -10,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmcoop.cli import build_dataset, compare, enhance, evaluate, info, train, valuate
-from mmcoop.errors import MmcoopError
+from mmcoop.errors import MmcoopError, said
 
 
 class StoryGroup(TyperGroup):
@@ -82,6 +81,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        what = os.strerror(error.errno) if error.errno else error  # libraries have words of theirs
-        print(f"Error: {what}{where}", file=sys.stderr)
+        print(f"Error: {said(error)}{where}", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,8 @@
 
 import os
 
+from mmcoop.printable import printable
+
 
 def said(error: Exception) -> str:
     """What an error says; of one of the system, the system's own words for it."""
@@ -11,9 +13,16 @@ def said(error: Exception) -> str:
 
 
 class MmcoopError(Exception):
-    """Bad input. The message says what is wrong, where, and what to do about it."""
+    """Bad input. The message says what is wrong, where, and what to do about it.
+
+    As text it is safe to print, whatever the file holds that it quotes: control characters are
+    escaped, and a long one is shortened.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DataError(MmcoopError, ValueError):

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from mmcoop.cli import build_dataset, compare, enhance, evaluate, info, train, valuate
 from mmcoop.errors import MmcoopError, said
+from mmcoop.printable import printable
 
 
 class StoryGroup(TyperGroup):
@@ -81,5 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"Error: {said(error)}{where}", file=sys.stderr)
+        print(printable(f"Error: {said(error)}{where}"), file=sys.stderr)
         sys.exit(1)

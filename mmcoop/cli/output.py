@@ -1,17 +1,19 @@
 """What the commands print on standard output."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
+
+from mmcoop.printable import json_text
+from mmcoop.reporting.terminal import Terminal
 
 
 def report(answer: Any, tables: Iterable[RenderableType], *, as_json: bool, quiet: bool) -> None:
     """Print `answer` as JSON if that was asked for, the tables unless all should be quiet."""
     if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print(json_text(answer))
     elif not quiet:
-        console = Console(highlight=False)
+        terminal = Terminal()
         for table in tables:
-            console.print(table, soft_wrap=isinstance(table, str), markup=False)
+            terminal.print(table, soft_wrap=isinstance(table, str))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from mmcoop.errors import DataError
+from mmcoop.printable import printable
 
 #: The reasons in `rejects.parquet`, and what each means.
 REASONS = {
@@ -43,7 +44,7 @@ class Unusable(DataError):
         self.detail = detail
 
     def __str__(self) -> str:
-        return self.detail
+        return printable(self.detail)
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
 from mmcoop.files import check_new_file, whole_file
+from mmcoop.printable import printable
 
 #: How much of a data set is drawn.
 CLASSES = 12
@@ -59,10 +60,11 @@ def draw_preview(dataset: Dataset, path: Path, split: str = "train") -> None:
             stored = samples.read(name, np.array([position]))[0]
             _DRAW[dataset.modalities[name].kind](cell, stored, dataset.modalities[name])
             if column == 0:
-                cell.set_ylabel(name, fontsize=8)
+                cell.set_ylabel(printable(name), fontsize=8, parse_math=False)
             if row == 0:
-                label = dataset.classes[samples.labels[position]][:_LETTERS]
-                id = samples.ids(np.array([position]))[0][-_LETTERS:]  # its end tells it apart
+                label = printable(dataset.classes[samples.labels[position]])[:_LETTERS]
+                # its end tells it apart
+                id = printable(samples.ids(np.array([position]))[0])[-_LETTERS:]
                 cell.set_title(f"{label}\n{id}", fontsize=7, parse_math=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip(".").lower(), dpi=110)

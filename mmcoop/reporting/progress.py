@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,7 +15,9 @@ from rich.progress import (
     Progress as RichProgress,
 )
 
+from mmcoop.printable import printable
 from mmcoop.progress import Item, Progress
+from mmcoop.reporting.terminal import Terminal
 
 # Without a terminal, work that takes longer than this says so, and again every so often.
 _PLAIN_SECONDS = 10.0
@@ -26,7 +27,7 @@ class TerminalProgress(Progress):
     """Draws bars on a terminal; writes a plain line now and then where there is none."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Terminal(stderr=True)
 
     def track(
         self,
@@ -43,24 +44,24 @@ class TerminalProgress(Progress):
             yield from _lines(items, label, total, status or str)
 
     def note(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(printable(text), soft_wrap=True)
 
     def _bar(
         self, items: Iterable[Item], label: str, total: int | None, status: Callable[[], str]
     ) -> Iterator[Item]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
         )
         with RichProgress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(label, total=total, status="")
+            task = progress.add_task(printable(label), total=total, status="")
             for item in progress.track(items, total=total, task_id=task):
                 yield item
-                progress.update(task, status=status())
+                progress.update(task, status=printable(status()))
 
 
 def _lines(
@@ -73,4 +74,4 @@ def _lines(
             said = time.monotonic()
             of = f" of {total}" if total else ""
             more = f" ({said_too})" if (said_too := status()) else ""
-            print(f"{label}: {done}{of}{more}", file=sys.stderr, flush=True)
+            print(printable(f"{label}: {done}{of}{more}"), file=sys.stderr, flush=True)

@@ -57,7 +57,7 @@ def valuation_report(
         tables.append(accuracy_table(whole.accuracy, answer["coalition_intervals"]))
     if answer["further"] or scored.emap_gap is not None:
         tables.append(further_table(answer))
-    return _without_nan(answer), tables
+    return answer, tables
 
 
 def valuation_answer(summary: Summary) -> dict[str, Any]:
@@ -167,15 +167,6 @@ def _with_interval(number: float, interval: Sequence[float] = ()) -> tuple[str, 
     if isnan(number):
         return "-", ""
     return f"{number:+.3f}", " … ".join(f"{end:+.3f}" for end in interval)
-
-
-def _without_nan(answer: Any) -> Any:
-    """What is undefined is null: JSON has no NaN."""
-    if isinstance(answer, Mapping):
-        return {name: _without_nan(part) for name, part in answer.items()}
-    if isinstance(answer, list):
-        return [_without_nan(part) for part in answer]
-    return None if isinstance(answer, float) and isnan(answer) else answer
 
 
 def _measures(summary: Summary) -> dict[str, Any]:

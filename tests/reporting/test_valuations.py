@@ -15,6 +15,7 @@ from mmcoop.core.shapley import shapley_values
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.core.valuing import Valuing
+from mmcoop.printable import json_text
 from mmcoop.reporting.valuations import (
     agreement,
     agreement_table,
@@ -299,7 +300,7 @@ def test_where_nothing_is_defined_the_answer_is_still_json():
     answer, tables = valuation_report(
         {"run": "runs/joint"}, "test", Path("s.parquet"), Valuing(), Scored({"test": summary})
     )
-    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+    answer = json.loads(json_text(answer))
     assert answer["mm_shap"] == {"audio": None, "visual": None}
     assert answer["intershap"] is None
     assert answer["further"]["intershap"] == {"mean": None, "interval": [None, None]}

@@ -19,6 +19,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
+from mmcoop.datasets.orientation import turn_upright
 from mmcoop.datasets.rejects import Unusable
 
 #: The longest stretch that is read, in seconds, and the largest picture, in pixels.
@@ -75,7 +76,7 @@ def read_footage(
     several streams FFmpeg's "best" is taken. `threads` are those of the decoder, 0 for as many as
     it likes.
 
-    Raises `Unusable`: unreadable, no-audio, no-video, outside-file, too-large.
+    Raises `Unusable`: unreadable, no-audio, no-video, orientation, outside-file, too-large.
     """
     begin = 0.0 if start is None else start
     try:
@@ -223,7 +224,7 @@ def _picture(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
         format="rgb24",
         interpolation="AREA" if scale < 1 else "BICUBIC",
     ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
+    return turn_upright(rgb, frame)
 
 
 @dataclass(frozen=True)

@@ -299,25 +299,6 @@ def test_a_picture_is_scaled_to_a_square_in_three_colours(tmp_path, kind, mode):
         assert np.abs(row["face"].transpose(1, 2, 0) - expected).mean() < 3
 
 
-@pytest.mark.parametrize(
-    ("orientation", "upright"),
-    [
-        (1, lambda p: p),
-        (2, lambda p: p[:, ::-1]),
-        (3, lambda p: p[::-1, ::-1]),
-        (6, lambda p: np.rot90(p, -1)),
-        (8, lambda p: np.rot90(p)),
-    ],
-)
-def test_a_photograph_is_turned_upright(tmp_path, orientation, upright):
-    """By the table of EXIF 2.32: 6 means that the right of what was seen is stored on top."""
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    Image.fromarray(picture(2, 64, 64)).save(tmp_path / "a.png", exif=tags)
-    row = read_clip(clip(tmp_path / "a.png"), Reading({"face": ("image", "path")}, size=64))
-    np.testing.assert_array_equal(row["face"].transpose(1, 2, 0), upright(picture(2, 64, 64)))
-
-
 def test_a_picture_whose_levels_are_not_bytes_is_refused(tmp_path):
     """Pillow would make it white wherever it is brighter than 255."""
     levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16

@@ -1106,53 +1106,6 @@ def test_pictures_of_a_palette_have_its_colours(tmp_path):
     np.testing.assert_array_equal(frames[1], picture[::-1])
 
 
-def with_matrix(path: Path, matrix: Sequence[int]) -> Path:
-    """Write `a, b, c, d` into the track header of an mp4 file's only track."""
-    content = bytearray(path.read_bytes())
-    assert content.count(b"tkhd") == 1
-    at = content.index(b"tkhd") + 4
-    assert content[at] == 0, "version 0 of the box"
-    a, b, c, d = (value * 65536 for value in matrix)
-    content[at + 40 : at + 76] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
-    return path
-
-
-@pytest.mark.parametrize(
-    "matrix",
-    [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)],
-    ids=["upright", "turned right", "upside down", "turned left"],
-)
-@pytest.mark.parametrize("short_side", [None, 40])
-def test_pictures_are_turned_as_the_file_says(tmp_path, film, matrix, short_side):
-    """By ISO/IEC 14496-12: a stored pixel (x, y) is shown at (a·x + c·y, b·x + d·y), moved so that
-    all of them are in the picture. OpenCV turns them, too."""
-    a, b, c, d = matrix
-    picture = slopes(64, 96)
-    path = film(tmp_path / "a.mp4", [picture] * 30, options={"crf": "5"}, pixels="yuv444p")
-    path = with_matrix(path, matrix)
-    height, width = picture.shape[:2]
-    places = {
-        (x, y): (a * x + c * y, b * x + d * y) for x in (0, width - 1) for y in (0, height - 1)
-    }
-    left, top = (min(place[axis] for place in places.values()) for axis in (0, 1))
-    right, bottom = (max(place[axis] for place in places.values()) for axis in (0, 1))
-    shape = (bottom - top + 1, right - left + 1, 3)
-    for start, end in ((None, None), (1.05, 1.15)):
-        frame = read_footage(path, start=start, end=end, frames=1, short_side=short_side).frames[0]
-        scale = 1 if short_side is None else short_side / 64
-        assert frame.shape == (round(shape[0] * scale), round(shape[1] * scale), 3)
-        for (x, y), (right_of, below) in places.items():
-            row, column = round((below - top) * scale), round((right_of - left) * scale)
-            row, column = min(row, frame.shape[0] - 1), min(column, frame.shape[1] - 1)
-            assert np.abs(frame[row, column].astype(int) - picture[y, x]).max() < 16
-    cv2 = pytest.importorskip("cv2")
-    if short_side is None:
-        seen = cv2.VideoCapture(str(path)).read()[1][..., ::-1]
-        assert seen.shape == frame.shape
-        assert np.abs(seen.astype(float) - frame).mean() < 2
-
-
 # Streams
 
 

@@ -20,7 +20,7 @@ import av
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.writer import Header
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    paths = [p for p in SourceFiles(arguments.clips, VIDEO_FILES).paths if usable(p)]
+    paths = [p for p in SourceFiles(arguments.clips, ["video"]).paths if usable(p)]
     paths *= arguments.repeat
     clips = [
         Clip(f"clip-{k:05d}", SPLITS[k % 3], 0, f"clip-{k:05d}", {"path": path})

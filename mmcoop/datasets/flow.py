@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmcoop.datasets.file_kinds import kinds_by_ending
 from mmcoop.datasets.media import read_picture
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.source_files import PICTURE_FILES
 from mmcoop.errors import DataError
 
 #: The largest displacement that is told apart, in pixels.
@@ -82,5 +82,5 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.glob("[!.]*")
-        if path.suffix.lower() in PICTURE_FILES and path.is_file()
+        if "picture" in kinds_by_ending(path) and path.is_file()
     )

@@ -1,52 +1,67 @@
 """The files in a source folder."""
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from mmcoop.datasets.file_kinds import kinds_by_content, kinds_by_ending, stem
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.errors import DataError
 
-VIDEO_FILES = frozenset(
-    f".{ending}"
-    for ending in "mp4 m4v mov mkv webm avi mpg mpeg wmv flv 3gp ts ogv asf".split()  # noqa: SIM905
-)
-SOUND_FILES = frozenset([".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma"])
-PICTURE_FILES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
-
 
 class SourceFiles:
-    """The files in a folder whose names end in one of `endings`, links and all, by name.
+    """The files in a folder that are of one of `kinds`, links and all, by name.
 
-    `others` are the files with other endings, `broken` the links so named that lead to no file.
+    Kinds are those of `file_kinds`; of several collections of them, a file is of one in each.
+    Endings decide; where no file has an ending of such a kind, the content of those with unknown
+    endings does. `others` are the other files, `broken` the links so named that lead to no file.
     Links to folders are followed, each real folder once: a loop of links ends. Hidden files and
     folders are passed over. Raises `DataError` where `folder` is not a folder.
     """
 
-    def __init__(self, folder: Path, endings: frozenset[str]) -> None:
+    def __init__(self, folder: Path, *kinds: Collection[str]) -> None:
         check_source(folder)
         self.folder = folder
         self.paths: list[Path] = []
         self.others: list[Path] = []
         self.broken: list[Path] = []
+
+        def wanted(found: frozenset[str]) -> bool:
+            return all(found.intersection(some) for some in kinds)
+
         for path in _walk(folder):
-            named = path.suffix.lower() in endings
+            named = wanted(kinds_by_ending(path))
             if path.is_file():
                 (self.paths if named else self.others).append(path)
             elif named and not path.exists():
                 self.broken.append(path)
+        if not self.paths:
+            unknown = [path for path in self.others if not kinds_by_ending(path)]
+            self.paths = [path for path in unknown if wanted(kinds_by_content(path))]
+            self.others = [path for path in self.others if path not in set(self.paths)]
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
-            self.by_stem[path.stem].append(path)
+            self.by_stem[stem(path)].append(path)
 
     def some_names(self, most: int = 3) -> str:
-        """The first names in the folder, for a message."""
-        names = [str(path.relative_to(self.folder)) for path in self.paths]
-        if not names:
-            names = sorted(path.name for path in self.folder.iterdir())
-        more = ", …" if len(names) > most else ""
-        return (", ".join(names[:most]) + more) or "nothing"
+        """The first names in the folder, for a message; where none is wanted, the endings too."""
+        if self.paths:
+            return _first([str(path.relative_to(self.folder)) for path in self.paths], most)
+        seen = Counter(path.suffix.lower() for path in self.others)
+        endings = [f"{ending or 'none'} ({count:,})" for ending, count in seen.most_common()]
+        ends = f"; endings of its files: {_first(endings, most)}" if endings else ""
+        return names_in(self.folder, most) + ends
+
+
+def names_in(folder: Path, most: int = 3) -> str:
+    """The first names of what is in a folder, for a message."""
+    check_source(folder)
+    return _first(sorted(path.name for path in folder.iterdir()), most)
+
+
+def _first(names: Sequence[str], most: int) -> str:
+    return (", ".join(names[:most]) + ", …" * (len(names) > most)) or "nothing"
 
 
 def check_source(folder: Path) -> None:

@@ -3,19 +3,14 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.source_files import (
-    PICTURE_FILES,
-    SOUND_FILES,
-    VIDEO_FILES,
-    SourceFiles,
-    inside,
-)
+from mmcoop.datasets.source_files import SourceFiles, inside, names_in
 from mmcoop.errors import DataError
 
-TXT = frozenset([".txt"])
+NPY = ["array"]
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -31,19 +26,19 @@ def names(files: SourceFiles) -> list[str]:
 
 def test_the_files_of_a_folder_and_of_those_in_it_come_by_name(tmp_path):
     """Those of a folder before those of the folders in it."""
-    touch(tmp_path, "b/2.txt", "b/10.txt", "z.txt", "a/c/x.txt", "a/d.txt", "a/b.txt", "Z.txt")
-    found = names(SourceFiles(tmp_path, TXT))
+    touch(tmp_path, "b/2.npy", "b/10.npy", "z.npy", "a/c/x.npy", "a/d.npy", "a/b.npy", "Z.npy")
+    found = names(SourceFiles(tmp_path, NPY))
     assert found == [
-        "Z.txt", "z.txt", "a/b.txt", "a/d.txt", "a/c/x.txt", "b/10.txt", "b/2.txt",
+        "Z.npy", "z.npy", "a/b.npy", "a/d.npy", "a/c/x.npy", "b/10.npy", "b/2.npy",
     ]  # fmt: skip
 
 
 def test_the_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     """Which may list a folder in any order: here it lists it backwards."""
-    made = [f"{letter}/{k}.txt" for letter in "dbca" for k in (3, 1, 2)]
-    touch(tmp_path, *made, "9.txt", "1.txt")
+    made = [f"{letter}/{k}.npy" for letter in "dbca" for k in (3, 1, 2)]
+    touch(tmp_path, *made, "9.npy", "1.npy")
     (tmp_path / "link").symlink_to(tmp_path / "c")
-    expected = names(SourceFiles(tmp_path, TXT))
+    expected = names(SourceFiles(tmp_path, NPY))
     scandir = os.scandir
 
     class Backwards:
@@ -67,98 +62,90 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
             return next(self.entries)
 
     monkeypatch.setattr(os, "scandir", Backwards)
-    assert names(SourceFiles(tmp_path, TXT)) == expected
-    assert expected[:2] == ["1.txt", "9.txt"]
+    assert names(SourceFiles(tmp_path, NPY)) == expected
+    assert expected[:2] == ["1.npy", "9.npy"]
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".MP4", ".Mp4"])
 def test_only_files_with_the_endings_count_whatever_their_case(tmp_path, ending):
-    touch(tmp_path, f"a{ending}", "a.txt", "mp4", ".mp4", "b.mp4.part", "c.mp4x")
-    assert names(SourceFiles(tmp_path, VIDEO_FILES)) == [f"a{ending}"]
+    touch(tmp_path, f"a{ending}", "a.npy", "mp4", ".mp4", "b.mp4.part", "c.mp4x")
+    assert names(SourceFiles(tmp_path, ["video"])) == [f"a{ending}"]
 
 
 def test_files_with_other_endings_are_the_others(tmp_path):
-    touch(tmp_path, "b.mp3", "a.txt", "c/d.wav", "c/e.txt", ".hidden.wav", "c/.f/g.wav", "none")
-    files = SourceFiles(tmp_path, TXT)
-    assert names(files) == ["a.txt", "c/e.txt"]
+    touch(tmp_path, "b.mp3", "a.npy", "c/d.wav", "c/e.npy", ".hidden.wav", "c/.f/g.wav", "none")
+    files = SourceFiles(tmp_path, NPY)
+    assert names(files) == ["a.npy", "c/e.npy"]
     assert files.others == [tmp_path / "b.mp3", tmp_path / "none", tmp_path / "c/d.wav"]
 
 
-def test_every_ending_is_of_one_kind():
-    kinds = (VIDEO_FILES, SOUND_FILES, PICTURE_FILES)
-    assert len(frozenset.union(*kinds)) == sum(map(len, kinds))
-    for ending in frozenset.union(*kinds):
-        assert ending == ending.lower()
-        assert Path(f"a{ending}").suffix == ending
-
-
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
-    touch(tmp_path, ".a.txt", "._b.txt", ".hidden/c.txt", "d/.e/f.txt", "d/g.txt")
-    assert names(SourceFiles(tmp_path, TXT)) == ["d/g.txt"]
+    touch(tmp_path, ".a.npy", "._b.npy", ".hidden/c.npy", "d/.e/f.npy", "d/g.npy")
+    assert names(SourceFiles(tmp_path, NPY)) == ["d/g.npy"]
 
 
 def test_a_folder_that_is_hidden_itself_can_be_the_source(tmp_path):
-    touch(tmp_path, ".cache/a.txt")
-    assert names(SourceFiles(tmp_path / ".cache", TXT)) == ["a.txt"]
+    touch(tmp_path, ".cache/a.npy")
+    assert names(SourceFiles(tmp_path / ".cache", NPY)) == ["a.npy"]
 
 
 def test_folders_and_pipes_that_are_named_like_files_are_passed_over(tmp_path):
-    touch(tmp_path, "folder.txt/a.txt")
-    os.mkfifo(tmp_path / "pipe.txt")
-    files = SourceFiles(tmp_path, TXT)
-    assert names(files) == ["folder.txt/a.txt"]
+    touch(tmp_path, "folder.npy/a.npy")
+    os.mkfifo(tmp_path / "pipe.npy")
+    files = SourceFiles(tmp_path, NPY)
+    assert names(files) == ["folder.npy/a.npy"]
     assert files.broken == []
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path):
-    touch(tmp_path, "elsewhere/a.txt", "elsewhere/deep/b.txt", "source/c.txt")
+    touch(tmp_path, "elsewhere/a.npy", "elsewhere/deep/b.npy", "source/c.npy")
     (tmp_path / "source" / "folder").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "source" / "file.txt").symlink_to(tmp_path / "elsewhere" / "a.txt")
-    assert names(SourceFiles(tmp_path / "source", TXT)) == [
-        "c.txt",
-        "file.txt",
-        "folder/a.txt",
-        "folder/deep/b.txt",
+    (tmp_path / "source" / "file.npy").symlink_to(tmp_path / "elsewhere" / "a.npy")
+    assert names(SourceFiles(tmp_path / "source", NPY)) == [
+        "c.npy",
+        "file.npy",
+        "folder/a.npy",
+        "folder/deep/b.npy",
     ]
     (tmp_path / "all").symlink_to(tmp_path / "source")
-    assert len(SourceFiles(tmp_path / "all", TXT).paths) == 4
+    assert len(SourceFiles(tmp_path / "all", NPY).paths) == 4
 
 
 def test_a_folder_that_several_links_lead_to_is_read_once_by_the_first_name(tmp_path):
-    touch(tmp_path, "m/a.txt", "source/z.txt")
+    touch(tmp_path, "m/a.npy", "source/z.npy")
     for name in ("q", "k", "t"):
         (tmp_path / "source" / name).symlink_to(tmp_path / "m")
-    assert names(SourceFiles(tmp_path / "source", TXT)) == ["z.txt", "k/a.txt"]
+    assert names(SourceFiles(tmp_path / "source", NPY)) == ["z.npy", "k/a.npy"]
 
 
 @pytest.mark.timeout(20)
 def test_loops_of_links_end(tmp_path):
-    touch(tmp_path, "a/b/c.txt", "d.txt")
+    touch(tmp_path, "a/b/c.npy", "d.npy")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "here").symlink_to(tmp_path / "a")
     (tmp_path / "self").symlink_to(tmp_path / "self")
-    (tmp_path / "x.txt").symlink_to(tmp_path / "y.txt")
-    (tmp_path / "y.txt").symlink_to(tmp_path / "x.txt")
-    assert names(SourceFiles(tmp_path, TXT)) == ["d.txt", "a/b/c.txt"]
+    (tmp_path / "x.npy").symlink_to(tmp_path / "y.npy")
+    (tmp_path / "y.npy").symlink_to(tmp_path / "x.npy")
+    assert names(SourceFiles(tmp_path, NPY)) == ["d.npy", "a/b/c.npy"]
 
 
 def test_links_that_lead_to_no_file_are_the_broken_ones(tmp_path):
-    touch(tmp_path, "a.txt")
-    (tmp_path / "gone.txt").symlink_to(tmp_path / "none.txt")
-    (tmp_path / "ring.TXT").symlink_to(tmp_path / "ring.TXT")
-    (tmp_path / "gone.mp3").symlink_to(tmp_path / "none.txt")
+    touch(tmp_path, "a.npy")
+    (tmp_path / "gone.npy").symlink_to(tmp_path / "none.npy")
+    (tmp_path / "ring.NPY").symlink_to(tmp_path / "ring.NPY")
+    (tmp_path / "gone.mp3").symlink_to(tmp_path / "none.npy")
     (tmp_path / "folder").symlink_to(tmp_path / "none")
-    files = SourceFiles(tmp_path, TXT)
-    assert names(files) == ["a.txt"]
+    files = SourceFiles(tmp_path, NPY)
+    assert names(files) == ["a.npy"]
     assert files.others == []
-    assert files.broken == [tmp_path / "gone.txt", tmp_path / "ring.TXT"]
+    assert files.broken == [tmp_path / "gone.npy", tmp_path / "ring.NPY"]
 
 
 def test_files_are_found_by_the_stem_of_their_name(tmp_path):
-    touch(tmp_path, "a/x.txt", "b/x.txt", "y.tar.txt", "z.txt")
-    files = SourceFiles(tmp_path, TXT)
-    assert files.by_stem["x"] == [tmp_path / "a/x.txt", tmp_path / "b/x.txt"]
-    assert files.by_stem["y.tar"] == [tmp_path / "y.tar.txt"]
+    touch(tmp_path, "a/x.npy", "b/x.npy", "y.tar.npy", "z.npy")
+    files = SourceFiles(tmp_path, NPY)
+    assert files.by_stem["x"] == [tmp_path / "a/x.npy", tmp_path / "b/x.npy"]
+    assert files.by_stem["y.tar"] == [tmp_path / "y.tar.npy"]
     assert list(files.by_stem) == ["y.tar", "z", "x"]
 
 
@@ -166,31 +153,55 @@ def test_files_are_found_by_the_stem_of_their_name(tmp_path):
     ("made", "text"),
     [
         ([], "nothing"),
-        (["b.txt"], "b.txt"),
-        (["c.txt", "a.txt", "b.txt"], "a.txt, b.txt, c.txt"),
-        (["c.txt", "a.txt", "d/e.txt", "b.txt"], "a.txt, b.txt, c.txt, …"),
-        (["d/e.txt"], f"d{os.sep}e.txt"),
-        (["c.mp4", "a.pdf"], "a.pdf, c.mp4"),  # none with the ending: what there is
-        (["a.pdf", "b/c.pdf", "d.pdf", "e.pdf"], "a.pdf, b, d.pdf, …"),
+        (["b.npy"], "b.npy"),
+        (["c.npy", "a.npy", "b.npy"], "a.npy, b.npy, c.npy"),
+        (["c.npy", "a.npy", "d/e.npy", "b.npy"], "a.npy, b.npy, c.npy, …"),
+        (["d/e.npy"], f"d{os.sep}e.npy"),
+        # none with the ending: what there is
+        (["c.mp4", "a.pdf"], "a.pdf, c.mp4; endings of its files: .pdf (1), .mp4 (1)"),
+        (["b/c.PDF", "b/d.pdf", "e"], "b, e; endings of its files: .pdf (2), none (1)"),
     ],
 )
 def test_some_names_say_what_the_folder_has(tmp_path, made, text):
-    assert SourceFiles(touch(tmp_path, *made), TXT).some_names() == text
+    assert SourceFiles(touch(tmp_path, *made), NPY).some_names() == text
 
 
 def test_as_many_names_are_said_as_are_asked_for(tmp_path):
-    files = SourceFiles(touch(tmp_path, "a.txt", "b.txt", "c.txt"), TXT)
-    assert files.some_names(1) == "a.txt, …"
-    assert files.some_names(2) == "a.txt, b.txt, …"
+    files = SourceFiles(touch(tmp_path, "a.npy", "b.npy", "c.npy"), NPY)
+    assert files.some_names(1) == "a.npy, …"
+    assert files.some_names(2) == "a.npy, b.npy, …"
 
 
-@pytest.mark.parametrize("name", ["none", "file.txt", "pipe"])
+def test_where_no_ending_tells_the_content_does(tmp_path):
+    for name in ("one", "no. 2", "a.b/three.raw"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with (tmp_path / name).open("wb") as file:
+            np.save(file, np.zeros(3))
+    touch(tmp_path, "text", "d.mp3")
+    files = SourceFiles(tmp_path, NPY)
+    assert names(files) == ["no. 2", "one", "a.b/three.raw"]
+    assert sorted(files.by_stem) == ["no. 2", "one", "three"]
+    assert files.others == [tmp_path / "d.mp3", tmp_path / "text"]
+    # one that has the ending is enough to trust endings
+    np.save(tmp_path / "named.npy", np.zeros(3))
+    assert names(SourceFiles(tmp_path, NPY)) == ["named.npy"]
+
+
+def test_a_file_may_have_to_be_of_several_kinds(tmp_path):
+    touch(tmp_path, "a.gif", "b.png", "c.mp4", "d.wav")
+    assert names(SourceFiles(tmp_path, ["video", "sound"])) == ["a.gif", "c.mp4", "d.wav"]
+    assert names(SourceFiles(tmp_path, ["video", "sound"], ["picture"])) == ["a.gif"]
+    assert SourceFiles(tmp_path, ["array"], ["picture"]).paths == []
+
+
+@pytest.mark.parametrize("name", ["none", "file.npy", "pipe"])
 def test_what_is_not_a_folder_is_refused(tmp_path, name):
-    touch(tmp_path, "file.txt")
+    touch(tmp_path, "file.npy")
     os.mkfifo(tmp_path / "pipe")
     message = f"--source {tmp_path / name} is not a folder: give the folder of the clips"
-    with pytest.raises(DataError, match=message):
-        SourceFiles(tmp_path / name, TXT)
+    for look in (lambda folder: SourceFiles(folder, NPY), names_in):
+        with pytest.raises(DataError, match=message):
+            look(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.youtube import ClipName, YouTubeFiles, parse_name
 
 ID = "dQw4w9WgXcQ"
@@ -19,7 +19,7 @@ def files(folder: Path, *names: str) -> YouTubeFiles:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    return YouTubeFiles(SourceFiles(folder, VIDEO_FILES))
+    return YouTubeFiles(SourceFiles(folder, ["video"]))
 
 
 def found(folder: Path, asked: str, *names: str, label: str | None = None) -> tuple[str, bool]:

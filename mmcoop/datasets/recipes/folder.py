@@ -4,7 +4,7 @@ import errno
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.clips import Clip, read_array
+from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, stem
 from mmcoop.datasets.modality import KINDS
 from mmcoop.datasets.recipes import option
 from mmcoop.datasets.recipes.clips import (
@@ -27,18 +28,11 @@ from mmcoop.datasets.recipes.clips import (
     without_duplicates,
 )
 from mmcoop.datasets.rejects import Reject, Unusable, why_not
-from mmcoop.datasets.source_files import (
-    PICTURE_FILES,
-    SOUND_FILES,
-    VIDEO_FILES,
-    SourceFiles,
-    inside,
-)
+from mmcoop.datasets.source_files import SourceFiles, inside, names_in
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
 from mmcoop.errors import DataError, UsageError, said
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
-_ARRAY_FILES = frozenset([".npy"])
 
 # What a modality of such a name usually is.
 _KIND_OF_NAME = {
@@ -47,13 +41,21 @@ _KIND_OF_NAME = {
     **dict.fromkeys(("image", "picture"), "image"),
     "flow": "flow",
 }
+# The kinds of files that each kind of modality can be read from.
 _FILES_OF_KIND = {
-    "frames": VIDEO_FILES,
-    "flow": VIDEO_FILES,
-    "spectrogram": SOUND_FILES | VIDEO_FILES,
-    "image": PICTURE_FILES,
-    "series": _ARRAY_FILES,
-    "vector": _ARRAY_FILES,
+    "frames": ("video",),
+    "flow": ("video",),
+    "spectrogram": ("sound", "video"),
+    "image": ("picture",),
+    "series": ("array",),
+    "vector": ("array",),
+}
+# What a modality is whose files are all that says so, and what it may be called.
+_KIND_OF_FILES = {
+    "sound": ("spectrogram", "audio"),
+    "video": ("frames", "visual"),
+    "picture": ("image", "image"),
+    "array": ("array", "table"),
 }
 
 
@@ -99,7 +101,7 @@ class Folder(ClipRecipe):
     def listing(self) -> Listing:
         wanted = self._wanted()
         if self.manifest is None:
-            files = SourceFiles(self.source, self._endings(wanted))
+            files = SourceFiles(self.source, *_file_kinds(wanted))
             rows, rejects = _class_folders(files)
             names = files.some_names()
             report = _passed_over(files)
@@ -114,8 +116,7 @@ class Folder(ClipRecipe):
             rejects, report = [], {}
             if not rows:
                 raise DataError(f"--manifest {self.manifest} has no line below its header")
-            # only that it is a folder: a table says itself what is where
-            names = SourceFiles(self.source, frozenset()).some_names()
+            names = names_in(self.source)  # a table says itself what is where
         classes = _sorted_classes({row.label for row in rows})
         clips, places = [], []
         for row, group in zip(rows, _groups(rows), strict=True):
@@ -195,12 +196,6 @@ class Folder(ClipRecipe):
         check_modalities(list(wanted))
         return wanted
 
-    def _endings(self, wanted: Mapping[str, tuple[str, str | None]]) -> frozenset[str]:
-        """Names of files that hold every modality wanted."""
-        every = frozenset[str]().union(*_FILES_OF_KIND.values())
-        kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
-        return every.intersection(*(_FILES_OF_KIND[kind] for kind in kinds if kind))
-
     def _manifest(self, path_columns: Iterable[str]) -> Iterator[_Row]:
         assert self.manifest is not None
         table = _read_table(self.manifest)
@@ -234,6 +229,12 @@ class Folder(ClipRecipe):
                 start=start,
                 end=end,
             )
+
+
+def _file_kinds(wanted: Mapping[str, tuple[str, str | None]]) -> list[Collection[str]]:
+    """For each modality whose kind is known, the kinds of files it can be read from."""
+    kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
+    return [_FILES_OF_KIND[kind] for kind in kinds if kind] or [tuple(ENDINGS)]
 
 
 def _groups(rows: Sequence[_Row]) -> list[str]:
@@ -276,11 +277,12 @@ def _in_split_folders(files: SourceFiles) -> bool:
 
 def _other_kinds(files: Sequence[Path]) -> str:
     """What to give where the only files are of kinds that were not asked for."""
-    endings = {path.suffix.lower() for path in files}
-    for name, known in (("audio", SOUND_FILES), ("image", PICTURE_FILES), ("table", _ARRAY_FILES)):
-        if endings & known:
-            return f". For its {min(endings & known)} files: --modality {name}=path"
-    return ""
+    for kind, (_, name) in _KIND_OF_FILES.items():
+        if found := [path.suffix.lower() for path in files if kind in kinds_by_ending(path)]:
+            return f". For its {min(found)} files: --modality {name}=path"
+    if not files:
+        return ""
+    return ". Files of any ending can be listed in a --manifest, with --modality NAME=COLUMN:KIND"
 
 
 def _passed_over(files: SourceFiles) -> dict[str, Any]:
@@ -306,23 +308,24 @@ def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
     Files of one name but for its ending, likely one clip in several formats, are a group.
     """
     in_split_folders = _in_split_folders(files)
-    stems = Counter(path.with_suffix("") for path in files.paths)
+    stems = Counter(path.with_name(stem(path)) for path in files.paths)
     rows, rejects = [], []
     for path in files.paths:
         part = path.relative_to(files.folder).parts
         split, below = (part[0], part[1:]) if in_split_folders else (None, part)
         name = path.relative_to(files.folder).as_posix()
-        stem = name.removesuffix(path.suffix)
+        bare = path.with_name(stem(path))
+        bare_name = bare.relative_to(files.folder).as_posix()
         if len(below) < 2:
             rejects.append(Reject(name, "unknown-class", "it is not in the folder of a class"))
             continue
         rows.append(
             _Row(
-                id=stem if stems[path.with_suffix("")] == 1 else name,
+                id=bare_name if stems[bare] == 1 else name,
                 label=below[0],
                 paths={"path": name},
                 place=name,
-                group=stem,
+                group=bare_name,
                 split=split and split_names([split])[0],
             )
         )
@@ -384,21 +387,17 @@ def _files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
 
 def _kind_of(name: str, path: Path) -> str:
     """What a modality is, by its name or, where that is of other files, by its first file."""
-    suffix = path.suffix.lower()
+    of_file = file_kinds(path)
     by_name = _KIND_OF_NAME.get(name)
-    if by_name and suffix in _FILES_OF_KIND[by_name]:
+    if by_name and of_file.intersection(_FILES_OF_KIND[by_name]):
         return by_name
-    for kind, endings in (
-        ("spectrogram", SOUND_FILES),
-        ("frames", VIDEO_FILES),
-        ("image", PICTURE_FILES),
-        ("array", _ARRAY_FILES),
-    ):
-        if suffix in endings:
-            return kind
+    if len(of_file) == 1:
+        (kind,) = of_file
+        return _KIND_OF_FILES[kind][0]
+    may_be = f" (they may be {' or '.join(sorted(of_file))})" if of_file else ""
     raise DataError(
-        f"what is modality {name!r}, of files like {path}? Say it: --modality {name}=COLUMN:KIND, "
-        f"KIND one of {', '.join(KINDS)}"
+        f"what is modality {name!r}, of files like {path}{may_be}? Say it: "
+        f"--modality {name}=COLUMN:KIND, KIND one of {', '.join(KINDS)}"
     )
 
 

@@ -18,7 +18,7 @@ from mmcoop.datasets.recipes.clips import (
     unused,
     without_duplicates,
 )
-from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.youtube import YouTubeFiles, parse_name
 from mmcoop.errors import DataError, said
 
@@ -75,7 +75,7 @@ class KineticsSounds(ClipRecipe):
     validation: float = option(0.1, "share of the training clips that becomes validation")
 
     def listing(self) -> Listing:
-        files = SourceFiles(self.source, VIDEO_FILES)
+        files = SourceFiles(self.source, ["video"])
         videos = YouTubeFiles(files)
         train, test = (
             _read_list(path, split, videos)

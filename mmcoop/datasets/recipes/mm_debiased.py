@@ -19,7 +19,7 @@ from mmcoop.datasets.recipes.clips import (
     of_whole_videos,
     unused,
 )
-from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
 from mmcoop.errors import DataError, UsageError, said
@@ -67,7 +67,7 @@ class MMDebiased(ClipRecipe):
             )
         entries = _read_list(self.list)
         classes = sorted({entry["label"] for entry in entries.values()})
-        files = SourceFiles(self.source, VIDEO_FILES)
+        files = SourceFiles(self.source, ["video"])
         videos = YouTubeFiles(files)
         clips = []
         for id, entry in entries.items():

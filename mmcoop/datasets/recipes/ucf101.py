@@ -14,7 +14,7 @@ from mmcoop.datasets.recipes.clips import (
     unused,
     without_duplicates,
 )
-from mmcoop.datasets.source_files import VIDEO_FILES, SourceFiles
+from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.errors import DataError, UsageError, said
 
 FOLDS = (1, 2, 3)
@@ -47,7 +47,7 @@ class UCF101(ClipRecipe):
         if self.flow is not None and not all((self.flow / d).is_dir() for d in ("u", "v")):
             raise DataError(f"--flow {self.flow} has no folders u and v")
         classes = self._classes()
-        files = SourceFiles(self.source, VIDEO_FILES)
+        files = SourceFiles(self.source, ["video"])
         # the lists and the videos do not agree on upper and lower case (HandStandPushups)
         paths = {path.stem.lower(): path for path in reversed(files.paths)}
         clips: list[Clip] = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from PIL import Image
 
 from mmcoop.datasets.clips import Clip
@@ -215,6 +216,34 @@ def test_files_that_have_every_modality_are_taken(tmp_path, modalities, expected
     touch(tmp_path, *(f"cello/{name}" for name in names), "cello/.cache/film.mp4", ".a/film.mp4")
     found = Folder(source=tmp_path, modality=modalities).listing()
     assert {clip.paths["path"].name for clip in found.clips} == expected
+
+
+def test_clips_without_a_known_ending_are_known_by_their_content(tmp_path):
+    """Their ids are their whole names where what follows a dot is no ending."""
+    for name in ("flute/op. 5", "flute/op. 6", "cello/one", "cello/two.raw"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(8000), 16_000, format="AIFF")
+    touch(tmp_path, "cello/notes", "flute/cover.jpg")
+    found = Folder(source=tmp_path, modality=["audio=path"]).listing()
+    groups = {clip.id: clip.group for clip in found.clips}
+    assert groups == {id: id for id in ("cello/one", "cello/two", "flute/op. 5", "flute/op. 6")}
+    assert found.report["first_unused_files"] == ["cello/notes", "flute/cover.jpg"]
+    table(tmp_path, *({"id": id, "path": id, "label": id[:5]} for id in groups if "two" not in id))
+    listed = Folder(
+        source=tmp_path, manifest=tmp_path.parent / "clips.csv", modality=["x=path"]
+    ).listing()
+    assert listed.kinds == {"x": ("spectrogram", "path")}
+
+
+def test_whether_a_gif_is_a_picture_or_a_film_has_to_be_said(tmp_path):
+    source = touch(tmp_path / "s", *(f"{c}/{k}.gif" for c in CLASSES for k in range(9)))
+    refused(
+        Folder(source=source, modality=["x=path"]), r"may be picture or video\)\? Say it: --mod"
+    )
+    for modality, kind in (("x=path:image", "image"), ("visual=path", "frames")):
+        listing = Folder(source=source, modality=[modality]).listing()
+        assert [kind for kind, _ in listing.kinds.values()] == [kind]
+        assert len(listing.clips) == 27
 
 
 def test_files_that_are_no_clips_are_counted_and_the_first_are_named(tmp_path):
@@ -808,7 +837,11 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path):
     [
         ([], "nothing"),
         (["a.mp4", "b.mp4"], r"a.mp4, b.mp4 \(2 rejected: unknown-class 2; the first: a.mp4, .*"),
-        (["x/a.txt", "y/b.txt"], "x, y"),
+        (
+            ["x/a.txt", "y/b.txt"],
+            r"x, y; endings of its files: .txt \(2\). Files of any ending can be listed in a "
+            "--manifest, with --modality NAME=COLUMN:KIND",
+        ),
         (["train/a.mp4"], r"train/a.mp4 \(1 rejected: unknown-class 1; .*"),
     ],
 )
@@ -830,7 +863,7 @@ def test_one_class_is_refused(tmp_path):
         ("wav", "For its .wav files: --modality audio=path"),
         ("png", "For its .png files: --modality image=path"),
         ("npy", "For its .npy files: --modality table=path"),
-        ("txt", "there is cello, flute, [a-z]+$"),
+        ("xyz", r"there is cello, flute, [a-z]+; endings of its files: .xyz \(27\)"),
     ],
 )
 def test_where_there_are_other_files_alone_it_is_said_how_to_ask_for_them(tmp_path, ending, advice):

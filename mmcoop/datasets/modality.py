@@ -29,19 +29,21 @@ _CHANNEL_AXIS = {
 }
 
 _DIMENSIONS = {"frames": 4, "image": 3, "flow": 4, "spectrogram": 3, "series": 2, "vector": 1}
-_DTYPES = ("uint8", "float16", "float32")
+_DTYPES = ("uint8", "float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class Modality:
     """One modality of a data set, as `dataset.json` records it.
 
-    `kind` is one of `KINDS`; `shape` is that of one stored sample; `dtype` is uint8, float16 or
-    float32. What a model sees is `(stored − mean) / std`, each one number or one a channel (for
-    a vector, one a feature). `encoder` is the one it trains with unless asked otherwise.
-    `training` holds the arguments of its training transform, by name (see `transforms.py`);
-    evaluation uses none of the random ones. `size` resizes frames to `size × size` pixels; then
-    the stored pictures may have any height and width, and `shape` has those after resizing.
+    `kind` is one of `KINDS`; `shape` is that of one stored sample; `dtype` is uint8, float16,
+    float32 or, for numbers that differ by less than float32 can tell apart, float64. What a model
+    sees is `(stored − mean) / std` in float32, worked out in float64 where that is stored; mean and
+    std are each one number or one a channel (for a vector, one a feature). `encoder` is the one it
+    trains with unless asked otherwise. `training` holds the arguments of its training transform, by
+    name (see `transforms.py`); evaluation uses none of the random ones. `size` resizes frames to
+    `size × size` pixels; then the stored pictures may have any height and width, and `shape` has
+    those after resizing.
     """
 
     kind: str
@@ -80,9 +82,15 @@ class Modality:
         """The stored number that means no displacement, for flow: unsigned bytes are centred."""
         return 128.0 if self.dtype == "uint8" else 0.0
 
+    @property
+    def precision(self) -> str:
+        """The dtype in which samples are normalised: float32, or float64 if that is stored."""
+        return "float64" if self.dtype == "float64" else "float32"
+
     def along_channels(self, number: float | tuple[float, ...]) -> np.ndarray:
-        """`mean` or `std` as a float32 array that broadcasts over samples."""
-        return np.asarray(number, np.float32).reshape(-1, *(1,) * (-1 - _CHANNEL_AXIS[self.kind]))
+        """`mean` or `std` as an array of `precision` that broadcasts over samples."""
+        numbers = np.asarray(number, self.precision)
+        return numbers.reshape(-1, *(1,) * (-1 - _CHANNEL_AXIS[self.kind]))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from mmcoop.datasets.file_kinds import kinds_by_content, kinds_by_ending, stem
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.errors import DataError
+from mmcoop.names import normalised
 
 
 class SourceFiles:
@@ -71,9 +72,10 @@ def check_source(folder: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` in `folder`; `Unusable` where the name would lead out of it.
+    """The path of `name` in `folder`, as it is spelt there.
 
-    An absolute path is one in `folder` if it leads there.
+    An absolute path is one in `folder` if it leads there. Raises `Unusable` where the name would
+    lead out of the folder, or is that of two files there.
     """
     parts = _relative(folder, PurePosixPath(name.replace("\\", "/")))
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or ":" in parts.parts[0]:
@@ -81,7 +83,23 @@ def inside(folder: Path, name: str) -> Path:
             "outside-folder",
             f"{name!r} is not a path inside the source folder: paths are relative to --source",
         )
-    return folder.joinpath(*parts.parts)
+    path = folder
+    for part in parts.parts:
+        path = _as_spelt(path, part)
+    return path
+
+
+def _as_spelt(folder: Path, name: str) -> Path:
+    """What is called `name` in a folder, in whatever spelling; as `name` where there is nothing."""
+    path = folder / name
+    # a name of plain letters has one spelling; `lexists` takes links that lead nowhere too
+    if (name.isascii() and name == name.strip()) or "\0" in name or os.path.lexists(path):
+        return path
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [other for other in there if normalised(other.name) == normalised(name)]
+    if len(found) > 1:
+        raise Unusable("name", f"{name!r} is the name of {len(found)} files: rename one of them")
+    return found[0] if found else path
 
 
 def _relative(folder: Path, path: PurePosixPath) -> PurePosixPath:

@@ -1,24 +1,26 @@
 """One file of features, a table or an array, read: its numbers, and what it says of its rows."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
+from mmcoop.datasets.csv_files import CsvFile, is_number, open_csv, reading
+from mmcoop.datasets.parquet_files import ParquetFile, open_parquet
+from mmcoop.datasets.precision import check_float64
 from mmcoop.datasets.splitting import split_names
 from mmcoop.errors import DataError
+from mmcoop.names import normalised
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 #: What a column may say of a row, other than its features.
 ABOUT = ("id", "label", "split", "group")
 
-_WHOLE = re.compile(r"(-?\d+)\.0+")
+_WHOLE = re.compile(r"\A(-?\d+)\.0+\Z")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Table:
     """One file. `values` `(rows, features)` or `(rows, time, channels)` has the numbers, `features`
     the names along its last axis. `about` has the columns of `ABOUT` that the file has, as text,
     empty where nothing is said. `label`: which column of the file holds the labels, in words;
-    empty if none does.
+    empty if none does. `by_index`: whether the ids are those of an index; `indexed`: whether such
+    an index says that rows are not simply in order.
     """
 
     path: Path
@@ -34,6 +37,8 @@ class Table:
     features: Sequence[str]
     about: pd.DataFrame
     label: str = ""
+    by_index: bool = False
+    indexed: bool = False
 
 
 def read_table(path: Path, label: str | None, id_column: str, only_labels: bool) -> Table:
@@ -44,71 +49,136 @@ def read_table(path: Path, label: str | None, id_column: str, only_labels: bool)
     """
     if path.suffix.lower() == ".npy":
         return _read_array(path, only_labels)
-    names, table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    places = _about(path, names, label, id_column, only_labels)
-    features = [i for i in range(len(names)) if i not in places.values() and not only_labels]
-    if table.empty or not (features or only_labels):
+    file = _open(path)
+    levels = dict(file.levels)
+    places = _places(file, levels, label, id_column, only_labels)
+    features = [] if only_labels else _left(file, places)
+    if not file.rows or not (features or only_labels):
         raise DataError(f"{path} has no rows, or no column of numbers: a modality needs both")
-    for i in features:
-        _check_numeric(path, names[i], table.iloc[:, i])
-    with np.errstate(over="ignore"):
-        values = table.iloc[:, features].to_numpy(dtype=np.float32, na_value=np.nan)
-    about = _said(path, table, places)
-    at = places.get("label")
-    where = "" if at is None else f"column {names[at]!r}, {at + 1} of {len(names)}"
-    return Table(path, values, [f"column {names[i]}" for i in features], about, where)
-
-
-def _read_csv(path: Path) -> tuple[list[str], pd.DataFrame]:
-    """The names of the columns, as they are written, and a table with these columns."""
-    with _reading(path):
-        names = [name.strip() for name in _csv_texts(path, header=None, nrows=1).iloc[0]]
-    _check_header(path, names)
-    with _reading(path):
-        table = pd.read_csv(path, skipinitialspace=True, low_memory=False)
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{path} has rows of more cells than its first row has names: mend it")
-    return names, table
-
-
-def _csv_texts(path: Path, **which: Any) -> pd.DataFrame:
-    """The same with cells as they are written."""
-    texts: pd.DataFrame = pd.read_csv(
-        path, dtype=str, na_filter=False, skipinitialspace=True, **which
-    )
-    return texts
-
-
-def _read_parquet(path: Path) -> tuple[list[str], pd.DataFrame]:
-    with _reading(path):
-        table = pd.read_parquet(path)
-    if table.index.name is not None:
-        table = table.reset_index()
-    return [str(name) for name in table.columns], table
-
-
-def _said(path: Path, table: pd.DataFrame, places: Mapping[str, int]) -> pd.DataFrame:
-    """The columns of `ABOUT`, which are at `places` of a table, as text; splits by their names."""
-    columns = {what: table.iloc[:, i] for what, i in places.items()}
-    if path.suffix.lower() == ".csv" and places:
-        # a class may be called "None", a sample "007"
-        order = sorted(set(places.values()))
-        texts = _csv_texts(path, usecols=order)
-        columns = {what: texts.iloc[:, order.index(i)] for what, i in places.items()}
+    values, names = _numbers(file, features)
+    columns = {what: place for what, place in places.items() if isinstance(place, int)}
+    cells = dict(zip(columns, file.cells(list(columns.values())), strict=True))
+    cells |= {what: levels.pop(name) for what, name in places.items() if isinstance(name, str)}
+    ids, indexed = _index_ids(path, levels, file.rows, "id" in cells)
+    cells |= {} if ids is None else {"id": ids}
     about = pd.DataFrame(
-        {what: _texts(cells) for what, cells in columns.items()},
-        index=range(len(table)),
+        {what: _texts(column) for what, column in cells.items()},
+        index=range(file.rows),
         dtype=object,
     )
     if "split" in about:
         words = [word or None for word in about["split"]]
         about["split"] = [name or "" for name in split_names(words, f"the column split of {path}")]
-    return about
+    where, at = "", places.get("label")
+    if isinstance(at, int):
+        where = f"column {file.names[at]!r}, {at + 1} of {len(file.names)}"
+        if label == "last" or (label is None and file.names[at] != "label"):
+            _check_is_header(path, file.names[at], about["label"])
+    elif at is not None:
+        where = f"index {at!r}"
+    return Table(path, values, names, about, where, ids is not None, indexed)
+
+
+def read_texts(path: Path) -> tuple[pd.DataFrame, int]:
+    """A table of text, and the number of its first row: 2 below a header in the first line.
+
+    Columns are under their normalised names, cells as they are written, missing ones empty. An
+    index that says which rows are which is the column `id`, if there is no other. Raises
+    `DataError` where the table cannot be read, or two columns have one name.
+    """
+    if path.suffix.lower() == ".parquet":
+        parquet = open_parquet(path)
+        names, first, index = parquet.names, 2, dict(parquet.levels)
+        columns = parquet.cells(range(len(names)))
+    else:
+        file = open_csv(path)
+        # with its empty lines, so that those below them are counted right
+        columns = [column for _, column in file.texts(skip_blank_lines=False).items()]
+        names, first, index = file.names, file.header + 1, {}
+        if file.index_columns:
+            names, index, columns = names[1:], {"": columns[0]}, columns[1:]
+    found: dict[str, pd.Series] = {}
+    for name, column in [*zip(names, columns, strict=True), *index.items()]:
+        if name and name in found:
+            raise DataError(f"{path} has 2 columns {name!r}: keep one")
+        if name:
+            found[name] = column
+    if "" in index and "id" not in found:
+        ids, _ = _index_ids(path, {"": index[""]}, len(index[""]), has_ids=False)
+        found |= {} if ids is None else {"id": ids}
+    return pd.DataFrame({name: _words(column) for name, column in found.items()}), first
+
+
+def _open(path: Path) -> CsvFile | ParquetFile:
+    if path.suffix.lower() == ".parquet":
+        return open_parquet(path)
+    file = open_csv(path)
+    _check_header(path, file.names, file.index_columns)
+    return file
+
+
+def _left(file: CsvFile | ParquetFile, places: Mapping[str, int | str]) -> list[int]:
+    """The columns that say nothing of `ABOUT` and are no index."""
+    taken = {*places.values(), *file.index_columns}
+    return [i for i in range(len(file.names)) if i not in taken]
+
+
+def _numbers(file: CsvFile | ParquetFile, columns: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+    """Columns as numbers `(rows, features)`, float32 if that holds all of them, and their names."""
+    parts, names = [], []
+    for i in columns:
+        part = file.numbers(i)
+        if part is None:
+            raise _not_numeric(file, i)
+        parts.append(part)
+        name = f"column {file.names[i]}"
+        width = part.shape[1]
+        names += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
+    if not parts:
+        return np.empty((file.rows, 0), np.float32), names
+    return np.concatenate(parts, axis=1), names
+
+
+def _not_numeric(file: CsvFile | ParquetFile, i: int) -> DataError:
+    name, cells = file.names[i], file.typed(i)
+    there = [pair for pair, told in zip(enumerate(cells), cells.notna(), strict=True) if told]
+    words = [(k, cell) for k, cell in there if not is_number(str(cell))]
+    row, cell = (words or there)[0]
+    return DataError(
+        f"the column {name!r} of {file.path} is not numeric, row {row + 1} has {str(cell)[:40]!r}: "
+        f"take it out, or write it as numbers; if it is the label, give --label {name}"
+    )
+
+
+def _index_ids(
+    path: Path, levels: Mapping[str, pd.Series], rows: int, has_ids: bool
+) -> tuple[pd.Series | None, bool]:
+    """The ids that an index holds, and whether it says that rows are not simply in order.
+
+    None where there are others, or it only counts the rows. Raises `DataError` where it is not
+    clear what it says.
+    """
+    if has_ids:
+        for name in filter(None, levels):
+            raise DataError(
+                f"{path} has the index {name!r} beside its ids: make it a column "
+                "(reset_index()), or take it out (reset_index(drop=True))"
+            )
+        return None, False
+    if len(levels) > 1:
+        raise DataError(
+            f"{path} has an index of {len(levels)} levels ({', '.join(map(repr, levels))}): make "
+            "one column of ids of them"
+        )
+    for name, cells in levels.items():
+        counts = _texts(cells) == [str(k) for k in range(rows)]
+        return (None, False) if counts and not name else (cells, not counts)
+    return None, False
 
 
 def _read_array(path: Path, only_labels: bool) -> Table:
     """Open an array, memory-mapped; one of labels is read."""
-    with _reading(path):
+    with reading(path):
         array = np.lib.format.open_memmap(path, mode="r")  # which never unpickles
     if 0 in array.shape:
         raise DataError(f"{path} has shape {array.shape}: there is nothing in it")
@@ -128,31 +198,24 @@ def _read_array(path: Path, only_labels: bool) -> Table:
         )
     values = array[:, None] if array.ndim == 1 else array
     what = "channel" if array.ndim == 3 else "feature"
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        for i in range(values.shape[-1]):
+            channel = values[..., i].ravel()
+            check_float64(channel.astype(np.float64), channel.tolist, f"{path}, {what} {i},")
     features = [f"{what} {i}" for i in range(values.shape[-1])]
     return Table(path, values, features, pd.DataFrame(index=range(len(array))))
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in reading a file is a `DataError` that names it."""
-    try:
-        yield
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {str(error).strip()}") from None
-
-
-def _check_header(path: Path, names: Sequence[str]) -> None:
+def _check_header(path: Path, names: Sequence[str], index: Sequence[int]) -> None:
     """Raise `DataError` where the first row cannot be the columns' names, or leaves one out."""
-    if "" in names:
-        raise DataError(
-            f"column {names.index('') + 1} of {path} has no name: name it, or take it out if it "
-            "only counts the rows (pandas writes it unless told index=False)"
-        )
-    try:
-        numbers = [float(name) for name in names]
-    except ValueError:
+    nameless = [i for i, name in enumerate(names) if not name and i not in index]
+    if nameless:
+        raise DataError(f"column {nameless[0] + 1} of {path} has no name: name it, or take it out")
+    numbered = [name for i, name in enumerate(names) if i not in index]
+    if not numbered or not all(is_number(name) for name in numbered):
         return
     # columns may be numbered; the last may be the label, under any number
+    numbers = [float(name.replace(",", ".")) for name in numbered]
     counted = [numbers[0] + i for i in range(len(numbers) - 1)]
     if not (numbers[0] in (0, 1) and numbers[:-1] == counted and numbers[-1].is_integer()):
         raise DataError(
@@ -160,37 +223,59 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _about(
-    path: Path, names: Sequence[str], label: str | None, id_column: str, only_labels: bool
-) -> dict[str, int]:
-    """Where the columns of `ABOUT` are among the columns of a table."""
-    wanted = {"id": id_column, "split": "split", "group": "group"}
+def _check_is_header(path: Path, name: str, labels: pd.Series) -> None:
+    """Raise `DataError` where the name of the column of labels is a label itself.
+
+    Numbers may be both; where a first row of numbers is taken for names, rows do not match.
+    """
+    if not is_number(name) and name in set(labels):
+        raise DataError(
+            f"{path} has the label {name!r} in its first row too, where the columns' names should "
+            "be: put a row with the names above it"
+        )
+
+
+def _places(
+    file: CsvFile | ParquetFile,
+    levels: Mapping[str, pd.Series],
+    label: str | None,
+    id_column: str,
+    only_labels: bool,
+) -> dict[str, int | str]:
+    """Where what `ABOUT` lists is in a table: the position of a column, or a level of the index."""
+    label = label and normalised(label)
+    wanted = {"id": normalised(id_column), "split": "split", "group": "group"}
     wanted = {what: column for what, column in wanted.items() if column != label}
     if label != "last":
         wanted["label"] = label or "label"
+    places: dict[str, int | str] = {}
     for what, column in wanted.items():
-        if names.count(column) > 1:
+        found: list[int | str] = [i for i, name in enumerate(file.names) if name == column]
+        found += [name for name in levels if name == column]
+        if len(found) > 1:
             last = ", or give --label last if it is the last one" if what == "label" else ""
-            raise DataError(f"{path} has {names.count(column)} columns {column!r}: keep one{last}")
-    places = {what: names.index(column) for what, column in wanted.items() if column in names}
-    others = [i for i in range(len(names)) if i not in places.values()]
+            raise DataError(f"{file.path} has {len(found)} columns {column!r}: keep one{last}")
+        if found:
+            places[what] = found[0]
+    others = _left(file, places)
     if others and (label == "last" or (label is None and only_labels and len(others) == 1)):
         places.setdefault("label", others[-1])
     return places
 
 
-def _check_numeric(path: Path, name: str, cells: pd.Series) -> None:
-    if pd.api.types.is_numeric_dtype(cells):
-        return
-    odd = cells[pd.to_numeric(cells, errors="coerce").isna() & cells.notna()]
-    row, cell = (odd if len(odd) else cells).head(1).reset_index().iloc[0]
-    raise DataError(
-        f"the column {name!r} of {path} is not numeric, row {row + 1} has {str(cell)[:40]!r}: take "
-        f"it out, or write it as numbers; if it is the label, give --label {name}"
-    )
+def _words(cells: pd.Series) -> list[str]:
+    """Cells as text: empty for missing ones, numbers that are whole without a point."""
+    return [
+        "" if missing else _word(cell) for cell, missing in zip(cells, cells.isna(), strict=True)
+    ]
+
+
+def _word(cell: Any) -> str:
+    if isinstance(cell, bytes):
+        return cell.decode(errors="replace")
+    return cell if isinstance(cell, str) else _WHOLE.sub(r"\1", str(cell))
 
 
 def _texts(cells: pd.Series) -> list[str]:
-    """Cells as text: empty for missing ones, whole numbers without a point."""
-    texts = ["" if na else str(cell).strip() for cell, na in zip(cells, cells.isna(), strict=True)]
-    return [whole[1] if (whole := _WHOLE.fullmatch(text)) else text for text in texts]
+    """The same, normalised, text that is a whole number included."""
+    return [_WHOLE.sub(r"\1", normalised(word)) for word in _words(cells)]

@@ -44,11 +44,11 @@ def _transformed(modality: Modality, training: bool, stored: Any) -> Tensor:
     if modality.kind == "frames":
         x = torch.stack([_decoded(frames, modality, training) for frames in stored])
     else:
-        x = torch.from_numpy(np.ascontiguousarray(stored)).float()
+        x = torch.from_numpy(np.ascontiguousarray(stored, modality.precision))
     mean, std = (
         torch.from_numpy(modality.along_channels(x)) for x in (modality.mean, modality.std)
     )
-    x = (x - mean) / std
+    x = ((x - mean) / std).float()
     for name, arguments in (modality.training if training else {}).items():
         if name == "flip" and modality.kind == "flow":
             no_motion = float(((modality.no_motion - mean) / std).flatten()[0])

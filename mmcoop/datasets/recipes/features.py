@@ -7,12 +7,14 @@ but the normalisation, which a model applies: what is stored is what the files h
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import inside
@@ -21,6 +23,7 @@ from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.tables import ABOUT, SUFFIXES, Table, read_table
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError, UsageError
+from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
 
 #: The name, before its suffix, of a file that holds no modality but the labels of the others.
@@ -41,7 +44,8 @@ class Features:
 
     Every .csv, .parquet and .npy file in --source is a modality, named after the file. A table has
     a row a sample and a column a feature; an array is (samples, features) or (samples, time,
-    channels). Tables that all have an id are joined by it, others row by row. Columns `split`
+    channels). Tables that all have an id, in a column or in the index that pandas writes, are
+    joined by it, others row by row. Columns `split`
     (train, validation, test) and `group` (what must not be in two splits) are used where there are
     any; else the splits are cut at random, class by class.
     """
@@ -103,7 +107,7 @@ class Features:
             defaults=DEFAULTS,
             report={
                 "files": {n: path.relative_to(self.source).as_posix() for n, path in files.items()},
-                "joined": f"by {self.id_column}" if by_id else "row by row",
+                "joined": _how_joined(tables, self.id_column) if by_id else "row by row",
                 "labels_from": [
                     f"{table.path.relative_to(self.source).as_posix()}: {table.label}"
                     for table in tables.values()
@@ -115,7 +119,10 @@ class Features:
         at = {name: rows[name].to_numpy() for name in content}
         with write_dataset(folder, header, overwrite=overwrite) as writer:
             for i, id in enumerate(progress.track(ids, "writing samples")):
-                inputs = {name: table.values[at[name][i]] for name, table in content.items()}
+                inputs = {
+                    name: table.values[at[name][i]].astype(header.modalities[name].dtype)
+                    for name, table in content.items()
+                }
                 writer.add(splits[i], id=id, label=labels[i], group=groups[i], **inputs)
             for reject in rejects:
                 writer.reject(*reject)
@@ -141,7 +148,7 @@ class Features:
                 if not path.is_file():
                     raise DataError(f"--modality: there is no file {path}: {has}")
         else:
-            files = [path for path in beside if path.stem != LABELS]
+            files = [path for path in beside if normalised(path.stem) != LABELS]
             if not files:
                 raise DataError(f"{self.source} has no .csv, .parquet or .npy file; {has}")
             chosen = _names([path.stem for path in files])
@@ -150,7 +157,7 @@ class Features:
                 f"{files[0]} is the only modality: contributions are shared among two or more. "
                 "Give every modality a file of its own"
             )
-        labels = [path for path in beside if path.stem == LABELS and path not in files]
+        labels = [path for path in beside if normalised(path.stem) == LABELS and path not in files]
         return dict(zip(chosen, files, strict=True)), labels
 
     def _tables(
@@ -192,17 +199,25 @@ class Features:
 
     def _modality(self, table: Table, training: np.ndarray) -> Modality:
         """What is recorded of a modality, its normalisation from the rows `training`."""
-        from sklearn.preprocessing import StandardScaler
-
         shape = table.values.shape[1:]
         kind, encoder = ("vector", "mlp") if len(shape) == 1 else ("series", "conv1d")
-        if not self.standardize:
-            return Modality(kind, shape, "float32", encoder)
-        scaler = StandardScaler()
+        spread = Spread()
         for chunk in _chunks(table.values, training):
-            scaler.partial_fit(chunk.reshape(-1, shape[-1]))
-        mean, std = (tuple(x.tolist()) for x in (scaler.mean_, scaler.scale_))
-        return Modality(kind, shape, "float32", encoder, mean=mean, std=std)
+            spread.add(chunk.reshape(-1, shape[-1]))
+        if not self.standardize:
+            if spread.lost.any():
+                i = int(spread.lost.argmax())
+                raise DataError(
+                    f"{table.path}, {table.features[i]}: numbers about {spread.mean[i]:.6g} that "
+                    f"differ by about {spread.std[i]:.3g} are too close together for float32, in "
+                    "which models compute: leave out --no-standardize, or subtract an offset"
+                )
+            return Modality(kind, shape, "float32", encoder)
+        dtype = "float64" if (spread.lost | spread.off_centre).any() else "float32"
+        # what is constant is only centred
+        scale = np.where(spread.std > 0, spread.std, 1.0)
+        mean, std = (tuple(x.tolist()) for x in (spread.mean, scale))
+        return Modality(kind, shape, dtype, encoder, mean=mean, std=std)
 
 
 def _pair(source: Path, text: str) -> tuple[str, Path]:
@@ -232,6 +247,7 @@ def _names(stems: Sequence[str]) -> tuple[str, ...]:
 
 def _checked(names: Sequence[str]) -> tuple[str, ...]:
     try:
+        names = [normalised(name) for name in names]
         for name in names:
             if name in ABOUT:
                 raise UsageError(f"{name!r} cannot name a modality: it is that of a column")
@@ -249,17 +265,36 @@ def _numbered(tables: Mapping[str, Table], id_column: str) -> dict[str, Table]:
     if id_column != "id" and not any("id" in table.about for table in tables.values()):
         raise DataError(f"no table has the column {id_column!r} of --id-column")
     first, *others = tables.values()
+    indexed = next((table for table in tables.values() if table.indexed), None)
+    if indexed:
+        without = next(table for table in tables.values() if "id" not in table.about)
+        raise DataError(
+            f"{indexed.path} says in its index which sample each row is, and {without.path} does "
+            f"not: give every table a column {id_column!r} or an index of ids, or take the index "
+            "out (reset_index(drop=True)) if rows are in the same order"
+        )
     for other in others:
         if len(other.about) != len(first.about):
             raise DataError(
                 f"{first.path} has {len(first.about)} rows and {other.path} {len(other.about)}: "
                 f"give every table a column {id_column!r}, or all the same rows in the same order"
+                + ", below a row with the columns' names"
+                * (abs(len(first.about) - len(other.about)) == 1)
             )
     order = pd.DataFrame({name: range(len(first.about)) for name in tables})
     ids = [id or f"row-{i:05d}" for i, id in enumerate(_agreed("id", tables, order))]
     return {
         name: replace(table, about=table.about.assign(id=ids)) for name, table in tables.items()
     }
+
+
+def _how_joined(tables: Mapping[str, Table], id_column: str) -> str:
+    """What the rows were joined by, in words."""
+    by_index = [table.path.name for table in tables.values() if table.by_index]
+    if not by_index:
+        return f"by {id_column}"
+    whole = len(by_index) == len(tables)
+    return "by index" if whole else f"by {id_column}, and the index of {', '.join(by_index)}"
 
 
 def _joined(tables: Mapping[str, Table], rejects: list[Reject]) -> pd.DataFrame:
@@ -328,18 +363,19 @@ def _not_numbers(table: Table, rows: pd.Series) -> Iterator[tuple[str, str]]:
     """The samples with a number float32 cannot hold, or NaN, and the first feature that has it."""
     done = 0
     for chunk in _chunks(table.values, rows.to_numpy()):
-        finite = np.isfinite(chunk).reshape(len(chunk), -1, chunk.shape[-1]).all(axis=1)
+        with np.errstate(over="ignore"):
+            narrow = chunk.astype(np.float32)
+        finite: Any = np.isfinite(narrow.reshape(len(chunk), -1, chunk.shape[-1])).all(axis=1)
         for i in np.flatnonzero(~finite.all(axis=1)).tolist():
             yield rows.index[done + i], table.features[finite[i].argmin()]
         done += len(chunk)
 
 
 def _chunks(values: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array as float32, some megabytes at a time."""
+    """The rows of an array as float64, some megabytes at a time."""
     step = max(1, _CHUNK // int(np.prod(values.shape[1:])))
     for start in range(0, len(rows), step):
-        with np.errstate(over="ignore"):
-            yield values[rows[start : start + step]].astype(np.float32)
+        yield values[rows[start : start + step]].astype(np.float64)
 
 
 def _classes(labels: Iterable[str]) -> list[str]:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mmcoop.core.coalitions import coalition_names
+from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.recipes import RECIPES, features
 from mmcoop.datasets.recipes.features import Features
 from mmcoop.datasets.store import SPLITS, open_dataset
@@ -191,7 +193,7 @@ def test_rows_of_an_array_come_in_parts_that_are_small(monkeypatch, numbers):
     monkeypatch.setattr(features, "_CHUNK", numbers)
     parts = list(features._chunks(array, rows))
     assert max(part.size for part in parts) <= max(numbers, 8)
-    np.testing.assert_array_equal(np.concatenate(parts), array[rows].astype(np.float32))
+    np.testing.assert_array_equal(np.concatenate(parts), array[rows])
 
 
 def test_arrays_are_memory_mapped_and_gone_through_in_parts(tmp_path, monkeypatch):
@@ -212,8 +214,8 @@ def test_arrays_are_memory_mapped_and_gone_through_in_parts(tmp_path, monkeypatc
         if name != "dataset.json":
             assert parts[name] == whole[name]
     mean = open_dataset(source.with_name("source built")).modalities["eeg"].mean
-    training = stored(samples(build(source)).query("split == 'train'"), "eeg").astype(np.float64)
-    np.testing.assert_allclose(mean, training.mean((0, 1)), rtol=1e-9)
+    training = samples(build(source)).query("split == 'train'").index.str[-5:].astype(int)
+    np.testing.assert_allclose(mean, eeg[training].mean((0, 1)), rtol=1e-12)
 
 
 def test_every_kind_of_table_gives_the_same_samples(source, tmp_path):
@@ -319,6 +321,48 @@ def test_large_numbers_that_differ_little_are_normalised_precisely(source):
     training = stored(samples(folder).query("split == 'train'"), "gyr")[:, 1].astype(np.float64)
     assert modality.mean[1] == pytest.approx(training.mean(), rel=1e-9)
     assert modality.std[1] == pytest.approx(training.std(), rel=1e-6)
+
+
+CLOCKS = {
+    "epoch seconds": (1_700_000_000, 20),
+    "epoch milliseconds": (1_700_000_000_000, 20_000),
+    "pressure in mPa": (10_132_500_000, 200),
+    "degrees of latitude": (48.8566, 1e-4),
+}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "series"])
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_large_offset_costs_no_digits(tmp_path, clock, kind):
+    offset, deviation = CLOCKS[clock]
+    times = offset + np.random.default_rng(0).normal(0, deviation, (N, 2))
+    source = write(tmp_path / "source", a=table(1, label=LABELS))
+    if kind == "csv":
+        write(source, t=pd.DataFrame(times, columns=["x", "y"]))
+    elif kind == "parquet":
+        pd.DataFrame(times, columns=["x", "y"]).to_parquet(source / "t.parquet")
+    else:
+        write(source, t=times if kind == "npy" else times[:, None].repeat(3, axis=1))
+    opened = open_dataset(build(source))
+    found = samples(opened.folder)
+    rows = found.index.str[-5:].astype(int)
+    train = times[rows[found.split == "train"]]
+    assert (opened.modalities["t"].dtype, opened.modalities["a"].dtype) == ("float64", "float32")
+    np.testing.assert_array_equal(stored(found, "t").reshape(N, -1, 2)[:, -1], times[rows])
+    (batch,) = load_batches(opened.split("train"), batch_size=N)
+    seen = batch.inputs["t"]
+    assert seen.dtype == torch.float32
+    expected = (train - train.mean(0)) / train.std(0)
+    np.testing.assert_allclose(seen.reshape(len(train), -1, 2)[:, 0], expected, atol=2e-6)
+
+
+def test_without_standardize_what_float32_cannot_tell_apart_is_refused(source):
+    clock = 1_700_000_000 + np.arange(N)
+    write(source, gyr=pd.read_csv(source / "gyr.csv").assign(x1=clock))
+    message = r"gyr\.csv, column x1: numbers about 1\.7e\+09 that differ by .* --no-standardize"
+    refused(source, message, standardize=False)
+    write(source, gyr=pd.read_csv(source / "gyr.csv").assign(x1=np.arange(N)))
+    build(source, standardize=False)
 
 
 def test_a_constant_feature_is_only_centred(source):
@@ -442,6 +486,74 @@ def test_ids_of_some_of_the_files_name_the_rows_of_all(tmp_path):
     assert found.index.sort_values().tolist() == sorted([*IDS[:3], "row-00003", *IDS[4:]])
     np.testing.assert_array_equal(stored(found, "a")[found.index == "s09"][0], a[9].astype("f4"))
     assert found.label.loc["s09"] == LABELS[9]
+
+
+INDICES = {
+    "shuffled": np.random.default_rng(0).permutation(N),
+    "a part": np.arange(5, 5 + N),
+    "words": np.array(IDS),
+}
+
+
+@pytest.mark.parametrize("kinds", [("csv", "parquet"), ("parquet", "parquet"), ("csv", "csv")])
+@pytest.mark.parametrize("which", INDICES)
+def test_rows_are_joined_by_the_index_that_pandas_has_written(tmp_path, which, kinds):
+    source = write(tmp_path / "source")
+    index = pd.Index(INDICES[which])
+    for k, (name, kind) in enumerate(zip("ab", kinds, strict=True)):
+        frame = table(k, **({} if k else {"label": LABELS})).set_index(index)
+        frame = frame.sample(frac=1, random_state=k)
+        path = source / f"{name}.{kind}"
+        frame.to_csv(path) if kind == "csv" else frame.to_parquet(path)
+    folder = build(source)
+    found, place = samples(folder), {str(id): k for k, id in enumerate(index)}
+    assert open_dataset(folder).report["joined"] == "by index"
+    rows = [place[id] for id in found.index]
+    for k, name in enumerate("ab"):
+        np.testing.assert_array_equal(
+            stored(found, name), table(k).to_numpy()[rows].astype(np.float32)
+        )
+    assert found.label.tolist() == [LABELS[row] for row in rows]
+
+
+def test_an_index_meets_a_column_of_ids(source):
+    gyr = pd.read_csv(source / "gyr.csv", index_col="id")[::-1]
+    gyr.rename_axis(None).to_parquet(source / "gyr.parquet")
+    (source / "gyr.csv").unlink()
+    folder = build(source)
+    found = samples(folder)
+    np.testing.assert_array_equal(stored(found, "gyr"), gyr.loc[found.index].astype(np.float32))
+    assert open_dataset(folder).report["joined"] == "by id, and the index of gyr.parquet"
+
+
+@pytest.mark.parametrize("other", ["npy", "csv"])
+def test_rows_whose_index_is_not_in_order_are_never_taken_row_by_row(tmp_path, other):
+    a, b = table(1, label=LABELS), table(2)
+    source = write(tmp_path / "source", b=b if other == "csv" else b.to_numpy())
+    a.sample(frac=1, random_state=0).to_parquet(source / "a.parquet")
+    refused(
+        source, rf"a\.parquet says in its index which .*, and .*b\.{other} does not: give every"
+    )
+    a.to_parquet(source / "a.parquet")
+    assert open_dataset(build(source)).report["joined"] == "row by row"
+
+
+def test_ids_and_classes_are_the_same_however_they_are_spelt(tmp_path):
+    ids = [f"prise\u0301 {i}" for i in range(N)]
+    labels = ["\u00e9te\u0301" if x == "run" else x for x in LABELS]
+    odd = ["e\u0301t\u00e9 " if x == "run" else x for x in LABELS]
+    b = table(2, id=[f" pris\u00e9 {i}\u200b" for i in range(N)], label=odd)
+    source = write(tmp_path / "source", a=table(1, id=ids, label=labels), b=b[::-1])
+    folder = build(source)
+    assert open_dataset(folder).classes == ["sit", "walk", "\u00e9t\u00e9"]
+    assert set(samples(folder).index) == {f"pris\u00e9 {i}" for i in range(N)}
+    assert rejects(folder) == {}
+
+
+def test_files_are_found_however_their_names_are_spelt(source):
+    table(3, id=IDS).to_csv(source / "me\u0301t\u00e9o .csv", index=False)
+    folder = build(source, modality=["acc=acc.csv", "sky=m\u00e9te\u0301o .csv"])
+    assert list(open_dataset(folder).modalities) == ["acc", "sky"]
 
 
 # Labels
@@ -895,7 +1007,7 @@ def test_tables_of_different_length_without_ids_are_refused(source):
     write(source, acc=acc[:-1])
     message = (
         r"acc\.csv has 59 rows and .*gyr\.csv 60: give every table a column 'id', or all the same "
-        "rows in the same order$"
+        "rows in the same order, below a row with the columns' names$"
     )
     refused(source, message)
 

@@ -1,0 +1,268 @@
+"""A CSV file read as it was written: its encoding, its separator, its header."""
+
+import codecs
+import csv
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from mmcoop.datasets.precision import check_float64
+from mmcoop.errors import DataError, said
+from mmcoop.names import normalised
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+# So many records show how a file is separated.
+_RECORDS = 100
+
+# The byte order marks, the longer first: that of UTF-16 is the beginning of that of UTF-32.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+# The line by which Excel is told how a file is separated.
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
+
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+(?:[eE][+-]?\d+)?")
+_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+# 1,234 may be a little more than one or a little more than a thousand.
+_PERHAPS_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A CSV file whose encoding and separator are known.
+
+    `names`: those of the columns, normalised, in their order; "" where there is none. `header`:
+    the number of the line that has them, 1 but for a file that says how it is separated.
+    """
+
+    path: Path
+    encoding: str
+    separator: str
+    names: Sequence[str]
+    header: int
+
+    @property
+    def index_columns(self) -> tuple[int, ...]:
+        """The column that pandas and R write the index of a table into, which has no name."""
+        return (0,) if self.names[0] in ("", "Unnamed: 0") else ()
+
+    @property
+    def levels(self) -> dict[str, pd.Series]:
+        """The cells of the index by its name, which is empty."""
+        return dict(zip([""], self.cells(self.index_columns), strict=False))
+
+    @property
+    def rows(self) -> int:
+        return len(self._table)
+
+    def cells(self, columns: Sequence[int]) -> list[pd.Series]:
+        """The cells of some columns, as they are written: a class may be called "None"."""
+        order = sorted(set(columns))
+        texts = self.texts(usecols=order) if order else pd.DataFrame()
+        return [texts.iloc[:, order.index(i)] for i in columns]
+
+    def typed(self, i: int) -> pd.Series:
+        """The cells of a column, numbers as numbers if all are; missing ones missing."""
+        return self._table.iloc[:, i]
+
+    def numbers(self, i: int) -> np.ndarray | None:
+        """A column of numbers as float32 or float64 `(rows, 1)`, NaN where they are missing.
+
+        None where it is not one. Raises `DataError` where its commas may be decimal ones or not,
+        and where float64 cannot hold what tells numbers apart.
+        """
+        column = self._table.iloc[:, i]
+        if i in self._decimal_commas:
+            column = _texts(column).str.replace(",", ".", regex=False).astype(float)
+            column = column.reindex(self._table.index)
+        if not pd.api.types.is_numeric_dtype(column):
+            return None
+        if column.dtype.kind == "b":
+            return column.to_numpy(np.float32)[:, None]
+        floats = column.to_numpy(np.float64)[:, None]
+        if column.dtype.kind in "iu":
+            check_float64(floats, column.tolist, f"the column {self.names[i]!r} of {self.path}")
+        return floats
+
+    def texts(self, **how: Any) -> pd.DataFrame:
+        """All cells as they are written."""
+        return self._read(dtype=str, na_filter=False, **how)
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        """Columns of numbers as numbers, all others as text; missing cells are missing."""
+        return self._read(low_memory=False)
+
+    @cached_property
+    def _decimal_commas(self) -> set[int]:
+        """The columns of numbers with decimal commas.
+
+        Raises `DataError` where commas may be of thousands, or points are decimal ones too.
+        """
+        texts = {
+            i: _texts(column)
+            for i, (_, column) in enumerate(self._table.items())
+            if not pd.api.types.is_numeric_dtype(column)
+        }
+        commas = {i: cells for i, cells in texts.items() if _has_decimal_commas(cells)}
+        if not commas:
+            return set()
+        first = next(iter(commas))
+        written = [cell for cells in commas.values() for cell in cells if "," in cell]
+        if all(_PERHAPS_THOUSANDS.fullmatch(cell) for cell in written):
+            raise DataError(
+                f"the column {self.names[first]!r} of {self.path} has {written[0]!r}: is the comma "
+                "a decimal one, or does it separate thousands? Write decimal points, and nothing "
+                "between thousands"
+            )
+        floats = [i for i, kind in enumerate(self._table.dtypes) if kind.kind == "f"]
+        for i, cells in zip(floats, self.cells(floats), strict=True):
+            points = cells[cells.str.contains(".", regex=False)]
+            if len(points):
+                raise DataError(
+                    f"{self.path} has {written[0]!r} in the column {self.names[first]!r} and "
+                    f"{points.iloc[0]!r} in {self.names[i]!r}: write decimal points in both"
+                )
+        return set(commas)
+
+    def _read(self, **how: Any) -> pd.DataFrame:
+        with reading(self.path), warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                table: pd.DataFrame = pd.read_csv(
+                    self.path,
+                    sep=self.separator,
+                    encoding=self.encoding,
+                    skiprows=self.header - 1,
+                    skipinitialspace=True,
+                    index_col=False,  # else longer rows make an index of the first column
+                    **how,
+                )
+            except pd.errors.ParserWarning:
+                cells = _SEPARATORS.get(self.separator, repr(self.separator))
+                raise DataError(
+                    f"{self.path} has rows of more cells than its first row has names: quote cells "
+                    f"with {cells} in them, or name every column"
+                ) from None
+        return table
+
+
+def open_csv(path: Path) -> CsvFile:
+    """Find out how a CSV file is written.
+
+    Its encoding follows from its byte order mark or, for UTF-16, from its zero bytes, and is UTF-8
+    otherwise; its separator is the one that a first line `sep=;` names, or that gives every row as
+    many cells as the first one.
+
+    Raises:
+        DataError: it cannot be read, is in another encoding, has no header, or more than one
+            separator would do.
+    """
+    with reading(path):
+        encoding = _encoding(path)
+        with path.open(encoding=encoding, newline="") as file:
+            line = file.readline(16)
+        told = _SEP_LINE.fullmatch(line)
+        header = 2 if told else 1
+        separator = told[1] if told else _separator(path, encoding)
+        with path.open(encoding=encoding, newline="") as file:
+            first = pd.read_csv(
+                file,
+                sep=separator,
+                header=None,
+                nrows=1,
+                dtype=str,
+                na_filter=False,
+                skipinitialspace=True,
+                skiprows=header - 1,
+            )
+    return CsvFile(path, encoding, separator, [normalised(name) for name in first.iloc[0]], header)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in reading a file is a `DataError` that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UnicodeError:
+        raise DataError(
+            f"{path} is neither UTF-8 nor marked as UTF-16: save it as UTF-8 (spreadsheets call it "
+            '"CSV UTF-8")'
+        ) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {said(error).strip()}") from None
+
+
+def is_number(text: str) -> bool:
+    """Whether text is a number, with a decimal point or a decimal comma."""
+    try:
+        float(text.replace(",", ".", 1))
+    except ValueError:
+        return False
+    return True
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(2**12)
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    # of UTF-16 without a mark, one byte of each character of a table is mostly zero
+    for encoding, zeros, others in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+        if head[zeros::2].count(0) > len(head) / 4 and not head[others::2].count(0):
+            return encoding
+    return "utf-8"
+
+
+def _separator(path: Path, encoding: str) -> str:
+    """What separates the cells; `DataError` where that is not certain."""
+    cells = {separator: _cells(path, encoding, separator) for separator in _SEPARATORS}
+    several = [s for s, counts in cells.items() if counts and counts[0] > 1]
+    even = [s for s in several if len(set(cells[s])) == 1]
+    if len(even) > 1:
+        names = " or by ".join(_SEPARATORS[s] for s in even)
+        raise DataError(
+            f"is {path} separated by {names}? Either gives every row as many cells: put a first "
+            f"line `sep={even[0]}` in it, or quote the cells"
+        )
+    return (even or several or [","])[0]
+
+
+def _cells(path: Path, encoding: str, separator: str) -> list[int]:
+    """How many cells each of the first records would have."""
+    with path.open(encoding=encoding, newline="") as file:
+        records = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        try:
+            return [len(record) for record in islice(records, _RECORDS) if record]
+        except csv.Error:  # a cell beyond all limits
+            return []
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """The cells that are not missing."""
+    return column.dropna().astype(str).str.strip()
+
+
+def _has_decimal_commas(cells: pd.Series) -> bool:
+    """Whether all cells are numbers, and some have a decimal comma."""
+    commas = cells.str.fullmatch(_COMMA_NUMBER)
+    return bool(commas.any() and (commas | cells.str.fullmatch(_WHOLE_NUMBER)).all())

@@ -1,0 +1,132 @@
+"""A Parquet file as columns of text and of numbers, and the index that pandas keeps in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from mmcoop.datasets.csv_files import reading
+from mmcoop.datasets.precision import check_float64
+from mmcoop.errors import DataError
+from mmcoop.names import normalised
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A Parquet file, read.
+
+    `names`: those of the columns, normalised, in their order. `levels`: the cells of the index that
+    pandas has written by the names of its levels, "" for the first without one.
+    """
+
+    path: Path
+    names: Sequence[str]
+    columns: Sequence[pa.ChunkedArray]
+    levels: Mapping[str, pd.Series]
+    rows: int
+
+    @property
+    def index_columns(self) -> tuple[int, ...]:
+        """None: index columns are not among `columns`."""
+        return ()
+
+    def cells(self, columns: Sequence[int]) -> list[pd.Series]:
+        """The cells of some columns as Python objects, missing ones missing."""
+        return [_cells(self.columns[i]) for i in columns]
+
+    def typed(self, i: int) -> pd.Series:
+        """The cells of a column."""
+        return _cells(self.columns[i])
+
+    def numbers(self, i: int) -> np.ndarray | None:
+        """A column of numbers, or of lists of as many numbers, as float32 or float64.
+
+        `(rows, 1)`, or `(rows, k)` of lists of k numbers; NaN where they are missing; None where
+        the column is neither. Raises `DataError` for lists of different lengths, and where float64
+        cannot hold what tells numbers apart.
+        """
+        column = self.columns[i]
+        if types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        lists = _is_list(column.type)
+        item = column.type.value_type if lists else column.type
+        if not (_is_real(item) or types.is_boolean(item) or types.is_decimal(item)):
+            return None
+        where = f"the column {self.names[i]!r} of {self.path}"
+        array = column.combine_chunks()
+        length = 1
+        if lists:
+            lengths = pc.unique(pc.list_value_length(array).drop_null()).to_pylist()
+            if len(lengths) != 1 or not lengths[0]:
+                raise DataError(
+                    f"{where} has lists of {' and '.join(map(str, sorted(lengths)[:2]))} numbers: "
+                    "every row must have as many, and at least one"
+                )
+            length = lengths[0]
+        present = array.is_valid().to_numpy(zero_copy_only=False)
+        found = np.full((self.rows, length), np.nan, _float_type(item))
+        values = array.drop_null().flatten() if lists else array.drop_null()
+        numbers = _floats(values, where)
+        found[present] = numbers.reshape(-1, length)
+        return found
+
+
+def open_parquet(path: Path) -> ParquetFile:
+    """Read a Parquet file; `DataError` where it cannot be read."""
+    with reading(path):
+        table = pq.read_table(path)
+        described = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    levels: dict[str, pd.Series] = {}
+    stored = []
+    for level in described:
+        if isinstance(level, dict):
+            counted = range(level["start"], level["stop"], level["step"])
+            # pandas leaves it as it was where rows were added or taken out by another program
+            if len(counted) == len(table):
+                levels[normalised(level["name"] or "")] = pd.Series(counted)
+        elif level in table.column_names:
+            stored.append(level)
+            # what pandas calls a level that has no name
+            name = "" if level == "__index_level_0__" else normalised(level)
+            levels[name] = _cells(table[level])
+    kept = [k for k, name in enumerate(table.column_names) if name not in stored]
+    return ParquetFile(
+        path,
+        [normalised(table.column_names[k]) for k in kept],
+        [table.column(k) for k in kept],
+        levels,
+        len(table),
+    )
+
+
+def _cells(column: pa.ChunkedArray) -> pd.Series:
+    # whole numbers stay whole where some are missing
+    return pd.Series(column.to_pandas(integer_object_nulls=True), dtype=object)
+
+
+def _floats(array: pa.Array, where: str) -> np.ndarray:
+    """Numbers of any type; `DataError` where float64 cannot hold what tells them apart."""
+    floats: np.ndarray = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if types.is_integer(array.type) or types.is_decimal(array.type):
+        check_float64(floats, lambda: array.drop_null().to_pylist(), where)
+    return floats
+
+
+def _is_real(kind: pa.DataType) -> bool:
+    return bool(types.is_integer(kind) or types.is_floating(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _float_type(kind: pa.DataType) -> type[np.floating]:
+    """float32 where it holds all numbers of a type as they are."""
+    narrow = types.is_boolean(kind) or (_is_real(kind) and kind.bit_width <= 16)
+    return np.float32 if narrow or types.is_float32(kind) else np.float64

@@ -63,15 +63,17 @@ class Spread:
 
         Of numbers that are all equal nothing is lost.
         """
-        std = self.std
-        lost: np.ndarray = (std > 0) & (self._error > TOLERANCE * std)
-        return lost
+        return self._matters(self._error)
 
     @property
     def off_centre(self) -> np.ndarray:
         """The same of the mean, which would leave numbers uncentred when it is taken off."""
-        std, mean = self.std, self.mean
-        return (std > 0) & (np.abs(mean.astype(np.float32) - mean) > TOLERANCE * std)
+        return self._matters(np.abs(self.mean.astype(np.float32) - self.mean))
+
+    def _matters(self, error: np.ndarray) -> np.ndarray:
+        std = self.std
+        matters: np.ndarray = (std > 0) & (error > TOLERANCE * std)
+        return matters
 
 
 def check_float64(rounded: np.ndarray, exact: Callable[[], Sequence[Any]], where: str) -> None:

@@ -5,22 +5,34 @@ from the beginning of the file.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
-from av.container import InputContainer
-from av.stream import Disposition, Stream
-from av.video.stream import VideoStream
+from av.stream import Stream
 from PIL import Image, ImageOps
 
+from mmcoop.datasets.containers import (
+    begin_of,
+    lasts,
+    open_container,
+    packets_of,
+    streams_to_read,
+)
 from mmcoop.datasets.orientation import turn_upright
 from mmcoop.datasets.rejects import Unusable
+from mmcoop.datasets.timeline import (
+    BACK,
+    Timeline,
+    is_streamed,
+    read_timeline,
+    stated_timeline,
+    states_length,
+)
 
 #: The longest stretch that is read, in seconds, and the largest picture, in pixels.
 LONGEST = 3600
@@ -31,7 +43,8 @@ LARGEST_PICTURE = 2**26
 _RUN_UP = 1.0
 # How much of the sound before a stretch is kept, in seconds, for the resampler's filter.
 _LEAD = 0.05
-# Sound that is missing for longer than this, in seconds, is silence: it stays with its pictures.
+# Sound that is missing for longer than this, in seconds, is silence, and of sound that overlaps for
+# longer the first is kept: it stays with its pictures.
 _GAP = 0.1
 # Samples a second that sound may have. Beyond is what damaged files say, and resampling takes ages.
 _RATES = range(1000, 1_000_001)
@@ -46,13 +59,15 @@ class Footage:
 
     `frames`: the pictures asked for, uint8 `(height, width, 3)` RGB. `following`: to each of them
     the next one in the file, for optical flow. `sound`: float32 `(samples,)` in −1…1.
-    `seconds`: how much there is of the stretch.
+    `seconds`: how much there is of the stretch, of pictures and sound both. `lacking`: how many
+    seconds more the file states that there are.
     """
 
     frames: list[np.ndarray]
     following: list[np.ndarray]
     sound: np.ndarray | None
     seconds: float
+    lacking: float
 
 
 def read_footage(
@@ -76,30 +91,19 @@ def read_footage(
     several streams FFmpeg's "best" is taken. `threads` are those of the decoder, 0 for as many as
     it likes.
 
-    Raises `Unusable`: unreadable, no-audio, no-video, orientation, outside-file, too-large.
+    Raises `Unusable`: unreadable, no-audio, no-video, orientation, timestamps, outside-file,
+    too-large.
     """
-    begin = 0.0 if start is None else start
+    span = (0.0 if start is None else start), (math.inf if end is None else end)
+    wanted = _Wanted(frames, pairs, short_side, rate, threads)
     try:
-        stated = _length(path, frames > 0, bool(rate)) if end is None else end
-        if stated - begin > LONGEST:
-            raise _too_long(stated - begin)
-        # what a file states of its length is not always true: without an end, all of it is read
-        until = math.inf if end is None else end
-        wanted = _Wanted(_middles(begin, stated, frames), pairs, short_side)
-        found = _read(path, begin, until, wanted, rate, threads)
-        pictures = found.picker
-        lasts = found.video_end - begin
-        if frames and lasts > 0 and abs(stated - found.video_end) > _INEXACT * lasts:
-            # the pictures last longer than the file says, or end before it says, or before the
-            # stretch does: share out what there is
-            wanted = _Wanted(_middles(begin, found.video_end, frames), pairs, short_side)
-            pictures = _read(path, begin, found.video_end, wanted, None, threads).picker
+        survey = _surveyed(path, frames > 0, rate is not None)
+        try:
+            return _footage(survey, span, wanted)
+        except _ClockWentBackError:
+            return _footage(replace(survey, timeline=read_timeline(path)), span, wanted)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unusable(path, error) from None
-    if found.seconds <= 0:
-        what = "no sound" if lasts > 0 else "nothing"
-        raise Unusable("outside-file", f"{path} has {what} from {begin:g} s on")
-    return Footage(pictures.frames, pictures.following, found.sound, found.seconds)
 
 
 def read_audio(path: Path, rate: int) -> np.ndarray:
@@ -120,7 +124,7 @@ def file_seconds(path: Path, *, pictures: bool = True, sound: bool = True) -> fl
     where it cannot be read or lacks what is asked for.
     """
     try:
-        return _length(path, pictures, sound)
+        return _surveyed(path, pictures, sound).length
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unusable(path, error) from None
 
@@ -164,53 +168,86 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _streams(
-    container: InputContainer, pictures: bool, sound: bool
-) -> tuple[VideoStream | None, AudioStream | None]:
-    """The streams to read; `Unusable` where one is asked for that the file does not have."""
-    video = container.streams.best("video")
-    if video is not None and video.disposition & Disposition.attached_pic:
-        video = None  # the cover of a piece of music is not what was filmed
-    audio = container.streams.best("audio", related=video)
-    if pictures and video is None:
-        raise Unusable("no-video", "it has no picture")
-    if sound and audio is None:
-        raise Unusable("no-audio", "it has no sound")
-    assert video is None or isinstance(video, VideoStream)
-    assert audio is None or isinstance(audio, AudioStream)
-    wanted = (video if pictures else None), (audio if sound else None)
-    for stream in wanted:
-        if stream is not None and stream.codec_context is None:
-            raise Unusable("unreadable", f"FFmpeg cannot decode its {stream.type} stream")
-    return wanted
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be read of a stretch: as the arguments of `read_footage`."""
+
+    frames: int
+    pairs: bool
+    short_side: int | None
+    rate: int | None
+    threads: int
 
 
-def _open(path: Path) -> InputContainer:
-    # an absolute path cannot be taken for a protocol, whatever colons its name has; titles and
-    # comments may be in any encoding
-    return av.open(str(path.absolute()), metadata_errors="replace")
+@dataclass(frozen=True)
+class _Survey:
+    """What is known of a file before it is decoded.
+
+    `pictures`, `sound`: what is asked for. `stated`: the ends of the streams asked for that state
+    one, in seconds by their type; `whole`: that of the file.
+    """
+
+    path: Path
+    pictures: bool
+    sound: bool
+    timeline: Timeline
+    stated: Mapping[str, float]
+    whole: float | None
+
+    @property
+    def length(self) -> float:
+        """How long the file is: its pictures, if they are asked for, else its sound."""
+        name = "video" if self.pictures else "audio"
+        for known in (self.timeline.ends.get(name), self.stated.get(name), self.whole):
+            if known is not None:
+                return known
+        return read_timeline(self.path).ends.get(name, 0.0)
+
+    def lacking(self, span: tuple[float, float], ends: Mapping[str, float]) -> float:
+        """By how many seconds what was found of a span ends before it is said to."""
+        stated = {name: min(end, span[1]) for name, end in self.stated.items() if name in ends}
+        if not stated and self.whole is not None:
+            stated, ends = {"": min(self.whole, span[1])}, {"": max(ends.values())}
+        return max([0.0, *(end - ends[name] for name, end in stated.items())])
 
 
-def _length(path: Path, pictures: bool, sound: bool) -> float:
-    with _open(path) as container:
-        video, audio = _streams(container, pictures, sound)
-        zero = _zero(container)
-        stream = video or audio
-        assert stream is not None
-        if stream.duration and stream.time_base:
-            return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
-        if container.duration:
-            return container.duration / av.time_base
-        end = 0.0
-        for packet in _packets(container, [stream]):
-            if packet.size:  # the last one only says that there are no more
-                end = max(end, _end_of(packet, stream, _begin_of(packet, zero, end)))
-        return end
+def _surveyed(path: Path, pictures: bool, sound: bool) -> _Survey:
+    with open_container(path) as container:
+        wanted = streams_to_read(container, pictures, sound)
+        timeline = stated_timeline(container)
+        stated: dict[str, float] = {}
+        whole = None
+        if states_length(container):
+            for stream in wanted:
+                if stream is not None and stream.duration and stream.time_base:
+                    end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+                    stated[stream.type] = end - timeline.zero
+            whole = container.duration / av.time_base if container.duration else None
+        streamed = is_streamed(container)
+    if streamed:
+        timeline = read_timeline(path)
+    return _Survey(path, pictures, sound, timeline, stated, whole)
 
 
-def _zero(container: InputContainer) -> float:
-    # what comes before 0 only sets the sound decoder going
-    return max(0, container.start_time or 0) / av.time_base
+def _footage(survey: _Survey, span: tuple[float, float], wanted: _Wanted) -> Footage:
+    begin, until = span
+    # what a file states of its length is not always true: without an end, all of it is read
+    stated = survey.length if until == math.inf else until
+    if stated - begin > LONGEST:
+        raise _too_long(stated - begin)
+    found = _read(survey, span, _middles(begin, stated, wanted.frames), wanted)
+    picker, video_end = found.picker, found.ends.get("video", until)
+    if wanted.frames and abs(stated - video_end) > _INEXACT * (video_end - begin) > 0:
+        # the pictures last longer than the file says, or end before it says, or before the
+        # stretch does: share out what there is
+        times = _middles(begin, video_end, wanted.frames)
+        picker = _read(survey, (begin, video_end), times, replace(wanted, rate=None)).picker
+    seconds = min(found.ends.values()) - begin
+    if seconds <= 0:
+        what = "no sound" if video_end > begin else "nothing"
+        raise Unusable("outside-file", f"it has {what} from {begin:g} s on")
+    lacking = survey.lacking(span, found.ends)
+    return Footage(picker.frames, picker.following, found.sound, seconds, lacking)
 
 
 def _picture(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
@@ -227,22 +264,13 @@ def _picture(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
     return turn_upright(rgb, frame)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The pictures asked for: those shown at `times`, in rising order."""
-
-    times: Sequence[float]
-    pairs: bool
-    short_side: int | None
-
-
 class _Picker:
-    """Picks the frames that are shown at some times out of all frames as they come."""
+    """Picks the frames that are shown at some times, rising, out of all frames as they come."""
 
-    def __init__(self, wanted: _Wanted) -> None:
+    def __init__(self, times: Sequence[float], wanted: _Wanted) -> None:
         self.frames: list[np.ndarray] = []
         self.following: list[np.ndarray] = []
-        self._waiting = deque(wanted.times)
+        self._waiting = deque(times)
         self._wanted = wanted
         self._shown: deque[av.VideoFrame] = deque(maxlen=2)
 
@@ -280,6 +308,7 @@ class _Sound:
         self._parts: list[np.ndarray] = []
         self._begin = 0.0  # of what was collected
         self._next = 0.0  # its end so far, by the number of its samples
+        self._overlaps = False
 
     def see(self, frame: av.AudioFrame, time: float) -> None:
         """The next frame, and the time from which it is heard."""
@@ -293,6 +322,9 @@ class _Sound:
         if self._of is None:
             self._begin = self._next = time
         gap = time - self._next
+        self._overlaps = gap < -_GAP or (self._overlaps and gap < 0)
+        if self._overlaps:
+            return
         if of != self._of or gap > _GAP:
             self._flush()
             self._resampler, self._of = av.AudioResampler(format="flt", rate=self._rate), of
@@ -331,127 +363,149 @@ def _mono(sound: av.AudioFrame) -> np.ndarray:
 
 @dataclass
 class _Found:
-    """What one pass found: pictures and where they end, sound, and the seconds that have both."""
+    """What one pass found: pictures, sound, and where each of those asked for ends, by its type."""
 
     picker: _Picker
-    video_end: float
     sound: np.ndarray | None
-    seconds: float
+    ends: dict[str, float]
+
+
+class _ClockWentBackError(Exception):
+    """The clock of a file is not the timeline that it was taken for."""
 
 
 def _read(
-    path: Path, start: float, end: float, wanted: _Wanted, rate: int | None, threads: int
+    survey: _Survey, span: tuple[float, float], times: Sequence[float], wanted: _Wanted
 ) -> _Found:
-    """Decode a file from `start` to `end` once."""
-    if start > _RUN_UP:
-        found = _pass(path, start, end, wanted, rate, threads, seek=True)
+    """Decode a span of a file once, with the pictures that are shown at `times`."""
+    if span[0] > _RUN_UP and survey.timeline.sought:
+        found = _Pass(survey, span, times, wanted, seeks=True).run()
         if found is not None:
             return found
-    found = _pass(path, start, end, wanted, rate, threads, seek=False)
+    found = _Pass(survey, span, times, wanted, seeks=False).run()
     assert found is not None
     return found
 
 
-def _pass(
-    path: Path,
-    start: float,
-    end: float,
-    wanted: _Wanted,
-    rate: int | None,
-    threads: int,
-    *,
-    seek: bool,
-) -> _Found | None:
-    """Decode a file up to `end`, from a key frame before `start` with `seek`, else from its start.
+class _Pass:
+    """Decodes a file up to the end of a span, from a key frame before it or from the start."""
 
-    None where seeking does not lead to where `start` can be read, as in files without an index.
-    """
-    with _open(path) as container:
-        video, audio = _streams(container, len(wanted.times) > 0, rate is not None)
-        zero = _zero(container)
-        if seek:
-            try:
-                container.seek(int((start - _RUN_UP + zero) * av.time_base))
-            except av.FFmpegError:
+    def __init__(
+        self,
+        survey: _Survey,
+        span: tuple[float, float],
+        times: Sequence[float],
+        wanted: _Wanted,
+        *,
+        seeks: bool,
+    ) -> None:
+        self._survey = survey
+        self._start, self._end = span
+        self._threads = wanted.threads
+        self._seeks = seeks
+        self._pictures = len(times) > 0
+        self._picker = _Picker(times, wanted)
+        self._sound = _Sound(wanted.rate, *span) if wanted.rate else None
+        self._rate = wanted.rate
+        # by type: a stream cannot be asked for anything once its file is closed
+        self._decoded: dict[str, float] = {}  # how far each stream was decoded
+        self._reach: dict[str, float] = {}  # … and how far its packets go, in any order
+        self._last: dict[str, float] = {}  # when its last frame begins
+        self._clock: dict[str, float] = {}  # when its last packet was to be decoded
+
+    def run(self) -> _Found | None:
+        """None where seeking does not lead to where the span can be read, as without an index."""
+        with open_container(self._survey.path) as container:
+            wanted = streams_to_read(container, self._pictures, self._rate is not None)
+            if self._seeks:
+                ahead = self._start - _RUN_UP + self._survey.timeline.zero
+                try:
+                    container.seek(int(ahead * av.time_base))
+                except av.FFmpegError:
+                    return None
+            streams = [stream for stream in wanted if stream is not None]
+            types = {str(stream.type) for stream in streams}
+            for each in streams:
+                each.codec_context.thread_type = "AUTO"
+                each.codec_context.thread_count = self._threads
+            if not self._decode(packets_of(container, streams), set(types)):
                 return None
-        streams = {stream for stream in (video, audio) if stream is not None}
-        for each in streams:
-            each.codec_context.thread_type = "AUTO"
-            each.codec_context.thread_count = threads
-        picker = _Picker(wanted)
-        sound = _Sound(rate, start, end) if rate else None
-        decoded: dict[VideoStream | AudioStream, float] = {}  # how far each stream was decoded
-        reach = dict.fromkeys(streams, 0.0)  # … and how far its packets go, in any order
-        open_streams = set(streams)
-        unknown = math.inf if seek else 0.0  # the time of what does not say it
-        for packet in _packets(container, streams):
-            stream = packet.stream
-            if stream not in open_streams:
+        if empty := types - set(self._decoded):
+            if self._seeks:
+                return None
+            reason, what = ("no-video", "picture") if "video" in empty else ("no-audio", "sound")
+            raise Unusable(reason, f"its {what} stream is empty")
+        self._picker.end()
+        ends = {name: min(self._end, max(self._decoded[name], self._reach[name])) for name in types}
+        sound = self._sound.heard() if self._sound is not None else None
+        if sound is not None and self._rate:
+            ends["audio"] = self._start + len(sound) / self._rate
+        return _Found(self._picker, sound, ends)
+
+    def _decode(self, packets: Iterator[Any], waiting: set[str]) -> bool:
+        """Decode until no stream is `waiting` for more; False where seeking led too far."""
+        numbers: Counter[str] = Counter()
+        for packet in packets:
+            name = packet.stream.type
+            if name not in waiting:
                 continue
-            begin = _begin_of(packet, zero, reach[stream])
-            if begin - start > LONGEST and end == math.inf:
-                raise _too_long(begin - start)
+            self._check_clock(packet)
+            self._survey.timeline.place(packet, numbers[name])
+            numbers[name] += 1
+            begin = self._begin(packet, self._reach.setdefault(name, 0.0))
+            if begin - self._start > LONGEST and self._end == math.inf:
+                raise _too_long(begin - self._start)
             if packet.size:  # the last one only says that there are no more
-                reach[stream] = max(reach[stream], _end_of(packet, stream, begin))
-            if packet.stream is video and picker.done:
+                self._reach[name] = max(self._reach[name], begin + lasts(packet, packet.stream))
+            if name == "video" and self._picker.done:
                 # nothing is to be seen any more, but how long the pictures last
-                if reach[stream] >= end:
-                    open_streams.discard(stream)
-                continue
-            try:
-                frames: list[Any] = packet.decode()
-            except av.FFmpegError as error:
-                if begin < start:
-                    continue  # the run-up may begin in the middle of something
-                if seek:
-                    return None
-                raise Unusable(
-                    "unreadable", f"it is damaged at {begin:.2f} s: {_reason(error)}"
-                ) from None
-            for frame in frames:
-                begin = _begin_of(frame, zero, decoded.get(stream, unknown))
-                if seek and stream not in decoded and begin > start:
-                    return None
-                if begin >= end:
-                    open_streams.discard(stream)
-                if isinstance(frame, av.VideoFrame):
-                    picker.see(frame, begin)
-                elif sound is not None:
-                    sound.see(frame, begin)
-                decoded[stream] = max(decoded.get(stream, 0.0), _end_of(frame, stream, begin))
-            if not open_streams:
+                reached = self._reach[name] >= self._end
+            else:
+                try:
+                    frames: list[Any] = packet.decode()
+                except av.FFmpegError as error:
+                    if begin < self._start:
+                        continue  # the run-up may begin in the middle of something
+                    if self._seeks:
+                        return False
+                    raise Unusable(
+                        "unreadable", f"it is damaged at {begin:.2f} s: {_reason(error)}"
+                    ) from None
+                if not self._see(frames, packet.stream):
+                    return False
+                reached = self._last.get(name, -math.inf) >= self._end
+            if reached:
+                waiting.discard(name)
+            if not waiting:
                 break
-    if empty := streams - set(decoded):
-        if seek:
-            return None
-        reason, what = ("no-video", "picture") if video in empty else ("no-audio", "sound")
-        raise Unusable(reason, f"its {what} stream is empty")
-    video_end = end if video is None else min(end, max(decoded[video], reach[video]))
-    picker.end()
-    heard = sound.heard() if sound is not None else None
-    lasts = len(heard) / rate if heard is not None and rate else math.inf
-    return _Found(picker, video_end, heard, min(video_end - start, lasts))
+        return True
 
+    def _see(self, frames: Sequence[Any], stream: Stream) -> bool:
+        """Pass on frames as they come from the decoder; False where seeking led too far."""
+        name = stream.type
+        for frame in frames:
+            begin = self._begin(frame, self._decoded.get(name, math.inf if self._seeks else 0.0))
+            if self._seeks and name not in self._decoded and begin > self._start:
+                return False
+            if name == "video":
+                self._picker.see(frame, begin)
+            elif self._sound is not None:
+                self._sound.see(frame, begin)
+            self._last[name] = begin
+            self._decoded[name] = max(self._decoded.get(name, 0.0), begin + lasts(frame, stream))
+        return True
 
-def _packets(container: InputContainer, streams: Iterable[Stream]) -> Iterator[Any]:
-    try:
-        yield from container.demux(*streams)
-    except IndexError:
-        # PyAV may end so, after the last packet, where a stream appeared on the way
-        return
+    def _check_clock(self, packet: Any) -> None:
+        """Raise where a clock that was taken for the timeline goes back."""
+        if packet.dts is None or self._survey.timeline.ends:
+            return
+        time = float(packet.dts * packet.time_base)
+        name = packet.stream.type
+        if time < self._clock.get(name, -math.inf) - BACK:
+            raise _ClockWentBackError
+        self._clock[name] = time
 
-
-def _begin_of(piece: Any, zero: float, otherwise: float) -> float:
-    """When a packet or frame begins, in seconds; `otherwise` where it does not say."""
-    ticks = piece.dts if piece.pts is None else piece.pts
-    return otherwise if ticks is None else float(ticks * piece.time_base) - zero
-
-
-def _end_of(piece: Any, stream: VideoStream | AudioStream, begin: float) -> float:
-    """When a packet or frame of a stream ends that begins at `begin`, in seconds."""
-    if isinstance(piece, av.AudioFrame):
-        return begin + piece.samples / piece.sample_rate
-    if piece.duration:
-        return begin + float(piece.duration * piece.time_base)
-    rate = stream.average_rate if isinstance(stream, VideoStream) else None
-    return begin + (1 / float(rate) if rate else 0.0)
+    def _begin(self, piece: Any, otherwise: float) -> float:
+        """When a packet or frame begins, in seconds from the beginning of the file."""
+        by_clock = begin_of(piece)
+        return otherwise if by_clock is None else by_clock - self._survey.timeline.zero

@@ -18,6 +18,7 @@ REASONS = {
     "no-audio": "its file has no sound",
     "no-video": "its file has no picture",
     "orientation": "its display matrix turns its pictures by an angle that is no multiple of 90°",
+    "timestamps": "its timestamps do not tell which sound belongs to which picture",
     "outside-file": "its window begins after the end of its file",
     "too-short": "there is less of it than is needed",
     "too-large": "its file, its picture or its length is beyond the limit",

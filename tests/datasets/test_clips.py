@@ -186,7 +186,7 @@ def test_a_file_hardly_longer_than_the_window_is_perhaps_the_clip_already(talk, 
 
 def test_a_video_is_never_taken_for_the_clip_unless_it_may_be(talk):
     one = clip(talk, start=10.0, end=14.0)
-    assert unusable(one, Reading(AV), "talk.mp4 has nothing from 10 s on") == "outside-file"
+    assert unusable(one, Reading(AV), "talk.mp4: it has nothing from 10 s on") == "outside-file"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Valuation:
     `coalitions`: bool `(k, n)`, which modalities each column of `values` is of; None for all, as
     above. Where coalitions were drawn, `values` are of a few (`reported_coalitions`), `stderr` are
     the standard errors of the contributions, and `draws`, int64 `(samples,)`, the pairs they are
-    from.
+    from. `groups`: which samples depend on each other, where the batches say so.
     """
 
     modalities: tuple[str, ...]
@@ -49,6 +49,7 @@ class Valuation:
     coalitions: Tensor | None = None
     stderr: Tensor | None = None
     draws: Tensor | None = None
+    groups: list[str] | None = None
 
     def __repr__(self) -> str:
         means = zip(self.modalities, self.contributions.mean(0).tolist(), strict=True)
@@ -71,7 +72,8 @@ class Valuation:
 
     def means(self, level: float = 0.95, replicates: int = REPLICATES) -> pd.DataFrame:
         """A row a modality: mean contribution with its bootstrap interval over samples (`low`,
-        `high`), and the share of samples to which it is low-contributing.
+        `high`; over groups where samples have them), and the share of samples to which it is
+        low-contributing.
         """
         share = self.details.get("fair_share")
         summary = Summary(self.modalities, fair_share=share, replicates=replicates)
@@ -108,6 +110,7 @@ class Valuation:
             contributions=self.contributions,
             stderr=self.stderr,
             draws=self.draws,
+            groups=self.groups,
         )
 
 
@@ -129,9 +132,10 @@ def valuate(
     `model` is any callable `(inputs: dict by modality, present: bool (rows, n)) -> outputs (rows,
     classes)`; a row is a sample with a coalition of its modalities. For a model that takes no
     `present`, `mmcoop.replace_inputs` and `mmcoop.replace_features` make one. Batches are mappings
-    or objects with `inputs`, `labels` and, if they like, `ids`, or tuples `(inputs, labels)`, or of
-    the inputs in order and the labels; samples without ids are numbered from 0. `modalities` names
-    the columns of `present`, in order.
+    or objects with `inputs`, `labels` and, optionally, `ids` and `groups` (which samples depend on
+    each other, as takes of one speaker do: intervals then go by groups), or tuples `(inputs,
+    labels)`, or of the inputs in order and the labels; samples without ids are numbered from 0.
+    `modalities` names the columns of `present`, in order.
 
     `value` names the value function (`mmcoop.core.values.VALUE_FUNCTIONS`; "paper": |S| where the
     prediction from S is right, else 0), or is one of your own: `(outputs (rows, …), targets (rows,
@@ -156,12 +160,16 @@ def valuate(
     how = Valuing(value, estimator, budget, tolerance, max_batch, seed)
     found: list[ValuedBatch] = []
     ids: list[str] = []
+    groups: list[str] = []
     for batch in value_batches(model, batches, modalities=names, how=how):
         start = len(ids)
         ids += batch.ids or [str(k) for k in range(start, start + len(batch))]
+        groups += batch.groups or []
         found.append(batch)
     if not found:
         raise DataError("there is no batch to value")
+    if groups and len(groups) != len(ids):
+        raise DataError("some batches have `groups` and some have none: give them to all")
 
     def whole(name: str) -> Any:
         parts = [getattr(batch, name) for batch in found]
@@ -173,5 +181,6 @@ def valuate(
         ids=ids,
         details=valuation_details(how, len(names), getattr(model, "absent", absent)),
         coalitions=found[0].coalitions,
+        groups=groups or None,
         **{name: whole(name) for name in told},
     )

@@ -47,6 +47,7 @@ def scores_table(
     columns: dict[str, Any] = {
         "id": pa.array(batch.ids, pa.string()),
         "split": pa.array([split] * rows, pa.string()),
+        **({} if batch.groups is None else {"group": pa.array(batch.groups, pa.string())}),
         "label": nothing if labels is None else _column(labels),
         "prediction": _column(said),
         "correct": pa.nulls(rows, pa.bool_()) if right is None else _column(right),

@@ -311,6 +311,24 @@ def test_no_batch_at_all_is_refused():
         valuate(Oracle(("a", "b")), [], modalities=["a", "b"])
 
 
+def test_groups_go_into_the_scores_and_widen_the_intervals(tmp_path):
+    batches = [
+        {**batch, "groups": torch.arange(k, k + len(batch["labels"])) // 4}
+        for k, batch in zip((0, 3, 6), pattern_batches(3), strict=True)
+    ]
+    names = ("audio", "visual")
+    found = valuate(Oracle(names), batches, modalities=names)
+    assert found.groups == ["0", "0", "0", "0", "1", "1", "1", "1"]
+    found.save(tmp_path / "scores.parquet")
+    assert pd.read_parquet(tmp_path / "scores.parquet")["group"].tolist() == found.groups
+    # the mean of one group is 0, of the other 1: some replicates have one of them alone
+    assert found.means().loc["audio", ["low", "high"]].tolist() == [0, 1]
+    with pytest.raises(DataError, match="^some batches have `groups` and some have none"):
+        valuate(Oracle(names), [*batches, *pattern_batches(3)], modalities=names)
+    with pytest.raises(DataError, match="groups 1$"):
+        valuate(Oracle(names), [{**batches[0], "groups": ["one"]}], modalities=names)
+
+
 @pytest.mark.parametrize("ids", [["only one"], ["one", "two", "three", "four"], []])
 def test_ids_that_are_not_one_a_sample_are_refused(ids):
     batch = {**pattern_batches(3)[0], "ids": ids}

@@ -161,6 +161,7 @@ def test_each_of_several_labels_is_a_row_with_its_own_values():
     logits = torch.tensor(outputs_by_loop(model, made))  # (samples, coalitions, labels)
     ids = [i for b in made for i in b["ids"]]
     assert valuation.ids == [f"{i}/{label}" for i in ids for label in range(CLASSES)]
+    assert valuation.groups == [i for i in ids for _ in range(CLASSES)]
     assert valuation.labels.tolist() == truth.flatten().tolist()
     row = 0
     for i in range(12):

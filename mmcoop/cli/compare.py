@@ -92,9 +92,10 @@ def compare(
     `runs.parquet`, `summary.csv`, `summary.md` and `summary.tex`. Every method is set beside joint
     training, joint training with as many rows as the dearest method, and those of three controls
     that are among --methods: every modality's own loss added equally (`uniform`), extra rows at
-    random (`random`) and unimodal models, averaged (`ensemble`). Two seeds hardly ever show a
-    gain to be significant. What is not given is as the data set advises for training; methods have
-    the defaults that docs/methods.md gives the sources of.
+    random (`random`) and unimodal models, averaged (`ensemble`). Fewer than three seeds are no
+    test over seeds, and five seldom show a small gain to be significant. What is not given is as
+    the data set advises for training; methods have the defaults that docs/methods.md gives the
+    sources of.
 
     Examples:
 

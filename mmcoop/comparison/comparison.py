@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from mmcoop.comparison.cases import BASELINE, make_cases
 from mmcoop.datasets.store import Dataset
@@ -98,8 +99,21 @@ class Comparison:
 
     def hits(self, run: str) -> pd.Series:
         """Whether each test sample is predicted right by a run, by sample id."""
-        scores = pd.read_parquet(self.folder / "scores" / f"{run}.parquet")
-        return scores.set_index("id")["correct"]
+        return self._scores(run, "correct")
+
+    def groups(self, run: str) -> pd.Series | None:
+        """The group of each test sample, by sample id; None where its scores do not have it, or
+        where every sample is a group of its own.
+        """
+        path = self.folder / "scores" / f"{run}.parquet"
+        if "group" not in pq.read_schema(path).names:
+            return None
+        groups = self._scores(run, "group")
+        return groups if groups.duplicated().any() else None
+
+    def _scores(self, run: str, column: str) -> pd.Series:
+        path = self.folder / "scores" / f"{run}.parquet"
+        return pd.read_parquet(path, columns=["id", column]).set_index("id")[column]
 
     def with_more(self, **more: Any) -> "Comparison":
         """The comparison with further methods, fusions and seeds, see `Plan.with_more`."""

@@ -22,23 +22,26 @@ def summarise(comparison: Comparison) -> pd.DataFrame:
     `…_ci`, half the width of its 95 % confidence interval over seeds. And for each of `REFERENCES`
     (with the same fusion, or the first there is), over the seeds that both have: `gain_…` in
     accuracy and `gain_…_ci`, `p_seeds_…` (paired t-test), `p_samples_…` (McNemar's over the test
-    samples), both corrected for the number of rows (Holm), and `significant_…`, whether both are
-    below 0.05. NaN where there is nothing to compare, or too few seeds.
+    samples, by group where they have groups), both corrected for the number of rows (Holm), and
+    `significant_…`, whether both are below 0.05. NaN where there is nothing to compare, or too few
+    seeds.
     """
     runs = comparison.runs
     measures = [name for name in runs.columns if name not in _NOT_MEASURES]
     groups = {key: group.set_index("seed") for key, group in _by_case(runs)}
+    step = 1 / len(comparison.hits(runs["run"].iloc[0]))  # of accuracies on so many test samples
     rows = []
     for (method, fusion), group in groups.items():
         row: dict[str, object] = {"method": method, "fusion": fusion, "seeds": len(group)}
         for name in measures:
             known = group[name].dropna().tolist()
             if known:
-                row[name], row[f"{name}_ci"] = mean_interval(known)
+                stepped = step if name.startswith("accuracy") else 0.0
+                row[name], row[f"{name}_ci"] = mean_interval(known, stepped)
         rows.append(row)
     summary = pd.DataFrame(rows)
     for reference in REFERENCES:
-        _set_gains(summary, comparison, groups, reference)
+        _set_gains(summary, comparison, groups, reference, step)
     return summary
 
 
@@ -52,6 +55,7 @@ def _set_gains(
     comparison: Comparison,
     groups: dict[tuple[str, str], pd.DataFrame],
     reference: str,
+    step: float,
 ) -> None:
     found = [fusion for method, fusion in groups if method == reference]
     if not found:
@@ -69,12 +73,19 @@ def _set_gains(
         if not seeds:
             continue
         a, b = ours.loc[seeds], theirs.loc[seeds]
-        gain, half = mean_interval((a["accuracy"] - b["accuracy"]).tolist())
+        gain, half = mean_interval((a["accuracy"] - b["accuracy"]).tolist(), step)
         at.append(position)
         gains.append(gain)
         halves.append(half)
-        p_seeds.append(paired_t(a["accuracy"].tolist(), b["accuracy"].tolist()))
-        p_samples.append(mcnemar(_hits(comparison, a["run"]), _hits(comparison, b["run"])))
+        p_seeds.append(paired_t(a["accuracy"].tolist(), b["accuracy"].tolist(), step))
+        clusters = comparison.groups(a["run"].iloc[0])
+        p_samples.append(
+            mcnemar(
+                _hits(comparison, a["run"]),
+                _hits(comparison, b["run"]),
+                None if clusters is None else clusters.sort_index().to_numpy(),
+            )
+        )
     if not at:
         return
     p_seeds, p_samples = holm(p_seeds), holm(p_samples)

@@ -12,7 +12,8 @@ class Batch:
 
     `inputs`: float32 `(batch, …)` by modality; zeros where the modality is absent, and no entry
     at all for a modality that is absent from every row. `present`: bool `(batch, n)`.
-    `labels`: int64 `(batch,)`. `ids`: their ids, if asked for. `sample`: positions in the split.
+    `labels`: int64 `(batch,)`. `ids`, `groups`: their ids and groups, if asked for. `sample`:
+    positions in the split.
     """
 
     inputs: dict[str, Tensor]
@@ -20,6 +21,7 @@ class Batch:
     labels: Tensor
     sample: Tensor
     ids: list[str] | None = None
+    groups: list[str] | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with inputs and labels on `device`."""
@@ -31,6 +33,7 @@ class Batch:
             self.labels.to(device, non_blocking=True),
             self.sample,
             self.ids,
+            self.groups,
         )
 
     def pin_memory(self) -> "Batch":

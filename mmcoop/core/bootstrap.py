@@ -1,6 +1,6 @@
 """Confidence intervals of means over samples, by a bootstrap that sees every sample once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,11 @@ class BootstrapMeans:
     memory is `replicates` × columns, whatever the number of samples. A sample that is NaN in a
     column has no number there, and is left out of that column.
 
-    What is drawn for a sample follows from its place among all, however they come in parts; sums
-    may then differ in their last bits.
+    Samples of one group, as windows of one video are, depend on each other: all of a group count
+    equally often, which is drawing whole groups with replacement (the cluster bootstrap).
+
+    The count of a group follows from the seed and its name, that of a sample without a group from
+    its place among all, however they come in parts; sums may then differ in their last bits.
     """
 
     def __init__(self, columns: int, replicates: int = REPLICATES, seed: int = 0) -> None:
@@ -33,21 +36,48 @@ class BootstrapMeans:
         self._numbers = torch.zeros(columns, dtype=torch.float64)
         self._drawn = torch.zeros(replicates, columns, dtype=torch.float64)
         self._counts = torch.zeros(replicates, columns, dtype=torch.float64)
+        self._seed = seed
         self._generator = generator(seed, "bootstrap")
 
-    def add(self, rows: Tensor) -> None:
-        """Take in some samples, `(samples, columns)`."""
+    def add(self, rows: Tensor, groups: Sequence[str] | None = None) -> None:
+        """Take in some samples.
+
+        Args:
+            rows: `(samples, columns)`.
+            groups: the group of each sample; None where samples are independent.
+        """
         replicates = len(self._drawn)
-        for part in torch.split(rows.double(), max(1, _AT_A_TIME // max(1, replicates))):
-            there = ~part.isnan()
-            part = part.where(there, 0)
-            self._sums += part.sum(0)
-            self._numbers += there.sum(0)
-            if replicates:
-                rate = torch.ones(len(part), replicates)
-                times = torch.poisson(rate, generator=self._generator).double().T
-                self._drawn += times @ part
-                self._counts += times @ there.double()
+        there = ~rows.isnan()
+        numbers, counts = rows.double().where(there, 0), there.double()
+        self._sums += numbers.sum(0)
+        self._numbers += counts.sum(0)
+        if not replicates:
+            return
+        names: list[str] | None = None
+        if groups is not None:
+            # samples of a group go in together: one draw for their sum
+            names = list(dict.fromkeys(groups))
+            position = {name: k for k, name in enumerate(names)}
+            of_sample = torch.tensor([position[name] for name in groups], dtype=torch.long)
+            nothing = torch.zeros(len(names), rows.shape[1], dtype=torch.float64)
+            numbers = nothing.index_add(0, of_sample, numbers)
+            counts = nothing.index_add(0, of_sample, counts)
+        at_a_time = max(1, _AT_A_TIME // replicates)
+        for start in range(0, len(numbers), at_a_time):
+            part = slice(start, start + at_a_time)
+            if names is None:
+                rate = torch.ones(len(numbers[part]), replicates)
+                times = torch.poisson(rate, generator=self._generator)
+            else:
+                times = torch.stack([self._times(name) for name in names[part]])
+            times = times.double().T
+            self._drawn += times @ numbers[part]
+            self._counts += times @ counts[part]
+
+    def _times(self, group: str) -> Tensor:
+        """How often a group counts in each replicate, `(replicates,)`."""
+        rate = torch.ones(len(self._drawn))
+        return torch.poisson(rate, generator=generator(self._seed, "bootstrap", "group", group))
 
     @property
     def mean(self) -> Tensor:

@@ -14,30 +14,33 @@ from mmcoop.errors import DataError
 @dataclass(frozen=True)
 class SampleBatch:
     """Some samples: `inputs` by modality, in its order; `labels`, whatever they are, or None; `ids`
-    or None; `samples`, how many there are.
+    and `groups` or None; `samples`, how many there are.
     """
 
     inputs: dict[str, Any]
     labels: Tensor | None
     ids: list[str] | None
     samples: int
+    groups: list[str] | None = None
 
 
 def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     """A batch of a user's.
 
-    It has `inputs`, `labels` and `ids` (the last two if it likes), as attributes or as keys; or it
-    is a tuple or list: `(inputs, labels)`, or the inputs in the order of `modalities` and, if there
-    are any, the labels. A modality's input is a tensor, samples first, or several in dicts, lists
+    It has `inputs` and, optionally, `labels`, `ids` and `groups` (which samples depend on each
+    other, as windows of one video do), as attributes or as keys; or it is a tuple or list:
+    `(inputs, labels)`, or the inputs in the order of `modalities` and, if there are any, the
+    labels. A modality's input is a tensor, samples first, or several in dicts, lists
     or tuples.
 
     Raises `DataError` where it is none of these, where a modality has no input or labels are no
-    numbers, and where inputs, labels and ids are of different numbers of samples.
+    numbers, and where inputs, labels, ids and groups are of different numbers of samples.
     """
     if isinstance(batch, tuple | list) and not hasattr(batch, "inputs"):
-        (inputs, labels), ids = from_sequence(batch, modalities), None
+        (inputs, labels), ids, groups = from_sequence(batch, modalities), None, None
     else:
-        inputs, labels, ids = (_field(batch, name) for name in ("inputs", "labels", "ids"))
+        fields = ("inputs", "labels", "ids", "groups")
+        inputs, labels, ids, groups = (_field(batch, name) for name in fields)
     if not isinstance(inputs, Mapping):
         got = f"got {len(batch)} items" if isinstance(batch, tuple | list) else "it has none"
         raise DataError(
@@ -55,13 +58,12 @@ def read_batch(batch: Any, modalities: Sequence[str]) -> SampleBatch:
     if labels is not None:
         labels = _numbers(labels)
         counts["labels"] = len(labels) if labels.dim() else 0
-    if ids is not None:
-        ids = [str(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
-        counts["ids"] = len(ids)
+    ids, groups = _names(ids), _names(groups)
+    counts |= {k: len(v) for k, v in (("ids", ids), ("groups", groups)) if v is not None}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataError(f"inputs, labels and ids of a batch are of different length: {listed}")
-    return SampleBatch(chosen, labels, ids, counts[modalities[0]])
+    return SampleBatch(chosen, labels, ids, counts[modalities[0]], groups)
 
 
 def from_sequence(batch: Sequence[Any], modalities: Sequence[str]) -> tuple[Any, Any]:
@@ -84,6 +86,12 @@ def _numbers(labels: Any) -> Tensor:
             f"labels in a {type(labels).__name__} of what is no number: give class numbers, "
             "0-or-1 labels or numbers to be met, samples first"
         ) from None
+
+
+def _names(names: Any) -> list[str] | None:
+    if names is None:
+        return None
+    return [str(name) for name in (names.tolist() if isinstance(names, Tensor) else names)]
 
 
 def _field(batch: Any, name: str) -> Any:

@@ -75,7 +75,7 @@ class Summary:
         means = [phi, low, *([] if batch.stderr is None else [batch.stderr])]
         means += [] if hits is None else [hits[:, self._told]]
         means += [column.unsqueeze(1) for column in further.values()]
-        self._means.add(torch.cat(means, 1))
+        self._means.add(torch.cat(means, 1), batch.groups)
         self._values += batch.values.sum(0)
         if len(batch):
             shares = modality_shares(phi).local

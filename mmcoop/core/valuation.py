@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -41,7 +41,8 @@ class ValuedBatch:
     predicted from each coalition, −1 for the empty one, which predicts nothing; None where there
     are no classes. `values`: float64 `(batch, k)`. `contributions`: float64 `(batch, n)`, Shapley
     values. Where coalitions are drawn: `stderr`, standard errors of the contributions, and `draws`,
-    int64 `(batch,)`, the number of pairs they are from.
+    int64 `(batch,)`, the number of pairs they are from. `groups`: which rows depend on each other,
+    the batch's own or, of several rows a sample, the samples; None where rows are independent.
 
     If each of several labels a sample has a value of its own, each is a row, those of a sample one
     after the other: label and prediction are 0 or 1, and ids end in the label's number (`clip/3`;
@@ -58,6 +59,7 @@ class ValuedBatch:
     contributions: Tensor
     stderr: Tensor | None = None
     draws: Tensor | None = None
+    groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.contributions)
@@ -121,7 +123,8 @@ def value_batches(
                 )
         seen += batch.samples
         ids = _ids(batch.ids, keys, values.shape[2])
-        yield _valued(ids, coalitions, play.question, outputs, values, choices, estimate)
+        valued = _valued(ids, coalitions, play.question, outputs, values, choices, estimate)
+        yield replace(valued, groups=_groups(batch.groups, keys, values.shape[2]))
 
 
 class _Play:
@@ -207,6 +210,11 @@ def _ids(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:
     return own if q == 1 else [f"{key}/{label}" for key in keys for label in range(q)]
 
 
+def _groups(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:
+    """The batch's own groups; the q labels of a sample depend on each other without them too."""
+    return own if q == 1 else [group for group in own or keys for _ in range(q)]
+
+
 def _valued(
     ids: list[str] | None,
     coalitions: Tensor,
@@ -256,7 +264,8 @@ def _valued(
         choices=None if choices is None else choices.clone(),
         values=table.clone(),
         contributions=contributions.clone(),
-        **{name: tensor.clone() for name, tensor in drawn.items()},
+        stderr=drawn["stderr"].clone() if drawn else None,
+        draws=drawn["draws"].clone() if drawn else None,
     )
 
 

@@ -58,6 +58,7 @@ class _BatchSource(TorchDataset[Batch]):
             torch.from_numpy(self.split.labels[sample.numpy()]),
             sample,
             self.split.ids(sample.numpy()) if self.with_ids else None,
+            self.split.groups(sample.numpy()) if self.with_ids else None,
         )
 
 
@@ -76,7 +77,8 @@ def load_batches(
 
     `modalities` are those of the columns of `rows.present`, all of the data set's by default.
     With a `seed` the training transforms apply, drawn from it; without one, the evaluation
-    transforms. The batches are the same for any number of `workers` (processes that load ahead).
+    transforms. `with_ids` gives ids and groups. The batches are the same for any number of
+    `workers` (processes that load ahead).
     """
     names = tuple(split.dataset.modalities if modalities is None else modalities)
     if rows is None:

@@ -108,8 +108,15 @@ class Split:
 
     def ids(self, index: np.ndarray) -> list[str]:
         """Ids of the samples at the positions `index`."""
-        ids: list[str] = self._stored["id"].take(pa.array(self._place(index))).to_pylist()
-        return ids
+        return self._words("id", index)
+
+    def groups(self, index: np.ndarray) -> list[str]:
+        """Groups of the samples at the positions `index`."""
+        return self._words("group", index)
+
+    def _words(self, name: str, index: np.ndarray) -> list[str]:
+        words: list[str] = self._stored[name].take(pa.array(self._place(index))).to_pylist()
+        return words
 
     def read(self, modality: str, index: np.ndarray) -> np.ndarray | list[list[bytes]]:
         """The stored samples of one modality at the positions `index`, in that order.

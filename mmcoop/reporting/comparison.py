@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from mmcoop.comparison.comparison import Comparison
+from mmcoop.comparison.statistics import LEAST_SEEDS
 from mmcoop.comparison.summary import REFERENCES
 from mmcoop.files import whole_file
 
@@ -102,6 +103,8 @@ def legend(comparison: Comparison, summary: pd.DataFrame) -> list[str]:
         "seconds": "Every run goes on, in whole epochs, for as many seconds as the slowest method "
         "takes.",
     }[plan.match]
+    groups = comparison.groups(comparison.runs["run"].iloc[0])
+    tested = "samples" if groups is None else "groups of samples"
     lines = [
         f"Numbers are means over {seeds} {'seeds' if several else 'seed'}"
         + (" ± the 95 % confidence interval (Student's t)" if several else "")
@@ -109,12 +112,22 @@ def legend(comparison: Comparison, summary: pd.DataFrame) -> list[str]:
         "A gain is in points of accuracy over the control that heads the column, with the same "
         "seed, and the same fusion where it has it.",
         f"{MARK} marks a gain that is not significant. Significant: p < 0.05 both over seeds "
-        "(paired t-test) and over test samples (McNemar), each corrected for the number of gains "
+        f"(paired t-test) and over test {tested} (McNemar), each corrected for the number of gains "
         "in its column (Holm); intervals are not corrected."
-        + ("" if several else " With one seed there is no test over seeds."),
+        + (
+            ""
+            if seeds >= LEAST_SEEDS
+            else f" With fewer than {LEAST_SEEDS} seeds there is no "
+            "test over seeds, and no gain is significant."
+        ),
         "Rows are counted by modality: one for each time that an encoder sees a sample, to learn "
         "from it or to value it. " + matched,
     ]
+    if groups is not None:
+        lines.append(
+            f"The {len(groups):,} test samples are of {groups.nunique():,} groups, such as videos "
+            "or speakers; samples of one group are not independent, and count as one there."
+        )
     if plan.tune:
         lines.append(f"Tuned on validation, {plan.tune} trials a method.")
     return lines

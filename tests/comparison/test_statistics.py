@@ -1,6 +1,8 @@
 """What a difference is worth: against scipy, by hand, and where nothing differs."""
 
 import math
+from collections import defaultdict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -37,16 +39,37 @@ def test_the_paired_test_is_scipys():
     assert paired_t(ACCURACIES, OTHERS) == pytest.approx(stats.ttest_rel(ACCURACIES, OTHERS).pvalue)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "p"),
-    [([0.5, 0.6], [0.5, 0.6], 1.0), ([1.0, 2.0, 3.0], [0.0, 1.0, 2.0], 0.0)],
-)
-def test_differences_that_are_all_the_same_leave_no_doubt(ours, theirs, p):
-    assert paired_t(ours, theirs) == p
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_what_never_differs_has_p_1(seeds):
+    assert paired_t(ACCURACIES[:seeds], ACCURACIES[:seeds]) == 1
+    assert paired_t(ACCURACIES[:seeds], ACCURACIES[:seeds], 1 / 500) == 1
 
 
-def test_one_pair_is_no_test():
-    assert math.isnan(paired_t([0.9], [0.8]))
+@pytest.mark.parametrize("seeds", [0, 1, 2])
+def test_fewer_than_three_pairs_are_no_test(seeds):
+    # two seeds, +0.4 points both times: one such coincidence in twelve if nothing differs
+    assert math.isnan(paired_t([0.936, 0.940][:seeds], [0.932, 0.936][:seeds], 1 / 500))
+
+
+def test_equal_differences_are_as_sure_as_their_steps_allow():
+    ours, theirs = [0.936, 0.940, 0.930], [0.932, 0.936, 0.926]
+    # a difference of 2 steps, a standard deviation of 1/√12 steps, 2 degrees of freedom
+    expected = 2 * stats.t.sf(2 * math.sqrt(12) * math.sqrt(3), 2)
+    assert paired_t(ours, theirs, 1 / 500) == pytest.approx(expected)
+    assert math.isnan(paired_t(ours, theirs))
+    mean, half = mean_interval([0.004] * 3, 1 / 500)
+    assert (mean, half) == pytest.approx((0.004, 4.3027 / 500 / math.sqrt(12 * 3)), rel=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("samples", [30, 100, 500])
+def test_where_accuracies_do_not_differ_the_test_over_seeds_is_not_sure(seeds, samples):
+    chance = np.random.default_rng(samples + seeds)
+    ours, theirs = chance.binomial(samples, 0.93, (2, 8000, seeds)) / samples
+    found = np.array([paired_t(a, b, 1 / samples) for a, b in zip(ours, theirs, strict=True)])
+    assert (found > 0).all()
+    assert 0.03 < (found < 0.05).mean() < 0.065
+    assert (found < 0.001).mean() < 0.002
 
 
 # --- McNemar's test
@@ -75,18 +98,70 @@ def test_models_that_never_disagree_do_not_differ():
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_seeds_that_are_copies_of_each_other_add_nothing(seeds):
     ours, theirs = (hits.repeat(seeds, 0) for hits in table(70, 10, 2, 18))
-    assert mcnemar(ours, theirs) == pytest.approx(stats.chi2.sf((10 - 2) ** 2 / (10 + 2), 1))
+    assert mcnemar(ours, theirs) == pytest.approx(158 / 4096)
 
 
-def test_several_seeds_are_a_plain_loop_over_the_samples():
+def by_all_signs(differences: list[float]) -> float:
+    """The share of all ways to set signs whose sum is as far from 0."""
+    far = abs(sum(differences))
+    sums = [abs(sum(ds)) for ds in product(*((d, -d) for d in differences))]
+    return sum(s >= far - 1e-9 for s in sums) / len(sums)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_cluster_is_a_plain_loop_over_its_seeds_and_samples(seeds, size):
+    chance = np.random.default_rng(seeds + size)
+    ours, theirs = (chance.choice([0, 0.5, 1], (seeds, 12 * size)) for _ in range(2))
+    groups = [f"video {k % 12}" for k in range(12 * size)]
+    sums: dict[str, float] = defaultdict(float)
+    for s in range(seeds):
+        for k, group in enumerate(groups):
+            sums[group] += ours[s, k] - theirs[s, k]
+    assert mcnemar(ours, theirs, groups) == pytest.approx(by_all_signs(list(sums.values())))
+
+
+def test_groups_of_one_sample_and_several_copies_change_nothing():
+    ours, theirs = table(70, 10, 2, 18)
+    groups = np.arange(100).astype(str)
+    assert mcnemar(ours, theirs, groups) == mcnemar(ours, theirs)
+    copies = mcnemar(ours.repeat(10, 1), theirs.repeat(10, 1), groups.repeat(10))
+    assert copies == pytest.approx(158 / 4096)
+
+
+def test_many_clusters_come_to_the_chi_square():
     chance = np.random.default_rng(0)
-    ours, theirs = chance.random((3, 50)) < 0.9, chance.random((3, 50)) < 0.7
-    total = squares = 0
-    for k in range(50):
-        d = sum(int(ours[s, k]) - int(theirs[s, k]) for s in range(3))
-        total += d
-        squares += d * d
-    assert mcnemar(ours, theirs) == pytest.approx(math.erfc(math.sqrt(total**2 / squares / 2)))
+    ours, theirs = chance.random((3, 4000)) < 0.72, chance.random((3, 4000)) < 0.7
+    d = ours.sum(0) - theirs.sum(0)
+    assert (d != 0).sum() > 1000
+    assert mcnemar(ours, theirs) == pytest.approx(stats.chi2.sf(d.sum() ** 2 / (d**2).sum(), 1))
+    few, fewer = ours[:, :1500], theirs[:, :1500]  # as near there as where every sum is counted
+    d = few.sum(0) - fewer.sum(0)
+    near = stats.chi2.sf(d.sum() ** 2 / (d**2).sum(), 1)
+    assert mcnemar(few, fewer) == pytest.approx(near, rel=0.05)
+
+
+def test_p_is_never_0():
+    ours, theirs = table(0, 3000, 0, 0)
+    assert 0 < mcnemar(ours, theirs) < 1e-300
+    assert paired_t([1.0] * 400, [0.0] * 400, 1e-9) > 0
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_where_nothing_differs_samples_in_groups_of_ten_do_not_say_so(seeds):
+    # all of a group are easy or hard for a model, as windows of one video are
+    chance = np.random.default_rng(seeds)
+    groups = np.arange(30).repeat(10)
+    by_group, by_sample = [], []
+    for _ in range(900):
+        ours, theirs = (
+            chance.random((seeds, 300)) < chance.beta(0.6, 0.3, (seeds, 30)).repeat(10, 1)
+            for _ in range(2)
+        )
+        by_group.append(mcnemar(ours, theirs, groups) < 0.05)
+        by_sample.append(mcnemar(ours, theirs) < 0.05)
+    assert 0.03 < np.mean(by_group) < 0.065
+    assert np.mean(by_sample) > 0.2
 
 
 @pytest.mark.parametrize("seeds", [1, 5])

@@ -11,10 +11,10 @@ from mmcoop.core import bootstrap
 from mmcoop.core.bootstrap import REPLICATES, BootstrapMeans
 
 
-def of(rows, replicates: int = REPLICATES, seed: int = 0) -> BootstrapMeans:
+def of(rows, replicates: int = REPLICATES, seed: int = 0, groups=None) -> BootstrapMeans:
     rows = torch.as_tensor(rows)
     means = BootstrapMeans(rows.shape[1], replicates, seed)
-    means.add(rows)
+    means.add(rows, groups)
     return means
 
 
@@ -99,6 +99,55 @@ def test_a_column_that_does_not_vary_has_an_interval_of_no_width():
     assert of(torch.full((30, 1), 2.5)).interval().tolist() == [
         pytest.approx([2.5, 2.5], abs=1e-12)
     ]
+
+
+# --- samples in groups
+
+
+def grouped(groups: int, size: int, seed: int = 0) -> tuple[np.ndarray, list[str]]:
+    """Samples that share most of what they are with their group, whose true mean is 0."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 2, (groups, 1)).repeat(size, 0) + rng.normal(0, 1, (groups * size, 1))
+    return rows, [f"video {k // size}" for k in range(groups * size)]
+
+
+def test_intervals_agree_with_those_of_drawing_whole_groups():
+    rows, groups = grouped(200, 10)
+    times = np.random.default_rng(1).multinomial(200, np.full(200, 1 / 200), size=10_000)
+    expected = np.quantile(times @ rows.reshape(200, 10).mean(1) / 200, [0.025, 0.975])
+    found = of(rows, 10_000, groups=groups).interval()[0].numpy()
+    np.testing.assert_allclose((found - expected) / np.ptp(expected), 0, atol=0.04)
+
+
+def test_intervals_of_groups_cover_the_true_mean_and_those_of_their_samples_do_not():
+    covered = []
+    for trial in range(150):
+        rows, groups = grouped(60, 10, trial)
+        ends = [of(rows, 200, trial, g).interval()[0].tolist() for g in (groups, None)]
+        covered.append([low <= 0 <= high for low, high in ends])
+    by_group, by_sample = np.mean(covered, axis=0)
+    assert 0.9 < by_group < 0.98
+    assert by_sample < 0.6
+
+
+def test_a_group_counts_the_same_wherever_its_samples_come():
+    rows, groups = grouped(40, 5)
+    whole = of(rows, groups=groups)
+    order = np.random.default_rng(2).permutation(200)
+    parts = BootstrapMeans(1)
+    for part in np.split(order, [3, 50, 51]):
+        parts.add(torch.from_numpy(rows[part]), [groups[k] for k in part])
+    torch.testing.assert_close(parts.mean, whole.mean, atol=1e-12, rtol=0)
+    torch.testing.assert_close(parts.interval(), whole.interval(), atol=1e-12, rtol=0)
+    assert not torch.equal(of(rows, seed=1, groups=groups).interval(), whole.interval())
+
+
+def test_a_group_whose_samples_are_nan_in_a_column_is_left_out_of_it():
+    rows, groups = grouped(50, 4)
+    gaps = np.where(np.arange(200) < 100, np.nan, rows[:, 0])
+    found = of(np.stack([rows[:, 0], gaps], 1), groups=groups).interval()
+    alone = of(rows[100:], groups=groups[100:]).interval()
+    torch.testing.assert_close(found[1:], alone, atol=1e-12, rtol=0)
 
 
 # --- samples that are NaN in a column

@@ -75,14 +75,35 @@ def test_means_and_gains_by_hand(comparison):
 
 def test_p_values_by_hand_and_their_correction(comparison):
     summary = summarise(comparison).set_index("method")
-    # sample − joint by sample, summed over seeds: 0 0 0 1 3 3 2 1 → (Σd)² / Σd² = 100 / 24,
-    # of two methods the smaller p is doubled; ogm_x − joint: −1 0 0 0 1 1 → 1 / 3
+    # sample − joint by sample, summed over seeds: 0 0 0 1 3 3 2 1, five of one sign: 2 of the 2⁵
+    # ways to set signs go as far; of two methods the smaller p is doubled. ogm_x − joint by sample:
+    # −2 0 0 0 2 1 0 0, whose sum of 1 any signs reach
     found = summary["p_samples_joint"]
-    assert found["sample"] == pytest.approx(2 * 0.04123, rel=1e-3)
-    assert found["ogm_x"] == pytest.approx(0.5637, rel=1e-3)
+    assert found["sample"] == pytest.approx(2 * 2 / 2**5)
+    assert found["ogm_x"] == pytest.approx(1)
     # t = 0.41667 / (0.19094 / √3) = 3.7796 with two degrees of freedom
     assert summary.loc["sample", "p_seeds_joint"] == pytest.approx(2 * 0.06341, rel=1e-3)
     assert not summary["significant_joint"].any()
+
+
+def test_samples_of_one_group_count_as_one(comparison):
+    for path in (comparison.folder / "scores").iterdir():
+        table = pq.read_table(path)
+        groups = [{"e": "one", "f": "one"}.get(id, id) for id in table["id"].to_pylist()]
+        pq.write_table(table.append_column("group", pa.array(groups)), path)
+    summary = summarise(comparison).set_index("method")
+    # sample − joint by group: 0 0 0 1 6 2 1, four of one sign
+    assert summary["p_samples_joint"]["sample"] == pytest.approx(2 * 2 / 2**4)
+    shown = "\n".join(map(str, comparison_tables(comparison, summarise(comparison))))
+    assert "8 test samples are of 7 groups" in shown and "groups of samples (McNemar)" in shown
+
+
+def test_two_seeds_are_no_test_and_nothing_is_significant(comparison):
+    runs = pd.read_parquet(comparison.folder / "runs.parquet")
+    runs[runs["seed"] < 2].to_parquet(comparison.folder / "runs.parquet")
+    summary = summarise(comparison)
+    assert summary["p_seeds_joint"].isna().all() and not summary["significant_joint"].any()
+    assert "fewer than 3 seeds" in "\n".join(map(str, comparison_tables(comparison, summary)))
 
 
 def test_cells_by_hand(comparison):
@@ -92,11 +113,11 @@ def test_cells_by_hand(comparison):
     assert first.rows[1] == ["sample", "87.5 ± 31.1", "+41.7 ± 47.4°"]
     assert first.rows[0][2] == ""
     assert tests.header == ["method", "over joint"]
-    # twice .06341 and .04123, see above
-    assert tests.rows[:2] == [["joint", ""], ["sample", ".127 / .082"]]
+    # twice .06341 and .0625, see above
+    assert tests.rows[:2] == [["joint", ""], ["sample", ".127 / .125"]]
     scores = ["macro-F1, %", "mAP, %", "audio alone, %", "visual alone, %"]
     assert second.header == ["method", *scores, "φ audio", "φ visual"]
-    assert second.rows[2][3:5] == ["25.0 ± 0.0", "50.0 ± 0.0"]
+    assert second.rows[2][3:5] == ["25.0 ± 9.0", "50.0 ± 9.0"]  # 4.3027 / 8 / √(12 · 3)
     assert cost.rows[0] == ["joint", "2", "1,200", "0", "12", "457"]
 
 

@@ -272,6 +272,7 @@ def test_scores_have_one_row_a_sample_with_the_values_of_a_plain_loop(scores, ru
     assert list(frame.columns) == [
         "id",
         "split",
+        "group",
         "label",
         "prediction",
         "correct",
@@ -284,6 +285,7 @@ def test_scores_have_one_row_a_sample_with_the_values_of_a_plain_loop(scores, ru
     ]
     assert frame["id"].tolist() == [f"train-{i}" for i in range(70)]
     assert set(frame["split"]) == {"train"}
+    assert frame["group"].tolist() == dataset.split("train").column("group").to_pylist()
     assert frame["label"].tolist() == labels
     assert frame["prediction"].tolist() == answers
     assert frame["correct"].tolist() == right[(0, 1)]

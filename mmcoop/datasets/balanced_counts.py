@@ -5,7 +5,7 @@ of contributions, and yes-or-no variables which classes stay. HiGHS solves it, b
 paper's values there are few kinds, whatever the number of samples.
 """
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,21 +14,25 @@ from numpy.typing import ArrayLike
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array, vstack
 
-#: Up to so many kinds the program is solved at once and exactly; with 2,500 that takes minutes.
-_EXACT_KINDS = 500
-#: Above, classes are chosen with 2**3 averaged kinds a class and split, to within this share,
-_HALVINGS = (3, 5)
+#: Up to this many kinds the program is solved at once and exactly; with 2,500 that takes minutes.
+EXACT_KINDS = 500
+#: Above, the classes are chosen by the program in which kinds may be taken in part, to within this
+#: share of the samples; its bound also holds for whole samples.
 _CLASSES_GAP = 1e-3
-#: and then all kinds but so many are settled by the relaxed program, the others to this share.
-#: The second number of each is for where the first leaves too little choice.
+#: Then all kinds but this many are settled by the relaxed program and the others are searched, to
+#: within this share. The later numbers are for where the first leaves too little choice.
 _UNSETTLED = (300, 2000)
 _SAMPLES_GAP = 1e-4
-#: Where demands are next to impossible to meet, the search ends after so many branches: a limit
-#: in seconds would give another answer on another machine.
-_BRANCHES = 2000
+#: A search ends after this many branches: a limit in seconds would give another answer on another
+#: machine.
+BRANCHES = 2000
 
-#: A share of a sample below this is a rounding error.
+#: A share of a sample, or a difference of means, below this is a rounding error.
 ROUNDING = 1e-9
+#: The solver meets bounds to within this.
+_SLACK = 1e-6
+#: SciPy's status of a program that is proven to have no solution.
+_INFEASIBLE = 2
 
 
 class Demands(NamedTuple):
@@ -77,66 +81,67 @@ class Kinds:
         np.add.at(sizes, (self.split, self.label), self.samples)
         return sizes
 
-    def in_groups(self, parts: Sequence[np.ndarray]) -> "Kinds":
-        """One kind for each of `parts`, which are positions, with the mean of its samples."""
-        part_of = np.empty(len(self), int)
-        for k, part in enumerate(parts):
-            part_of[part] = k
-        samples = np.bincount(part_of, self.samples)
-        share = self.samples / samples[part_of]
-        contributions = np.zeros((len(parts), self.contributions.shape[1]))
-        np.add.at(contributions, part_of, share[:, None] * self.contributions)
-        first = np.array([part[0] for part in parts])
-        spread = np.bincount(part_of, share * self.spread)
-        return Kinds(
-            self.split[first], self.label[first], contributions, spread, samples, self.before
-        )
+
+@dataclass(frozen=True)
+class Counts:
+    """What the search found.
+
+    `keep`: samples to keep of every kind, int `(kinds,)`, or None where nothing was found. `bound`:
+    no subset that meets the demands has more samples; 0 proves that there is none.
+    """
+
+    keep: np.ndarray | None
+    bound: int
 
 
-def largest_counts(kinds: Kinds, demands: Demands, margin: float) -> np.ndarray | None:
-    """How many samples of every kind to keep, or None where nothing meets the demands."""
-    found = None
-    few = len(kinds) <= _EXACT_KINDS
-    if not few and (classes := _classes(kinds, demands, margin)) is not None:
-        for unsettled in _UNSETTLED:
-            program = _Program(kinds, demands, margin)
-            program.settle_classes(kinds, classes)
-            program.settle_samples(unsettled)
-            found = program.solve(gap=_SAMPLES_GAP)
-            if found is not None:
-                break
-    if found is None:
+def largest_counts(
+    kinds: Kinds,
+    demands: Demands,
+    margin: float = 0.0,
+    *,
+    exact_kinds: int = EXACT_KINDS,
+    branches: int = BRANCHES,
+) -> Counts:
+    """How many samples of every kind to keep so that as many as possible stay.
+
+    Args:
+        kinds: What there is.
+        demands: What the subset must meet.
+        margin: Distance that sums keep from their bounds, in units of contributions.
+        exact_kinds: Up to this many kinds one search over whole samples settles everything.
+        branches: Branches after which a search ends with what it has.
+
+    Returns:
+        The counts, with a bound that is proven: the largest subset has at most `bound` samples.
+    """
+    if len(kinds) <= exact_kinds:
+        return _Program(kinds, demands, margin).counts(gap=0.0, branches=branches)
+    program = _Program(kinds, demands, margin)
+    relaxed = program.solve(integral=False, gap=_CLASSES_GAP, branches=branches)
+    best = Counts(None, relaxed.bound)
+    if relaxed.columns is None:
+        return best
+    classes = relaxed.columns[program.keep] > 0.5
+    for unsettled in _UNSETTLED:
         program = _Program(kinds, demands, margin)
-        found = program.solve(gap=0 if few else _CLASSES_GAP)
-    return None if found is None else found[program.take].round().astype(int)
+        program.settle_classes(kinds, classes)
+        if unsettled < len(kinds):
+            program.settle_samples(unsettled)
+        found = program.counts(gap=_SAMPLES_GAP, branches=branches).keep
+        if found is not None and (best.keep is None or found.sum() > best.keep.sum()):
+            best = Counts(found, relaxed.bound)
+        near = best.keep is not None and best.keep.sum() >= (1 - _CLASSES_GAP) * best.bound
+        if near or unsettled >= len(kinds):
+            break
+    if best.keep is None:  # other classes may do
+        keep = _Program(kinds, demands, margin).counts(gap=_CLASSES_GAP, branches=branches).keep
+        return Counts(keep, best.bound)
+    return best
 
 
-def _classes(kinds: Kinds, demands: Demands, margin: float) -> np.ndarray | None:
-    """Which classes to keep, bool `(classes,)`; None where averages hide every subset there is."""
-    for halvings in _HALVINGS:
-        program = _Program(kinds.in_groups(_groups(kinds, halvings)), demands, margin)
-        found = program.solve(integral=False, gap=_CLASSES_GAP)
-        if found is not None:
-            stay: np.ndarray = found[program.keep] > 0.5
-            return stay
-    return None
-
-
-def _groups(kinds: Kinds, halvings: int) -> list[np.ndarray]:
-    """Kinds with others of their split and class that are near them, as arrays of positions."""
-    starts = np.flatnonzero(np.diff(kinds.split) | np.diff(kinds.label)) + 1
-    groups = np.split(np.arange(len(kinds)), starts)
-    for _ in range(halvings):
-        groups = [half for group in groups for half in _halves(group, kinds.contributions[group])]
-    return groups
-
-
-def _halves(group: np.ndarray, contributions: np.ndarray) -> list[np.ndarray]:
-    """A group cut in the middle of the modality along which it is widest."""
-    if len(group) == 1:
-        return [group]
-    widest = np.ptp(contributions, axis=0).argmax()
-    return np.array_split(group[np.argsort(contributions[:, widest], kind="stable")], 2)
+class _Solution(NamedTuple):
+    columns: np.ndarray | None
+    bound: int
 
 
 class _Program:
@@ -268,8 +273,14 @@ class _Program:
         columns = self.take[settled]
         self.lower[columns] = self.upper[columns] = taken[settled].round()
 
-    def solve(self, *, integral: bool = True, gap: float = 0.0) -> np.ndarray | None:
-        """The best columns to within the share `gap`, or None where there are none.
+    def counts(self, *, gap: float, branches: int) -> Counts:
+        """Whole samples to keep of every kind."""
+        columns, bound = self.solve(gap=gap, branches=branches)
+        keep = None if columns is None else columns[self.take].round().astype(int)
+        return Counts(keep, bound)
+
+    def solve(self, *, integral: bool = True, gap: float, branches: int) -> _Solution:
+        """The best columns to within the share `gap`, None where none were found, and the bound.
 
         Without `integral`, classes stay or go but kinds may be taken in part.
         """
@@ -282,7 +293,12 @@ class _Program:
             integrality=whole,
             bounds=Bounds(self.lower, self.upper),
             constraints=LinearConstraint(matrix, low, high),
-            options={"mip_rel_gap": gap, "node_limit": _BRANCHES},
+            options={"mip_rel_gap": gap, "node_limit": branches},
         )
-        x: np.ndarray | None = found.x
-        return x
+        if found.status == _INFEASIBLE:
+            return _Solution(None, 0)
+        bound = found.mip_dual_bound
+        most = int(self.upper[self.take].sum())
+        if bound is None or not np.isfinite(bound):
+            return _Solution(found.x, most)
+        return _Solution(found.x, min(most, math.floor(-bound + _SLACK)))

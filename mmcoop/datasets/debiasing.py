@@ -5,13 +5,22 @@ together, in every split. How many samples of each kind stay, `balanced_counts.p
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from mmcoop.core.seeds import derive_seed
-from mmcoop.datasets.balanced_counts import ROUNDING, Demands, Kinds, largest_counts
+from mmcoop.datasets.balanced_counts import (
+    BRANCHES,
+    EXACT_KINDS,
+    ROUNDING,
+    Counts,
+    Demands,
+    Kinds,
+    largest_counts,
+)
 from mmcoop.errors import DataError, UsageError
 
 #: Sums must keep this distance from their bounds, where the solver's own slack of about 1e-6, or
@@ -38,6 +47,23 @@ class Balance:
     def class_ratio(self) -> float:
         """Samples of the largest class by those of the smallest that occurs."""
         return max(self.by_class.values()) / min(self.by_class.values())
+
+
+@dataclass(frozen=True)
+class BalancedSubset:
+    """A balanced subset, and how large one could be.
+
+    `kept`: which samples to keep, bool `(samples,)`. `bound`: proven number of samples that no
+    balanced subset exceeds, at least as many as are kept.
+    """
+
+    kept: np.ndarray
+    bound: int
+
+    @property
+    def gap(self) -> float:
+        """Share of `bound` that the subset may lack, 0…1; 0 where it is proven to be largest."""
+        return 1 - int(self.kept.sum()) / self.bound
 
 
 def balance(contributions: np.ndarray, labels: np.ndarray) -> Balance:
@@ -77,25 +103,38 @@ def balanced_subset(
     min_spread: float,
     seed: int,
     modalities: Sequence[str] = (),
-) -> np.ndarray:
-    """Which samples to keep: the largest subset that is balanced in every split, bool `(samples,)`.
+    exact_kinds: int = EXACT_KINDS,
+    branches: int = BRANCHES,
+) -> BalancedSubset:
+    """The largest subset found that is balanced in every split, and a bound on the largest.
 
-    `contributions`: float `(samples, n)`, n ≥ 2; `labels`: int `(samples,)`; `splits`: the name or
-    number of each sample's split, `(samples,)`. In every split of the subset
+    In every split of the subset
 
-    - the mean contributions of the modalities are at most `tolerance` apart,
+    - the mean contributions of the modalities are at most `tolerance` apart, to within 1e-9,
     - the largest class has at most `class_ratio` times the samples of the smallest,
     - the spread (see `Balance`) is at least `min_spread` times that of the split as it was.
 
-    Two classes or more stay, the same in every split. `seed` decides which of several samples of
-    equal split, class and contributions stay; `modalities` names them in messages.
+    Two classes or more stay, the same in every split. Up to `exact_kinds` different rows of split,
+    class and contributions the subset is proven to be the largest unless the search reaches its
+    limit; above, classes are chosen first and samples then, and `bound` tells how far from the
+    largest it can be at most, usually less than one sample in a thousand.
 
-    Up to 500 different rows of split, class and contributions the subset is the largest there is,
-    unless demands are so hard to meet that proving it takes too long. Above, it may lack about one
-    sample in a thousand.
+    Args:
+        contributions: Float `(samples, n)`, n ≥ 2.
+        labels: Int `(samples,)`.
+        splits: Name or number of each sample's split, `(samples,)`.
+        tolerance: Largest difference of mean contributions, above 0.
+        class_ratio: Largest ratio of class sizes, at least 1.
+        min_spread: Share of the spread to keep, 0…1.
+        seed: Decides which of several samples of equal split, class and contributions stay.
+        modalities: Names of the modalities, for messages.
+        exact_kinds: Rows up to which one search settles everything.
+        branches: Branches after which a search ends with the best it has.
 
-    Raises `UsageError` for demands out of range; `DataError` for contributions that are not finite
-    or of one modality alone, and where there is no such subset, saying what stands in its way.
+    Raises:
+        UsageError: For demands out of range.
+        DataError: For contributions that are not finite or of a single modality, where no such
+            subset exists, with what prevents it, and where the search ended without finding one.
     """
     check_demands(tolerance, class_ratio, min_spread)
     contributions = np.asarray(contributions, np.float64)
@@ -107,16 +146,28 @@ def balanced_subset(
     labels = np.asarray(labels)
     names, split = np.unique(np.asarray(splits), return_inverse=True)
     kinds, kind_of = _kinds(contributions, labels, split)
+
+    def search(among: Kinds, wanted: Demands, margin: float = 0.0) -> Counts:
+        return largest_counts(among, wanted, margin, exact_kinds=exact_kinds, branches=branches)
+
+    bound = 0
     for margin in _MARGINS:
-        counts = largest_counts(kinds, demands, margin)
-        if counts is None:
+        counts = search(kinds, demands, margin)
+        bound = bound or counts.bound  # the first one, without a margin, holds for every subset
+        if counts.keep is None:
             break
-        for chosen in (_evened(kinds, counts), counts):
+        for chosen in (_evened(kinds, counts.keep), counts.keep):
             kept = _draw(kind_of, chosen, derive_seed(seed, "debiased"))
             if _meets(demands, contributions, labels, split, kept):
-                return kept
+                return BalancedSubset(kept, bound)
+    if counts.bound:
+        raise DataError(
+            f"no balanced subset was found, but {branches:,} branches of search did not prove that "
+            "there is none: raise the tolerance or the class ratio, or lower the spread to keep"
+        )
     words = list(modalities) or [f"modality {m}" for m in range(contributions.shape[1])]
-    raise DataError(_why_none(kinds, demands, margin, [str(name) for name in names], words))
+    again = partial(search, margin=margin)
+    raise DataError(_why_none(kinds, demands, again, [str(name) for name in names], words))
 
 
 def _kinds(
@@ -188,7 +239,7 @@ def _meets(
         after = balance(contributions[here & kept], labels[here & kept])
         if not (
             set(after.by_class) == classes
-            and after.gap <= demands.tolerance
+            and after.gap <= demands.tolerance + ROUNDING
             and after.class_ratio <= demands.class_ratio
             and after.spread >= demands.min_spread * before.spread * (1 - ROUNDING)
         ):
@@ -197,7 +248,11 @@ def _meets(
 
 
 def _why_none(
-    kinds: Kinds, demands: Demands, margin: float, splits: list[str], modalities: list[str]
+    kinds: Kinds,
+    demands: Demands,
+    search: Callable[[Kinds, Demands], Counts],
+    splits: list[str],
+    modalities: list[str],
 ) -> str:
     """What stands in the way of a balanced subset, and what to loosen."""
     shared: np.ndarray = kinds.class_sizes().min(0) > 0
@@ -208,7 +263,7 @@ def _why_none(
         )
     kinds = kinds.where(shared[kinds.label])
     parts = [kinds.of_split(split) for split in range(len(splits))]
-    alone = [k for k, part in enumerate(parts) if largest_counts(part, demands, margin) is None]
+    alone = [k for k, part in enumerate(parts) if not search(part, demands).bound]
     if alone:
         worst = alone[0]
         stuck, what = parts[worst], f"no part of the {splits[worst]} split"
@@ -220,9 +275,7 @@ def _why_none(
         "--class-ratio": demands._replace(class_ratio=float(kinds.samples.sum())),
         "--min-spread": demands._replace(min_spread=0.0),
     }
-    enough = [
-        flag for flag, less in loosened.items() if largest_counts(stuck, less, margin) is not None
-    ]
+    enough = [flag for flag, less in loosened.items() if search(stuck, less).keep is not None]
     advice = " or ".join(enough) or f"more than one of {', '.join(loosened)}"
     order = np.argsort(_means(parts[worst]), kind="stable")
     most, least = order[-1], order[0]

@@ -15,7 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmcoop.datasets.debiasing import Balance, balance, balanced_subset, check_demands
+from mmcoop.datasets.debiasing import (
+    Balance,
+    BalancedSubset,
+    balance,
+    balanced_subset,
+    check_demands,
+)
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.store import SPLITS, Dataset, Split, open_dataset
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
@@ -65,7 +71,7 @@ class Debiased:
         samples = _matched(scored, parts, self.scores)
         contributions = samples[modalities].to_numpy()
         progress.note(f"choosing among {len(samples):,} samples of {len(dataset.classes)} classes")
-        samples["kept"] = balanced_subset(
+        subset = balanced_subset(
             contributions,
             samples.label.to_numpy(),
             samples.split.to_numpy(),
@@ -75,6 +81,7 @@ class Debiased:
             seed=self.seed,
             modalities=modalities,
         )
+        samples["kept"] = subset.kept
         kept_labels = np.unique(samples.label[samples.kept])
         balances = {}
         for split in SPLITS:
@@ -83,7 +90,7 @@ class Debiased:
                 balance(some[modalities].to_numpy(), some.label.to_numpy())
                 for some in (mine, mine[mine.kept])
             ]
-        report = _report(balances, modalities, dataset.classes)
+        report = _report(balances, modalities, dataset.classes, subset)
         header = Header(
             name=f"{dataset.name}-debiased",
             recipe="debiased",
@@ -195,7 +202,10 @@ def _rows(part: Split, index: np.ndarray) -> Iterator[dict[str, Any]]:
 
 
 def _report(
-    balances: Mapping[str, list[Balance]], modalities: list[str], classes: list[str]
+    balances: Mapping[str, list[Balance]],
+    modalities: list[str],
+    classes: list[str],
+    subset: BalancedSubset,
 ) -> dict[str, Any]:
     """What changed, for people: `balances` are of every split, before and after."""
 
@@ -220,6 +230,7 @@ def _report(
             split: {"before": facts(both[0]), "after": facts(both[1])}
             for split, both in balances.items()
         },
+        "largest": {"samples": int(subset.kept.sum()), "bound": subset.bound},
         "classes_dropped": [name for name, size in after.items() if not size],
         "samples_by_class": {"before": before, "after": after},
     }
@@ -229,6 +240,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     """The report as lines to print."""
     for split, facts in report["debiased"].items():
         yield f"{split}: {_changes(facts)}"
+    size = report["largest"]
+    yield f"{size['samples']:,} samples kept; no balanced subset has more than {size['bound']:,}"
     yield f"samples by class: {_changes(report['samples_by_class'])}"
     if report["classes_dropped"]:
         yield f"classes dropped: {', '.join(report['classes_dropped'])}"

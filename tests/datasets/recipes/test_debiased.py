@@ -107,6 +107,8 @@ def test_the_report_says_what_changed(keypad, built):
         assert facts["after"]["samples"] == data.rows[split]
         assert facts["before"]["gap"] > 0.02 >= facts["after"]["gap"]
     assert data.report["classes_dropped"] == []
+    largest = data.report["largest"]
+    assert largest["samples"] == sum(data.rows.values()) <= largest["bound"]
     assert sum(data.report["samples_by_class"]["after"].values()) == sum(data.rows.values())
 
 

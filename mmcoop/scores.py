@@ -21,7 +21,7 @@ from torch import Tensor
 from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.core.valuing import Valuing
-from mmcoop.errors import DataError, said
+from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import whole_file
 
 _METADATA_KEY = b"mmcoop"
@@ -121,6 +121,15 @@ class ScoresWriter:
             self._writer.write_table(table.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
             table = table.slice(ROW_GROUP)
         self._waiting = [table]
+
+
+def check_scores_name(path: Path) -> None:
+    """Raise `UsageError` where a file is named as one of another kind than scores are."""
+    if path.suffix.lower() not in (".parquet", ""):
+        raise UsageError(
+            f"{path}: scores are a Parquet file, name it {path.with_suffix('.parquet').name} "
+            "(pandas.read_parquet reads it, and its to_csv writes it as CSV)"
+        )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from mmcoop.datasets.store import SPLITS, Dataset
 from mmcoop.errors import UsageError
 from mmcoop.files import check_new_file
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores import valuation_details
+from mmcoop.scores import check_scores_name, valuation_details
 from mmcoop.scores_parts import resumable_scores
 from mmcoop.valued_model import Absence
 
@@ -155,6 +155,7 @@ def check_request(request: Request, split: str, out: Path, overwrite: bool) -> N
     """Raise `UsageError` where `out` may not be written, or samples of a data set cannot be told
     what is asked for.
     """
+    check_scores_name(out)
     check_new_file(out, overwrite)
     if split not in (*SPLITS, ALL_SPLITS):
         raise UsageError(

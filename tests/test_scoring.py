@@ -101,6 +101,13 @@ def test_samples_of_every_split_are_there_in_order_with_a_summary_each(dataset, 
         assert mine == pytest.approx(other, abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["s.csv", "s.CSV", "s.json", "s.parquet.gz"])
+def test_a_file_named_as_another_kind_of_table_is_refused(dataset, tmp_path, name):
+    with pytest.raises(UsageError, match=f"{name}: scores are a Parquet file, name it s.*parquet"):
+        value(dataset, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_model_may_take_some_of_the_modalities(dataset, tmp_path):
     def model(inputs, present):
         assert list(inputs) == ["sound"]

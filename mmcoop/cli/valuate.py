@@ -144,7 +144,7 @@ def valuate(
     split: Annotated[
         str, typer.Option("--split", help="Which samples: train, validation, test or all.")
     ] = "train",
-    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.parquet.")] = Path(
         "scores.parquet"
     ),
     overwrite: options.Overwrite = False,

@@ -192,19 +192,24 @@ def _read_media(
 
 def read_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
     """A `.npy` array of numbers as float32; `Unusable` where it is none, or has another shape."""
-    try:
-        stored = np.lib.format.open_memmap(path, mode="r")
-        if stored.dtype.kind not in "biuf":
-            raise ValueError(f"it has {stored.dtype}")
-        with np.errstate(over="ignore"):
-            array: np.ndarray = stored.astype(np.float32)
-    except (OSError, ValueError, SyntaxError, TokenError) as error:
-        raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
+    with np.errstate(over="ignore"):
+        array: np.ndarray = open_array(path).astype(np.float32)
     if shape is not None and array.shape != tuple(shape):
         raise Unusable("wrong-shape", f"{path}: shape {array.shape}, the first one's is {shape}")
     if not np.isfinite(array).all():
         raise Unusable("not-a-number", f"{path} has NaN or infinite numbers")
     return array
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A `.npy` array of numbers, memory-mapped; `Unusable` where it is none."""
+    try:
+        stored = np.lib.format.open_memmap(path, mode="r")
+        if stored.dtype.kind not in "biuf":
+            raise ValueError(f"it has {stored.dtype}")
+    except (OSError, ValueError, SyntaxError, TokenError) as error:
+        raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
+    return stored
 
 
 def _check_file(path: Path, max_bytes: int) -> None:

@@ -48,7 +48,7 @@ class CsvFile:
     """A CSV file whose encoding and separator are known.
 
     `names`: those of the columns, normalised, in their order; "" where there is none. `header`:
-    the number of the line that has them, 1 but for a file that says how it is separated.
+    the number of the line that has them, counted from 1.
     """
 
     path: Path
@@ -176,22 +176,24 @@ def open_csv(path: Path) -> CsvFile:
     """
     with reading(path):
         encoding = _encoding(path)
+        told, header = None, 1
         with path.open(encoding=encoding, newline="") as file:
-            line = file.readline(16)
-        told = _SEP_LINE.fullmatch(line)
-        header = 2 if told else 1
+            for header, line in enumerate(file, start=1):
+                told = told or (_SEP_LINE.fullmatch(line) if header == 1 else None)
+                if line.strip() and not (told and header == 1):
+                    break
         separator = told[1] if told else _separator(path, encoding)
-        with path.open(encoding=encoding, newline="") as file:
-            first = pd.read_csv(
-                file,
-                sep=separator,
-                header=None,
-                nrows=1,
-                dtype=str,
-                na_filter=False,
-                skipinitialspace=True,
-                skiprows=header - 1,
-            )
+        first = pd.read_csv(
+            path,
+            sep=separator,
+            encoding=encoding,
+            skiprows=header - 1,
+            header=None,
+            nrows=1,
+            dtype=str,
+            na_filter=False,
+            skipinitialspace=True,
+        )
     return CsvFile(path, encoding, separator, [normalised(name) for name in first.iloc[0]], header)
 
 
@@ -204,8 +206,8 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except UnicodeError:
         raise DataError(
-            f"{path} is neither UTF-8 nor marked as UTF-16: save it as UTF-8 (spreadsheets call it "
-            '"CSV UTF-8")'
+            f"{path} is neither UTF-8 text nor UTF-16 with a byte order mark: save it as UTF-8 "
+            '(spreadsheets call it "CSV UTF-8")'
         ) from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {said(error).strip()}") from None

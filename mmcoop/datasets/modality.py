@@ -92,6 +92,11 @@ class Modality:
         numbers = np.asarray(number, self.precision)
         return numbers.reshape(-1, *(1,) * (-1 - _CHANNEL_AXIS[self.kind]))
 
+    def by_channel(self, sample: np.ndarray) -> np.ndarray:
+        """The numbers of one sample as `(…, channels)`, a column for each channel."""
+        last = np.moveaxis(sample, _CHANNEL_AXIS[self.kind], -1)
+        return last.reshape(-1, last.shape[-1])
+
     def to_json(self) -> dict[str, Any]:
         return {
             name: list(value) if isinstance(value, tuple) else value

@@ -70,6 +70,16 @@ class Spread:
         """The same of the mean, which would leave numbers uncentred when it is taken off."""
         return self._matters(np.abs(self.mean.astype(np.float32) - self.mean))
 
+    def too_close(self, names: Sequence[str]) -> str:
+        """What float32 would lose, in words, of the channels called `names`; empty if nothing."""
+        if not self.lost.any():
+            return ""
+        i = int(self.lost.argmax())
+        return (
+            f"{names[i]}: numbers about {self.mean[i]:.6g} that differ by about {self.std[i]:.3g} "
+            "are too close together for float32"
+        )
+
     def _matters(self, error: np.ndarray) -> np.ndarray:
         std = self.std
         matters: np.ndarray = (std > 0) & (error > TOLERANCE * std)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not
 from mmcoop.datasets.store import (
     FORMAT,
@@ -35,6 +36,7 @@ from mmcoop.files import (
     whole_folder,
     write_json,
 )
+from mmcoop.names import normalised
 
 # Rows are written in record batches of this many, or fewer that are large, and shards are closed
 # at about this size: small enough to write with little memory, to copy one by one and to lose
@@ -98,6 +100,7 @@ class DatasetWriter:
         self._pending_bytes = dict.fromkeys(SPLITS, 0)
         self._ids: set[str] = set()
         self._trained: set[int] = set()
+        self._spreads: dict[str, Spread] = defaultdict(Spread)
         self._rejects = list(rejects)
         self._journal: TextIO | None = None
         self.settled: set[str] = set()
@@ -118,9 +121,9 @@ class DatasetWriter:
         """
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r} of sample {id!r}: one of {', '.join(SPLITS)}")
-        if id in self._ids:
+        if normalised(id) in self._ids:
             raise DataError(f"sample id {id!r} occurs twice")
-        elsewhere = self._splits_of_group[group] - {split}
+        elsewhere = self._splits_of_group[normalised(group)] - {split}
         if elsewhere and not self._header.shared_groups:
             raise DataError(
                 f"group {group!r} of sample {id!r} is in {min(elsewhere)} already: "
@@ -140,8 +143,13 @@ class DatasetWriter:
             row[name] = columns[name]
         for name, modality in self._header.modalities.items():
             row[name] = _stored(id, name, modality, columns[name])
-        self._splits_of_group[group].add(split)
-        self._ids.add(id)
+        for name, modality in self._header.modalities.items():
+            if modality.dtype == "float32":
+                given = np.asarray(columns[name])
+                if not np.can_cast(given.dtype, np.float32):
+                    self._spreads[name].add(modality.by_channel(given))
+        self._splits_of_group[normalised(group)].add(split)
+        self._ids.add(normalised(id))
         if split == "train":
             self._trained.add(label)
         self._pending[split].append(row)
@@ -181,11 +189,13 @@ class DatasetWriter:
                 shard = _Shard(path, None if k < closed else self._schema, there=end)
                 for batch in batches:
                     shard.write(batch)
-                    self._ids.update(batch["id"].to_pylist())
+                    ids = batch["id"].to_pylist()
+                    self.settled.update(ids)
+                    self._ids.update(map(normalised, ids))
                     if split == "train":
                         self._trained.update(batch["label"].to_pylist())
                     for group in batch["group"].to_pylist():
-                        self._splits_of_group[group].add(split)
+                        self._splits_of_group[normalised(group)].add(split)
                 self._shards[split].append(shard)
         journal = self._folder / _JOURNAL
         whole = _whole_lines(journal) if journal.is_file() else []
@@ -193,12 +203,13 @@ class DatasetWriter:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in whole), encoding="utf-8")
         self._rejects += whole
         self._journal = journal.open("a", encoding="utf-8")
-        self.settled = self._ids | {reject.id for reject in whole}
+        self.settled.update(reject.id for reject in whole)
 
     def finish(self) -> None:
         """Write `rejects.parquet`, close the shards and write, last, `dataset.json`.
 
-        Raises `DataError` where a split is empty.
+        Raises `DataError` where a split is empty, and where float32 has lost what tells numbers of
+        a modality apart.
         """
         # sorted, so that their order does not depend on when each was found out
         columns = zip(*sorted(self._rejects), strict=True)
@@ -213,6 +224,9 @@ class DatasetWriter:
                 + f". For all of them: mmcoop info {self._folder / REJECTS_FILE}"
                 * bool(self._rejects and self._journal)
             )
+        for name, spread in self._spreads.items():
+            if lost := spread.too_close([f"channel {i}" for i in range(len(spread.mean))]):
+                raise DataError(f"modality {name!r}, {lost}: give it the dtype float64")
         for split in SPLITS:
             self._flush(split)
         header = self._header
@@ -418,10 +432,14 @@ def continue_dataset(
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise `DataError` where there are not two classes to tell apart."""
+    """Raise `DataError` where there are not two classes to tell apart, or two have one name."""
     if len(classes) < 2:
         there = f"there is one class, {classes[0]!r}" if classes else "there is no class"
         raise DataError(f"{there}: a data set needs two at least to tell apart")
+    by_name = Counter(map(normalised, classes))
+    for name, count in by_name.items():
+        if count > 1:
+            raise DataError(f"{count} classes are called {name!r}: make them one, or rename them")
 
 
 def check_new_dataset(folder: Path, overwrite: bool) -> None:

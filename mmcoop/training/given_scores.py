@@ -15,6 +15,7 @@ from torch import Tensor
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
+from mmcoop.names import normalised
 from mmcoop.scores import read_scores_details
 
 # So many ids are named where samples are missing or odd.
@@ -52,7 +53,7 @@ def read_given_scores(path: Path | str, dataset: Dataset, modalities: Sequence[s
     share = _fair_share(path, details)
     scores = _read(path, details, dataset, modalities)
     split = dataset.split("train")
-    ids = pd.Index(split.ids(np.arange(len(split))))
+    ids = pd.Index(map(normalised, split.ids(np.arange(len(split)))))
     scores = scores[scores.index.isin(ids)]
     twice = scores.index[scores.index.duplicated()]
     if len(twice):
@@ -139,8 +140,9 @@ def _read(
     try:
         label = [f.name for f in pq.read_schema(path) if f.name == "label" and is_integer(f.type)]
         table = pq.read_table(path, columns=["id", *columns, *label])
-        scores: pd.DataFrame = table.to_pandas().rename(columns=columns).set_index("id")
-    except (OSError, ValueError, KeyError) as error:
+        scores: pd.DataFrame = table.to_pandas().rename(columns=columns)
+        scores.index = pd.Index(map(normalised, scores.pop("id")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
     return scores
 

@@ -107,7 +107,7 @@ def test_thousands_and_words_are_no_numbers(tmp_path):
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_another_encoding_is_refused_with_the_one_to_use(tmp_path, encoding):
     FRAME.to_csv(tmp_path / "a.csv", encoding=encoding)
-    with pytest.raises(DataError, match=r"a\.csv is neither UTF-8 nor .*: save it as UTF-8"):
+    with pytest.raises(DataError, match=r"a\.csv is neither UTF-8 text nor .*: save it as UTF-8"):
         open_csv(tmp_path / "a.csv")
 
 

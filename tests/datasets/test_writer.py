@@ -846,3 +846,66 @@ def test_a_writer_that_cannot_be_made_lets_go_of_the_folder(tmp_path):
     ):
         pytest.fail("it began")
     go_on(tmp_path / "data", header(), source(header()))
+
+
+# What float32 loses, and names that are equal
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "place"),
+    [("vector", (3,), 1), ("series", (5, 3), (..., 1)), ("spectrogram", (1, 4, 6), ...)],
+)
+def test_what_float32_cannot_tell_apart_is_refused_unless_it_is_stored_in_float64(
+    tmp_path, kind, shape, place
+):
+    content = source(header(modalities={"x": Modality(kind, shape, "float32", "mlp")}))
+    for k, (_, row) in enumerate(content):
+        if "x" in row:
+            row["x"][place] = 1.7e9 + k
+    channel = 0 if kind == "spectrogram" else 1
+    narrow, wide = (
+        header(modalities={"x": Modality(kind, shape, dtype, "mlp")})
+        for dtype in ("float32", "float64")
+    )
+    message = (
+        f"modality 'x', channel {channel}: numbers about 1.7e\\+09 .*: give it the dtype float64"
+    )
+    with pytest.raises(DataError, match=message), write_dataset(tmp_path / "a", narrow) as writer:
+        give(writer, content)
+    assert not list(tmp_path.iterdir())
+    with write_dataset(tmp_path / "a", wide) as writer:
+        give(writer, content)
+    part = open_dataset(tmp_path / "a").split("train")
+    expected = [row["x"] for split, row in content if split == "train"]
+    np.testing.assert_array_equal(part.read("x", np.arange(len(part))), expected)
+
+
+@pytest.mark.parametrize("number", [np.float32(1.7e9), 2**24, 1e-30, 7])
+def test_what_float32_holds_is_stored_in_it(tmp_path, number):
+    content = source(header())
+    for k, (_, row) in enumerate(content):
+        if "x" in row:
+            row["x"] = np.full(3, number) - np.full(3, k % 2, np.asarray(number).dtype)
+    with write_dataset(tmp_path / "a", header()) as writer:
+        give(writer, content)
+
+
+def test_ids_groups_and_classes_are_compared_by_what_they_spell(tmp_path):
+    with (
+        pytest.raises(DataError, match="2 classes are called 'caf\u00e9': make them one"),
+        write_dataset(tmp_path / "a", header(classes=["caf\u00e9", "cafe\u0301 "])),
+    ):
+        pass
+    one = {"label": 0, "group": "caf\u00e9", "x": np.zeros(3, np.float32)}
+    with (
+        pytest.raises(DataError, match="'cafe.*' occurs twice"),
+        write_dataset(tmp_path / "a", header()) as writer,
+    ):
+        writer.add("train", id="caf\u00e9", **one)
+        writer.add("train", id="cafe\u0301", **one)
+    with (
+        pytest.raises(DataError, match="is in train already"),
+        write_dataset(tmp_path / "a", header()) as writer,
+    ):
+        writer.add("train", id="1", **one)
+        writer.add("test", id="2", **{**one, "group": " cafe\u0301"})

@@ -249,6 +249,18 @@ def test_contributions_are_read_in_fair_shares(dataset, phi, write, details, fac
     torch.testing.assert_close(given.contributions, phi, rtol=1e-15, atol=0)
 
 
+def test_scores_are_joined_by_ids_however_they_are_spelt(dataset, phi, write):
+    path = write(phi)
+    table = pq.read_table(path)
+    ids = [f"\ufeff{id} " for id in table["id"].to_pylist()]
+    pq.write_table(table.set_column(0, "id", [ids]), path)
+    assert torch.equal(read_given_scores(path, dataset, NAMES).contributions, phi)
+    twice = pa.concat_tables([table, table.set_column(0, "id", [ids])])
+    pq.write_table(twice, path)
+    with pytest.raises(DataError, match="has two scores of sample"):
+        read_given_scores(path, dataset, NAMES)
+
+
 def test_without_labels_there_are_none_to_compare(dataset, phi, write):
     labels = np.full(70, -1)
     read_given_scores(write(phi, labels=labels), dataset, NAMES)

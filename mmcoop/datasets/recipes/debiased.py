@@ -27,6 +27,7 @@ from mmcoop.datasets.store import SPLITS, Dataset, Split, open_dataset
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
+from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import read_scores_details
 
@@ -130,6 +131,7 @@ def _read_scores(path: Path, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]
         scores = pq.read_table(path, columns=columns).to_pandas()
         scores.columns = pd.Index(["id", "split", "label", *modalities])
         scores = scores.astype(dict.fromkeys(modalities, np.float64))
+        scores["id"] = [normalised(id) for id in scores["id"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
     if fingerprint != dataset.fingerprint:
@@ -159,7 +161,7 @@ def _matched(scores: pd.DataFrame, parts: Mapping[str, Split], path: Path) -> pd
     by_id = scores.set_index("id")
     rows = []
     for split, part in parts.items():
-        ids = pd.Index(part.table["id"].to_pylist())
+        ids = pd.Index(map(normalised, part.table["id"].to_pylist()))
         missing = ids[~ids.isin(by_id.index)]
         if len(missing) == len(ids):
             raise DataError(f"{path} has no scores of the {split} split: {_REMEDY}")

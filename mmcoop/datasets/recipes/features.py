@@ -205,12 +205,10 @@ class Features:
         for chunk in _chunks(table.values, training):
             spread.add(chunk.reshape(-1, shape[-1]))
         if not self.standardize:
-            if spread.lost.any():
-                i = int(spread.lost.argmax())
+            if lost := spread.too_close(table.features):
                 raise DataError(
-                    f"{table.path}, {table.features[i]}: numbers about {spread.mean[i]:.6g} that "
-                    f"differ by about {spread.std[i]:.3g} are too close together for float32, in "
-                    "which models compute: leave out --no-standardize, or subtract an offset"
+                    f"{table.path}, {lost}, in which models compute: leave out --no-standardize, "
+                    "or subtract an offset"
                 )
             return Modality(kind, shape, "float32", encoder)
         dtype = "float64" if (spread.lost | spread.off_centre).any() else "float32"

@@ -5,20 +5,21 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.coalitions import check_modalities
-from mmcoop.datasets.clips import Clip, read_array
+from mmcoop.datasets.clips import Clip, open_array, read_array
 from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, stem
 from mmcoop.datasets.modality import KINDS
+from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.recipes import option
 from mmcoop.datasets.recipes.clips import (
     ClipRecipe,
@@ -30,7 +31,9 @@ from mmcoop.datasets.recipes.clips import (
 from mmcoop.datasets.rejects import Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles, inside, names_in
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.datasets.tables import read_texts
+from mmcoop.errors import DataError, UsageError
+from mmcoop.names import normalised
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
 
@@ -57,6 +60,10 @@ _KIND_OF_FILES = {
     "picture": ("image", "image"),
     "array": ("array", "table"),
 }
+
+
+# So many arrays tell how large numbers are, and by how much they differ.
+_LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,10 @@ class Folder(ClipRecipe):
 
     def _manifest(self, path_columns: Iterable[str]) -> Iterator[_Row]:
         assert self.manifest is not None
-        table = _read_table(self.manifest)
+        try:
+            table, first = read_texts(self.manifest)
+        except DataError as error:
+            raise DataError(f"--manifest {error}") from None
         needed = {"id", "label", *path_columns}
         if missing := needed - set(table.columns):
             raise DataError(
@@ -210,7 +220,7 @@ class Folder(ClipRecipe):
         splits = split_names(
             [row.get("split") or None for row in cells], f"the column split of {self.manifest}"
         )
-        for line, (row, split) in enumerate(zip(cells, splits, strict=True), start=2):
+        for line, (row, split) in enumerate(zip(cells, splits, strict=True), start=first):
             if not any(cell.strip() for cell in row.values()):
                 continue
             where = f"--manifest {self.manifest}, line {line}"
@@ -241,7 +251,7 @@ def _groups(rows: Sequence[_Row]) -> list[str]:
     """The group of every row: its own, or the first id of the rows that share files with it."""
     files: dict[str, int] = {}
     pairs = [
-        (k, files.setdefault(PurePosixPath(path).as_posix(), len(files)))
+        (k, files.setdefault(PurePosixPath(normalised(path)).as_posix(), len(files)))
         for k, row in enumerate(rows)
         for path in row.paths.values()
         if path
@@ -335,23 +345,6 @@ def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
     return rows, rejects
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """A table, every cell as text; an empty one for what is missing."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-            return table.astype(object).where(table.notna(), "").astype(str)
-        # with its empty lines, so that those below them are counted right
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"--manifest {path} cannot be read as a table: {said(error)}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first ones for an index
-        raise DataError(
-            f"--manifest {path}: its lines have more cells than its header: quote cells with commas"
-        )
-    return table
-
-
 def _seconds(cell: str, name: str, where: str) -> float | None:
     if not cell:
         return None
@@ -419,8 +412,26 @@ def _array_kind(name: str, kind: str, paths: Sequence[Path]) -> tuple[str, tuple
             raise DataError(
                 f"modality {name!r}: {path} has shape {shape}: expected {' or '.join(expected)}"
             )
+        _check_precision(name, paths, shape)
         return found, shape
     raise DataError(f"modality {name!r}: none of its files can be read, the first: {first}")
+
+
+def _check_precision(name: str, paths: Sequence[Path], shape: tuple[int, ...]) -> None:
+    """Raise `DataError` where some of the arrays, evenly spaced, say that float32 cannot hold what
+    tells their numbers apart: they are not normalised, so that it is what a model sees.
+    """
+    spread = Spread()
+    for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+        with suppress(Unusable):
+            array = open_array(path)
+            if array.shape == shape and np.isfinite(array).all():
+                spread.add(array.reshape(-1, shape[-1]))
+    if lost := spread.too_close([f"channel {i}" for i in range(shape[-1])]):
+        raise DataError(
+            f"modality {name!r}, arrays such as {paths[0]}, {lost}, in which models compute: "
+            "subtract an offset from all of them"
+        )
 
 
 def _sorted_classes(labels: set[str]) -> list[str]:

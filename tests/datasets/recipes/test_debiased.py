@@ -178,6 +178,19 @@ def test_scores_that_do_not_fit_are_refused_and_nothing_is_left(keypad, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
 
 
+def test_scores_are_joined_by_ids_however_they_are_spelt(keypad, built, tmp_path):
+    folder, _ = built
+
+    def spelt(frame):
+        return frame.assign(id=" " + frame.id + "\u200b").sample(frac=1, random_state=0)
+
+    scores = scores_of(keypad, tmp_path / "scores.parquet", change=spelt)
+    Debiased(source=keypad, scores=scores).build(tmp_path / "data")
+    for name in SPLITS:
+        kept, expected = (open_dataset(f).split(name).table for f in (tmp_path / "data", folder))
+        assert kept.equals(expected)
+
+
 def test_scores_of_another_data_set_are_refused(keypad, tmp_path):
     about = {"name": "other", "fingerprint": "0" * 64}
     scores = scores_of(keypad, tmp_path / "scores.parquet", dataset=about)

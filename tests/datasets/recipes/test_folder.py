@@ -380,6 +380,77 @@ def test_a_table_of_excel_is_read(source):
     assert len(Folder(source=source, manifest=path).listing().found) == 9
 
 
+@pytest.mark.parametrize("shape", [(2,), (4, 2)])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_arrays_that_float32_cannot_tell_apart_are_refused(tmp_path, shape, dtype):
+    for offset, message in ((1_700_000_000, "numbers about 1.7e\\+09 that differ by"), (100, "")):
+        rng = np.random.default_rng(0)
+        for k in range(12):
+            array = np.zeros(shape, dtype)
+            array[..., 1] = offset + rng.integers(0, 20, shape[:-1])
+            path = tmp_path / CLASSES[k % 3] / f"{k}.npy"
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, array)
+        recipe = Folder(source=tmp_path, modality=["clock=path"])
+        if message:
+            refused(recipe, f"^modality 'clock', arrays such as .*, channel 1: {message}")
+        else:
+            assert len(recipe.listing().found) == 12
+
+
+@pytest.mark.parametrize("which", ["semicolons", "tabs", "UTF-16", "sep line", "blank lines"])
+def test_a_table_of_any_dialect_is_read_with_its_lines_counted(source, which):
+    frame = pd.DataFrame(numbered(9, split="")).assign(note="a, b; c")
+    path = source.parent / "clips.csv"
+    text = {
+        "semicolons": lambda: frame.to_csv(index=False, sep=";"),
+        "tabs": lambda: frame.to_csv(index=False, sep="\t"),
+        "UTF-16": lambda: frame.to_csv(index=False),
+        "sep line": lambda: "sep=;\n" + frame.to_csv(index=False, sep=";"),
+        "blank lines": lambda: "\n\n" + frame.to_csv(index=False),
+    }[which]()
+    encoding = "utf-16" if which == "UTF-16" else "utf-8"
+    path.write_text(text, encoding=encoding)
+    found = Folder(source=source, manifest=path).listing()
+    assert [clip.id for clip in found.clips] == frame.id.tolist()
+    path.write_text(text.replace("clip004", ""), encoding=encoding)
+    line = next(n for n, line in enumerate(text.split("\n"), start=1) if "clip004" in line)
+    refused(Folder(source=source, manifest=path), f"line {line}: id or label is empty")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("name", [None, "id", "\u00a0id"])
+def test_the_ids_of_a_table_may_be_in_the_index_of_pandas(source, ending, name):
+    frame = pd.DataFrame(numbered(9)).set_index("id").rename_axis(name)
+    path = source.parent / f"clips.{ending}"
+    frame.to_csv(path) if ending == "csv" else frame.to_parquet(path)
+    found = Folder(source=source, manifest=path).listing()
+    assert [clip.id for clip in found.clips] == frame.index.tolist()
+    frame.reset_index(drop=True).to_csv(path) if ending == "csv" else frame.reset_index(
+        drop=True
+    ).to_parquet(path)
+    refused(Folder(source=source, manifest=path), "has no column id")
+
+
+def test_a_file_is_found_however_its_path_is_spelt(tmp_path):
+    spelt = ["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"]
+    source = touch(tmp_path / "source", "cafe\u0301/a.mp4", "cafe\u0301/b.mp4")
+    rows = [{"id": k, "path": spelt[k % 2], "label": f"c{k % 2}"} for k in range(8)]
+    found = listed(source, *rows)
+    assert [clip.paths["path"].name for clip in found.clips] == ["a.mp4", "b.mp4"] * 4
+    assert len({clip.group for clip in found.clips}) == 2
+    touch(source, "caf\u00e9 /c.mp4", "caf\u00e9\u200b/c.mp4")
+    rows[0]["path"] = "\u200bcaf\u00e9/c.mp4"
+    reject = next(r for r in listed(source, *rows).rejects if r.id == "0")
+    assert (reject.reason, "3 files" in reject.detail) == ("name", True)
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(source):
+    path = source.parent / "clips.csv"
+    path.write_text("id,path,label,cafe\u0301,caf\u00e9\na,000.mp4,cello,1,2\n")
+    refused(Folder(source=source, manifest=path), f"{path} has 2 columns 'caf\u00e9': keep one")
+
+
 def test_clips_of_one_group_are_kept_together(source):
     rows = [{**row, "group": f"film{k // 5}"} for k, row in enumerate(numbered(30))]
     found = listed(source, *rows)
@@ -888,7 +959,7 @@ def test_shares_that_leave_nothing_are_refused(source, validation, test):
 
 
 def test_a_table_that_is_missing_is_refused(source):
-    message = "^--manifest nowhere.csv cannot be read as a table: .*No such file"
+    message = "^--manifest nowhere.csv cannot be read: No such file"
     refused(Folder(source=source, manifest=Path("nowhere.csv")), message)
 
 
@@ -897,14 +968,17 @@ def test_a_table_that_is_missing_is_refused(source):
 def test_what_is_not_a_table_is_refused(source, content, ending):
     path = source.parent / f"clips.{ending}"
     path.write_bytes(content)
-    refused(Folder(source=source, manifest=path), f"^--manifest {path} cannot be read as a table: ")
+    refused(
+        Folder(source=source, manifest=path),
+        f"^--manifest {path} (cannot be read: |is neither UTF-8)",
+    )
 
 
 def test_a_table_of_too_many_cells_is_refused(source):
     path = source.parent / "clips.csv"
     path.write_text("id,path,label\na,000.mp4,cello,loud\nb,001.mp4,cello,soft\n")
-    message = "its lines have more cells than its header: quote cells with commas$"
-    refused(Folder(source=source, manifest=path), f"^--manifest {path}: {message}")
+    message = "has rows of more cells than its first row has names: quote cells with commas"
+    refused(Folder(source=source, manifest=path), f"^--manifest {path} {message}")
 
 
 def test_a_table_without_a_line_is_refused(source):

@@ -41,7 +41,8 @@ _LISTS = ("methods", "fusions")
             str,
             "epochs: all train as many epochs, and joint is there a second time, with as many rows "
             "as the dearest method; rows, seconds: all go on until they have used as many as the "
-            "dearest method does for its epochs. \\[default: epochs]",
+            "dearest method does for its epochs, with schedules as long as the runs. "
+            "\\[default: epochs]",
             panel="What is compared",
         ),
         "tune": options.setting(

@@ -182,10 +182,19 @@ class _Work:
         return jobs
 
     def matched_baseline(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
-        """Joint runs as long as it takes to use up the rows that the dearest run did."""
+        """Joint runs as long as it takes to use up the rows that the dearest run did.
+
+        Of a fusion whose joint runs use most rows themselves there are none.
+        """
+        matching = _matching_configs(first, "rows")
+        lengthened = {
+            fusion
+            for (label, fusion, seed), longer in matching.items()
+            if label == BASELINE and longer.epochs > first[label, fusion, seed].outcome["epochs"]
+        }
         jobs = {}
-        for (label, fusion, seed), longer in _matching_configs(first, "rows").items():
-            if label == BASELINE:
+        for (label, fusion, seed), longer in matching.items():
+            if label == BASELINE and fusion in lengthened:
                 short = first[label, fusion, seed]
                 name = f"{MATCHED_BASELINE.replace(' ', '-')}-{fusion}-seed{seed}"
                 job = self._reported(name, replace(longer, patience=0))
@@ -223,7 +232,8 @@ class _Work:
 
 def _matching_configs(first: Mapping[_Key, Job], match: str) -> dict[_Key, TrainConfig]:
     """How each run is to be trained to use up what the dearest one did: the rows of the run with
-    most, or the seconds of the case with the highest mean over its seeds.
+    most, or the seconds of the case with the highest mean over its seeds. Its schedule is
+    stretched to its new length.
     """
     done = {key: job.outcome for key, job in first.items() if job.done}
     if match == "seconds":
@@ -231,19 +241,22 @@ def _matching_configs(first: Mapping[_Key, Job], match: str) -> dict[_Key, Train
         for (label, fusion, _), outcome in done.items():
             by_case[label, fusion].append(outcome["cost"]["seconds"])
         slowest = max((fmean(times) for times in by_case.values()), default=0.0)
+        limit = float(f"{slowest:.3g}")
         return {
-            key: replace(first[key].config, epochs=_NO_LIMIT, max_seconds=float(f"{slowest:.3g}"))
-            for key in done
+            key: replace(
+                first[key].config.stretched(limit / outcome["cost"]["seconds"]),
+                epochs=_NO_LIMIT,
+                max_seconds=limit,
+            )
+            for key, outcome in done.items()
         }
     budget = max(map(_rows_of, done.values()), default=0)
-    return {
-        key: replace(
-            first[key].config,
-            epochs=outcome["epochs"]
-            + math.ceil((budget - _rows_of(outcome)) / outcome["last_epoch_rows"]),
-        )
-        for key, outcome in done.items()
-    }
+    matching = {}
+    for key, outcome in done.items():
+        more = math.ceil((budget - _rows_of(outcome)) / outcome["last_epoch_rows"])
+        epochs, config = outcome["epochs"] + more, first[key].config
+        matching[key] = replace(config.stretched(epochs / config.epochs), epochs=epochs)
+    return matching
 
 
 def _rows_of(outcome: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.coalitions import coalition_matrix
+from mmcoop.core.resampling import Rows
 from mmcoop.core.shapley import shapley_matrix
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task, check_not_negative
@@ -33,14 +34,22 @@ class AGM(Method):
     gradient that reaches modality m's share by κ_m = exp(α min(τ_m − r_m, cap)).
 
     r_m says how far m is ahead in the batch, τ_m how far it usually is. Costs the fusion of all
-    coalitions. `clip` limits the norm of the gradient where one of a fusion weight is above 1;
-    0 leaves it.
+    coalitions. The last epoch with κ is `until`; after it the loss is that of joint training.
+    `clip` limits the norm of the gradient in every step where an entry of the gradient of the
+    head's weight is above 1 in magnitude; 0 leaves it.
     """
 
+    ends = ("until",)
     search: ClassVar = {"alpha": (0.1, 3.0)}
 
     def __init__(
-        self, task: Task, *, alpha: float = 1.0, cap: float = 10.0, clip: float = 1.0
+        self,
+        task: Task,
+        *,
+        alpha: float = 1.0,
+        cap: float = 10.0,
+        clip: float = 1.0,
+        until: int = 21,
     ) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha, clip=clip)
@@ -48,9 +57,17 @@ class AGM(Method):
             raise UsageError(f"cap is {cap}: it cannot be negative; inf is none")
         if task.n_modalities < 2:
             raise UsageError("method 'agm' needs two modalities or more")
+        fusion = task.model.fusion
+        if clip and not (hasattr(fusion, "head") or hasattr(fusion, "heads")):
+            raise UsageError(
+                f"method 'agm' clips by the gradient of the head, and fusion "
+                f"{type(fusion).__name__} has neither `head` nor `heads`: set its option clip to 0"
+            )
         self.alpha = alpha
         self.cap = cap
         self.clip = clip
+        self.until = until
+        self._epoch = 0
         self.register_buffer("usual", torch.zeros(task.n_modalities))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._seen: list[Tensor] = []
@@ -58,7 +75,13 @@ class AGM(Method):
     usual: Tensor
     steps: Tensor
 
+    def rows(self, epoch: int) -> Rows:
+        self._epoch = epoch
+        return super().rows(epoch)
+
     def loss(self, batch: Batch) -> Tensor:
+        if self._epoch > self.until:
+            return super().loss(batch)
         model = self.task.model
         features = model.encode(batch.inputs, batch.present)
         coalitions = coalition_matrix(self.task.n_modalities)[1:]
@@ -81,14 +104,15 @@ class AGM(Method):
     def after_backward(self, batch: Batch) -> None:
         if not self.clip:
             return
-        fusion = [
-            p.grad.abs().max() for p in self.task.model.fusion.parameters() if p.grad is not None
+        heads = [
+            w.grad.abs().max() for w in self.task.model.fusion.head_weights() if w.grad is not None
         ]
-        if fusion and float(torch.stack(fusion).max()) > 1:
+        if heads and float(torch.stack(heads).max()) > 1:
             torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip)
 
     def coefficients(self) -> dict[str, float]:
         """The mean κ_m of the epoch."""
-        means = torch.stack(self._seen).mean(0).tolist()
+        names = self.task.model.modalities
+        means = torch.stack(self._seen).mean(0).tolist() if self._seen else [1.0] * len(names)
         self._seen = []
-        return {f"kappa_{m}": k for m, k in zip(self.task.model.modalities, means, strict=True)}
+        return {f"kappa_{m}": k for m, k in zip(names, means, strict=True)}

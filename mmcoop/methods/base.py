@@ -64,6 +64,8 @@ class Method(nn.Module):
     has_warmup = False
     #: Whether the method adds rows by contributions, no more than `task.max_extra` a sample.
     adds_rows = False
+    #: The options that name the last epoch of something the method does.
+    ends: ClassVar[tuple[str, ...]] = ()
     #: The one fusion that the method is defined on; None: on any that has what it looks for.
     fusion: ClassVar[str | None] = None
     #: Between which bounds `mmcoop compare --tune` tries an option, on a logarithmic scale.

@@ -28,15 +28,17 @@ class OGM(Method):
     """Scales the gradients of encoder m by k_m = 1 − tanh(α ρ_m) where modality m is ahead.
 
     Of encoders' weights of two dimensions or more; biases, normalisation and the head are left
-    alone. Until epoch `until`.
+    alone. The last epoch in which it does so is `until`.
     """
+
+    ends = ("until",)
 
     noise = 0.0
     name = "ogm"
 
     search: ClassVar = {"alpha": (0.05, 1.0)}
 
-    def __init__(self, task: Task, *, alpha: float = 0.3, until: int = 50) -> None:
+    def __init__(self, task: Task, *, alpha: float = 0.3, until: int = 51) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha)
         if not task.model.fusion.has_unimodal_logits:
@@ -77,9 +79,9 @@ class OGM(Method):
                 if gradient is None or gradient.dim() < 2:
                     continue
                 scaled = gradient * factor
-                if self.noise:
-                    # of the gradient before it is scaled
-                    scale = gradient.std(unbiased=False) + 1e-8
+                if self.noise and gradient.numel() > 1:
+                    # of the gradient before it is scaled; one number has no deviation
+                    scale = gradient.std() + 1e-8
                     scaled = scaled + self.noise * scale * torch.randn_like(gradient)
                 parameter.grad = scaled
 
@@ -98,7 +100,7 @@ class OGM(Method):
 
 
 class OGMGE(OGM):
-    """OGM, and Gaussian noise on every modulated gradient, of the gradient's own deviation.
+    """OGM, and Gaussian noise on every modulated gradient, of the gradient's own sample deviation.
 
     `noise` scales the noise: 1 is the paper's, 0 leaves OGM.
     """
@@ -108,7 +110,7 @@ class OGMGE(OGM):
     search: ClassVar = {"alpha": (0.05, 1.0), "noise": (0.1, 1.0)}
 
     def __init__(
-        self, task: Task, *, alpha: float = 0.3, until: int = 50, noise: float = 1.0
+        self, task: Task, *, alpha: float = 0.3, until: int = 51, noise: float = 1.0
     ) -> None:
         super().__init__(task, alpha=alpha, until=until)
         check_not_negative(noise=noise)

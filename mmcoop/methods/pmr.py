@@ -41,8 +41,11 @@ class PMR(Method):
 
     sim_m are negative distances to the mean features of each class, worked out before each epoch
     from `fraction` of the training samples, in evaluation mode, and averaged with the old ones by
-    `momentum`. A class without a sample keeps its prototype. Until epoch `until`.
+    `momentum`. A class without a sample keeps its prototype. The last epoch with prototypes is
+    `until`.
     """
+
+    ends = ("until",)
 
     search: ClassVar = {"alpha": (0.1, 5.0)}
 
@@ -54,7 +57,7 @@ class PMR(Method):
         momentum: float = 0.2,
         fraction: float = 0.1,
         rule: str = "clip",
-        until: int = 100,
+        until: int = 101,
     ) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha)

@@ -35,9 +35,9 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: str = "step"
-    step_epochs: int = 30
+    step_epochs: float = 30.0
     step_factor: float = 0.1
-    lr_warmup: int = 0
+    lr_warmup: float = 0.0
     patience: int = 0
     max_seconds: float = 0.0
     seed: int = 0
@@ -52,12 +52,15 @@ class TrainConfig:
                     f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(legal)}"
                 )
         for name in ("epochs", "batch_size", "step_epochs"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("warmup", "max_extra", "lr_warmup", "patience", "seed"):
+        for name in ("warmup", "max_extra", "patience", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: it cannot be negative")
-        for name in ("lr", "momentum", "weight_decay", "step_factor", "max_seconds"):
+        for name in (
+            *("lr", "momentum", "weight_decay", "step_epochs", "step_factor", "lr_warmup"),
+            "max_seconds",
+        ):
             number = getattr(self, name)
             if not (math.isfinite(number) and number >= 0):
                 raise UsageError(f"{name} is {number}: it must be a number that is not negative")
@@ -65,19 +68,47 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def stretched(self, factor: float) -> "TrainConfig":
+        """The configuration with the schedule of a run that is `factor` times as long.
+
+        What depends on how far the run is takes place at the same share of the longer run: steps
+        and warm-up of the learning rate, and the last epoch of a method that ends early. What a
+        method begins with, such as `warmup`, depends on how much the model has learnt and stays.
+        `epochs` is left to the caller.
+        """
+        ends = {name: round(self.options[name] * factor) for name in self._ends}
+        return replace(
+            self,
+            step_epochs=max(1.0, self.step_epochs * factor),
+            lr_warmup=self.lr_warmup * factor,
+            options={**self.options, **ends},
+        )
+
     def begins(self, longer: "TrainConfig") -> bool:
         """Whether the first epochs of a run by `longer` are those of a run by this configuration.
 
-        True where it differs in how long it trains alone, and learning rates do not depend on it.
+        True where they differ in length and schedule alone, and the schedules agree on the epochs
+        of the shorter run.
         """
+        schedule = ("epochs", "max_seconds", "step_epochs", "lr_warmup")
+        alike = replace(self, **{name: getattr(longer, name) for name in schedule})
+        if self.method == longer.method:
+            ends = {name: longer.options[name] for name in self._ends}
+            alike = replace(alike, options={**self.options, **ends})
         return (
             self.epochs <= longer.epochs
-            and replace(self, epochs=longer.epochs, max_seconds=longer.max_seconds) == longer
-            and all(
-                self.learning_rate(epoch) == longer.learning_rate(epoch)
-                for epoch in range(1, self.epochs + 1)
-            )
+            and alike == longer
+            and all(self._state(k) == longer._state(k) for k in range(1, self.epochs + 1))
         )
+
+    @property
+    def _ends(self) -> tuple[str, ...]:
+        ends: tuple[str, ...] = METHODS.load(self.method).ends
+        return ends
+
+    def _state(self, epoch: int) -> tuple[float, ...]:
+        """What the schedule decides in an epoch."""
+        return self.learning_rate(epoch), *(epoch <= self.options[name] for name in self._ends)
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch; epochs count from 1.
@@ -86,8 +117,9 @@ class TrainConfig:
         to 0 over the run; over the first `lr_warmup` epochs it rises linearly.
         """
         done = epoch - 1
+        steps = math.floor(done / self.step_epochs + 1e-9)
         factor = {
-            "step": self.step_factor ** (done // self.step_epochs),
+            "step": self.step_factor**steps,
             "cosine": (1 + math.cos(math.pi * done / self.epochs)) / 2,
             "constant": 1.0,
         }[self.schedule]

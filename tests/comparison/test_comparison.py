@@ -156,6 +156,32 @@ def test_matched_runs_are_those_that_train_as_long_from_the_start(by_rows, tiny_
     pd.testing.assert_frame_equal(own, without_measured(anew.metrics), rtol=1e-4)
 
 
+@pytest.mark.parametrize("match", ["rows", "epochs"])
+def test_the_schedule_of_a_run_is_stretched_to_the_length_it_is_matched_to(
+    tiny_dataset, tmp_path, match
+):
+    """Half of the run at the full learning rate, the other half at a tenth, however long it is."""
+    arguments = ["--methods", "sample", "--data", str(tiny_dataset), "--match", match]
+    steps = ["--schedule", "step", "--step-epochs", "3", "--lr", "1e-3"]
+    settings = ["--epochs", "6", "--warmup", "1", "--batch-size", "9", "--seeds", "0"]
+    compare(tmp_path, *arguments, *steps, *settings, "--jobs", "2")
+    lengthened = 0
+    for run in map(load_run, (tmp_path / "comparison" / "runs").iterdir()):
+        rates = run.metrics["lr"].tolist()
+        lengthened += len(rates) > 6
+        assert sorted(set(rates)) == pytest.approx([1e-4, 1e-3])
+        assert rates.count(1e-3) == pytest.approx(len(rates) / 2, abs=1), run.name
+        assert rates == sorted(rates, reverse=True)
+    assert lengthened
+
+
+def test_where_joint_runs_use_most_rows_themselves_they_are_not_there_twice(tiny_dataset, tmp_path):
+    compare(tmp_path, "--data", str(tiny_dataset), "--methods", "joint", *QUICK)
+    runs = pd.read_parquet(tmp_path / "comparison" / "runs.parquet")
+    assert sorted(runs["run"]) == ["joint-concat-seed0", "joint-concat-seed1"]
+    assert len(list((tmp_path / "comparison" / "runs").iterdir())) == 2
+
+
 def test_the_summary_is_there_in_every_form(by_epochs):
     folder, out = by_epochs
     summary = pd.read_csv(folder / "summary.csv").set_index("method")
@@ -306,7 +332,10 @@ def test_matched_in_seconds_every_run_goes_on_for_as_long_as_the_slowest_method(
     runs = pd.read_parquet(tmp_path / "comparison" / "runs.parquet")
     assert set(runs["method"]) == {"joint", "sample"}
     for row in runs.to_dict("records"):
-        metrics = load_run(tmp_path / "comparison" / "runs" / row["run"]).metrics
+        run = load_run(tmp_path / "comparison" / "runs" / row["run"])
+        metrics, before = run.metrics, tmp_path / "comparison/results/first" / f"{row['run']}.json"
+        stretch = run.config.max_seconds / json.loads(before.read_text())["cost"]["seconds"]
+        assert run.config.step_epochs == pytest.approx(30 * stretch)
         assert metrics["seconds"].sum() >= max(first) - 0.051
         # it ends with the epoch in which it gets there
         assert metrics["seconds"][:-1].sum() < max(first) + 0.051

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -213,9 +214,7 @@ def gradients(model) -> dict[str, Tensor]:
         (1e-3, 0.25, False),
     ],
 )
-def test_gradients_are_clipped_where_one_of_the_fusions_is_above_1(
-    make_world, steep, clip, clipped
-):
+def test_gradients_are_clipped_where_one_of_the_heads_is_above_1(make_world, steep, clip, clipped):
     world = make_world()
     method, batch = AGM(world.task, clip=clip), world.batch()
     (method.loss(batch) * steep).backward()
@@ -239,11 +238,59 @@ def test_an_encoders_gradient_above_1_alone_clips_nothing(make_world):
     assert all(torch.equal(g, before[name]) for name, g in gradients(world.model).items())
 
 
-def test_a_negative_gradient_of_the_fusion_below_minus_1_clips_too(make_world):
-    world = make_world()
+@pytest.mark.parametrize("fusion", ["concat", "mmtm", "transformer", "film"])
+def test_a_gradient_of_the_fusion_above_1_outside_the_heads_weight_clips_nothing(
+    make_world, fusion
+):
+    world = make_world(fusion)
     method, batch = AGM(world.task), world.batch()
     (method.loss(batch) * 1e-3).backward()
-    world.model.fusion.head.bias.grad[0] = -3
+    parameters = dict(world.model.fusion.named_parameters())
+    outside = {n: p for n, p in parameters.items() if not re.search(r"^heads?\b.*weight$", n)}
+    assert 0 < len(outside) < len(parameters)
+    for p in outside.values():
+        p.grad += 50
+    before = gradients(world.model)
+    method.after_backward(batch)
+    assert all(torch.equal(g, before[name]) for name, g in gradients(world.model).items())
+
+
+def test_a_fusion_without_a_head_to_look_at_is_refused_unless_nothing_is_clipped(make_world):
+    world = make_world()
+    del world.model.fusion.head
+    with pytest.raises(UsageError, match="Concat has neither `head` nor `heads`"):
+        AGM(world.task)
+    AGM(world.task, clip=0.0)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "late", "mmtm"])
+def test_a_negative_gradient_of_a_heads_weight_below_minus_1_clips_too(make_world, fusion):
+    world = make_world(fusion)
+    method, batch = AGM(world.task), world.batch()
+    (method.loss(batch) * 1e-3).backward()
+    world.model.fusion.head_weights()[-1].grad[0, 0] = -3
+    method.after_backward(batch)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients(world.model).values()))
+    assert norm == pytest.approx(1, abs=1e-3)
+
+
+def test_after_its_last_epoch_it_is_joint_training_that_clips(make_world):
+    world = make_world()
+    method = AGM(world.task, until=2)
+    batches = world.task.batches("train", None, 0)
+    for epoch, modulated, batch in zip((1, 2, 3), (True, True, False), batches, strict=True):
+        joint = F.cross_entropy(world.model(batch.inputs, batch.present), batch.labels)
+        expected = torch.autograd.grad(joint, list(world.model.parameters()))
+        method.rows(epoch)
+        world.model.zero_grad()
+        usual = method.usual.clone()
+        method.loss(batch).backward()
+        found = [p.grad for p in world.model.parameters()]
+        same = all(torch.allclose(g, e) for g, e in zip(found, expected, strict=True))
+        assert same != modulated
+        assert torch.equal(usual, method.usual) != modulated
+        assert (method.coefficients() == {"kappa_m0": 1.0, "kappa_m1": 1.0}) != modulated
+    world.model.fusion.head.weight.grad[0, 0] = 7
     method.after_backward(batch)
     norm = math.sqrt(sum(float(g.square().sum()) for g in gradients(world.model).values()))
     assert norm == pytest.approx(1, abs=1e-3)
@@ -280,7 +327,7 @@ def test_encoders_run_once_for_all_coalitions(make_world):
 
 def test_the_defaults_are_those_of_the_documents(make_world):
     method = AGM(make_world().task)
-    assert (method.alpha, method.cap, method.clip) == (1.0, 10.0, 1.0)
+    assert (method.alpha, method.cap, method.clip, method.until) == (1.0, 10.0, 1.0, 21)
 
 
 def test_one_modality_is_refused(make_world):

@@ -226,7 +226,27 @@ def test_noise_is_as_strong_as_asked_for(make_world, random_rows):
     torch.testing.assert_close(after, k["m0"] * before)
 
 
-def test_a_gradient_of_one_element_gets_no_noise_to_speak_of(world_of_features, random_rows):
+def test_the_deviation_of_the_noise_is_that_of_a_sample(world_of_features, random_rows):
+    """Of two numbers it is √2 of that of a population."""
+    world = world_of_features({"a": [[1.0], [2.0]], "b": [[0.5], [1.0]]}, [0, 1])
+    found = {}
+    for seed in range(400):
+        for encoder in world.model.encoders.values():
+            encoder.scale = nn.Parameter(torch.ones(1, 2, dtype=torch.float64))
+            encoder.scale.grad = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+        method, batch = OGMGE(world.task, alpha=0.0), world.batch()
+        method.rows(1)
+        method.loss(batch)
+        torch.manual_seed(seed)
+        method.after_backward(batch)
+        for m, encoder in world.model.encoders.items():
+            found.setdefault(m, []).append(encoder.scale.grad - torch.tensor([[-1.0, 1.0]]))
+    for noise in found.values():
+        # 800 numbers: three standard errors are 7.5 %
+        assert float(torch.cat(noise).square().mean().sqrt()) == pytest.approx(2**0.5, rel=0.075)
+
+
+def test_a_gradient_of_one_element_gets_no_noise(world_of_features, random_rows):
     world = world_of_features({"a": [[1.0], [2.0]], "b": [[0.5], [1.0]]}, [0, 1])
     for encoder in world.model.encoders.values():
         encoder.scale = nn.Parameter(torch.ones(1, 1, dtype=torch.float64))
@@ -254,7 +274,7 @@ def test_the_noise_is_decided_by_torchs_generator(make_world):
 
 def test_the_defaults_are_those_of_the_documents(make_world):
     method = OGMGE(make_world().task)
-    assert (method.alpha, method.until, method.noise) == (0.3, 50, 1.0)
+    assert (method.alpha, method.until, method.noise) == (0.3, 51, 1.0)
     assert OGM(make_world().task).noise == 0
 
 

@@ -317,7 +317,7 @@ def test_its_coefficients_are_means_over_the_batches_of_an_epoch(make_world):
 def test_the_defaults_are_those_of_the_documents(make_world):
     method = PMR(make_world().task)
     assert (method.alpha, method.momentum, method.fraction) == (1.0, 0.2, 0.1)
-    assert (method.rule, method.until) == ("clip", 100)
+    assert (method.rule, method.until) == ("clip", 101)
     assert isinstance(method, nn.Module)
 
 

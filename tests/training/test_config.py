@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -241,14 +243,14 @@ def test_a_count_below_1_is_refused(name, number):
         TrainConfig(**{name: number})
 
 
-@pytest.mark.parametrize("name", ["warmup", "max_extra", "lr_warmup", "patience", "seed"])
+@pytest.mark.parametrize("name", ["warmup", "max_extra", "patience", "seed"])
 def test_a_negative_count_is_refused_while_0_is_fine(name):
     TrainConfig(**{name: 0})
     with pytest.raises(UsageError, match=f"^{name} is -1: it cannot be negative$"):
         TrainConfig(**{name: -1})
 
 
-@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "step_factor"])
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "step_factor", "lr_warmup"])
 @pytest.mark.parametrize("number", [-0.1, math.nan, math.inf])
 def test_a_number_that_is_negative_or_not_finite_is_refused(name, number):
     TrainConfig(**{name: 0.0})
@@ -296,6 +298,55 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one_of_the_same_settings():
 )
 def test_a_run_of_other_settings_is_not_the_beginning(changes):
     assert not TrainConfig(epochs=3).begins(TrainConfig(epochs=7, **changes))
+
+
+@pytest.mark.parametrize(("epochs", "longer"), [(25, 72), (10, 11), (60, 61), (7, 20), (30, 12)])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"step_epochs": 30.0},
+        {"step_epochs": 5.0, "lr_warmup": 4.0},
+        {"step_epochs": 3.0},
+    ],
+)
+def test_a_stretched_schedule_has_the_same_learning_rate_at_the_same_share_of_the_run(
+    epochs, longer, schedule
+):
+    short = TrainConfig(epochs=epochs, lr=1.0, **schedule)
+    long = replace(short.stretched(longer / epochs), epochs=longer)
+    for k in range(longer):
+        # where epoch k of the longer run is in the shorter one, by exact fractions
+        steps = Fraction(k * epochs, longer) // Fraction(short.step_epochs)
+        rising = min(1.0, (k + 1) / (short.lr_warmup * longer / epochs + 1))
+        assert long.learning_rate(k + 1) == pytest.approx(0.1 ** int(steps) * rising)
+    assert short.stretched(1.0) == short
+
+
+@pytest.mark.parametrize(
+    ("method", "until"), [("ogm", 51), ("ogm-ge", 51), ("pmr", 101), ("agm", 21)]
+)
+def test_a_method_that_ends_early_ends_at_the_same_share_of_a_stretched_run(method, until):
+    short = TrainConfig(method=method, epochs=25)
+    assert short.options["until"] == until
+    long = replace(short.stretched(2.4), epochs=60)
+    assert long.options == {**short.options, "until": round(until * 2.4)}
+    # only where it ends within the shorter run are their first epochs not the same
+    assert short.begins(long) == (until >= 25)
+    assert not short.begins(replace(long, options={**long.options, "alpha": 9.0}))
+
+
+def test_what_a_method_begins_with_is_not_stretched():
+    assert TrainConfig(method="sample").stretched(3.0).warmup == 5
+    assert TrainConfig(method="greedy").stretched(3.0).options["start"] == 1
+
+
+def test_a_stretched_run_begins_as_the_shorter_one_where_the_learning_rates_agree():
+    constant = TrainConfig(epochs=25)  # the step would come at epoch 30
+    assert constant.begins(replace(constant.stretched(2.0), epochs=50))
+    stepped = TrainConfig(epochs=25, step_epochs=10)
+    assert not stepped.begins(replace(stepped.stretched(2.0), epochs=50))
+    rising = TrainConfig(epochs=25, lr_warmup=2)
+    assert not rising.begins(replace(rising.stretched(2.0), epochs=50))
 
 
 def test_where_learning_rates_depend_on_the_number_of_epochs_no_run_begins_another():

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ class Fusion(nn.Module):
     @abstractmethod
     def forward(self, features: Features, present: Tensor) -> Tensor:
         """Logits `(batch, classes)`; `present` is bool `(batch, n)`."""
+
+    def head_weights(self) -> list[Tensor]:
+        """Weights of the linear layers that give the logits: those of `head`, or of the `heads`."""
+        heads = cast(nn.ModuleDict, self.heads).values() if hasattr(self, "heads") else [self.head]
+        return [cast(nn.Linear, head).weight for head in heads]
 
     def coalition_logits(self, features: Features, coalitions: Tensor) -> Tensor:
         """Logits of every sample from every coalition, `(batch, coalitions, classes)`.

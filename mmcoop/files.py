@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcoop.errors import DataError, UsageError, said
+from mmcoop.names import is_utf8
 
 
 def sha256(path: Path) -> str:
@@ -146,11 +147,21 @@ def _old(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
+def check_path(path: Path) -> None:
+    """Raise `UsageError` for a path that is not UTF-8, which Arrow and safetensors cannot open."""
+    if not is_utf8(str(path)):
+        raise UsageError(
+            f"the path {path} is not UTF-8: rename its folders and files, or work in the folder "
+            "that is named so and give the path from there"
+        )
+
+
 def check_new_file(path: Path, overwrite: bool, option: str = "--out") -> None:
     """Raise `UsageError` where `path` may not be written: it exists, or its folder does not.
 
     `option` is the one that gave it.
     """
+    check_path(path)
     if path.is_dir():
         raise UsageError(f"{path} is a folder: give {option} the name of a file")
     if path.exists() and not overwrite:
@@ -165,6 +176,7 @@ def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool
     An existing folder is replaced only on request, and only if `is_ours` recognises it: a
     mistyped `--out` must never cost a user other files. An empty folder is free.
     """
+    check_path(path)
     if path.name in ("", "..") or path.is_mount():
         raise UsageError(f"{path} cannot be replaced: give --out the name of a folder to make")
     settle_folder(path)

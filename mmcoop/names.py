@@ -26,3 +26,12 @@ def normalised(name: str) -> str:
         and stay.
     """
     return _ENDS.sub("", unicodedata.normalize("NFC", name))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be stored as text: a file's name may have bytes that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

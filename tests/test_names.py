@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcoop.names import normalised
+from mmcoop.names import is_utf8, normalised
 
 CAFE = "caf\u00e9"
 
@@ -49,3 +49,8 @@ def test_a_normalised_name_is_normal_and_has_nothing_to_strip(text):
 
 def test_names_without_letters_are_empty():
     assert normalised(" \ufeff\u200b \u2060") == ""
+
+
+def test_names_that_are_not_utf_8_are_recognised():
+    assert is_utf8(CAFE + "\u0000\U0001f600")
+    assert not is_utf8(b"caf\xe9".decode("utf-8", "surrogateescape"))

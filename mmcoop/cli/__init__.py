@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from mmcoop.cli import build_dataset, compare, enhance, evaluate, info, train, valuate
 from mmcoop.errors import MmcoopError, said
+from mmcoop.names import is_utf8
 from mmcoop.printable import printable
 
 
@@ -80,6 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MmcoopError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except UnicodeEncodeError as error:
+        # of the path of a file to read: Python reads some that Arrow and others cannot
+        if is_utf8(error.object):
+            raise
+        print(printable(f"Error: {error.object} is not UTF-8: rename it"), file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(printable(f"Error: {said(error)}{where}"), file=sys.stderr)

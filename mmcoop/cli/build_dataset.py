@@ -147,7 +147,7 @@ def recipe_command(name: str) -> Any:
                 check_new_file(missing_file, overwrite, "--write-missing")
             if not running["dry_run"]:
                 check_new_dataset(out, overwrite)  # reading the lists takes a while
-            listing = chosen.listing()
+            listing = chosen.checked(chosen.listing())
             if missing_file is not None:
                 write_missing(missing_file, listing)
                 written["written"] = f"{len(listing.missing):,} missing clips to {missing_file}"

@@ -53,11 +53,13 @@ def info(
     from mmcoop.comparison.summary import summarise
     from mmcoop.datasets.store import is_dataset, is_rejects, open_dataset, read_rejects
     from mmcoop.errors import DataError, UsageError
+    from mmcoop.files import check_path
     from mmcoop.reporting.comparison import comparison_tables, summary_rows
     from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
     from mmcoop.reporting.tables import facts_table, rejects_table
     from mmcoop.training.run import is_run, load_run
 
+    check_path(path)
     if is_dataset(path):
         dataset = open_dataset(path)
         facts = dataset_facts(dataset)

@@ -13,6 +13,7 @@ from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     check_new_folder,
+    check_path,
     has_format,
     read_json,
     whole_folder,
@@ -140,6 +141,7 @@ def is_comparison(folder: Path) -> bool:
 def load_comparison(folder: Path | str) -> Comparison:
     """Open a comparison folder; `DataError` where there is none that this version can read."""
     folder = Path(folder)
+    check_path(folder)
     path = folder / "comparison.json"
     if not path.is_file():
         raise DataError(

@@ -1,7 +1,7 @@
 """Clips → samples: what is read of a clip, for each of its modalities."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmcoop.datasets import flow, spectrogram
-from mmcoop.datasets.media import file_seconds, read_footage, read_picture
+from mmcoop.datasets.media import LONGEST, file_seconds, read_footage, read_picture
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Unusable
 
@@ -74,6 +74,16 @@ class Reading:
         """How the data set describes its modalities."""
         return {name: self._modality(name, kind) for name, (kind, _) in self.kinds.items()}
 
+    def of_column(self, column: str) -> dict[str, str]:
+        """The kinds of the modalities whose files are in a column, by their names."""
+        return {name: kind for name, (kind, of) in self.kinds.items() if of == column}
+
+    def least_seconds(self, kinds: Collection[str]) -> float:
+        """How long a clip has to be for modalities of these kinds."""
+        if "spectrogram" not in kinds:
+            return self.min_seconds
+        return max(self.min_seconds, spectrogram.SHORTEST / spectrogram.SAMPLE_RATE)
+
     def _modality(self, name: str, kind: str) -> Modality:
         side = self.size
         if kind == "frames":
@@ -116,16 +126,32 @@ class Reading:
         return Modality(kind, self.shapes[name], "float32", encoder)
 
 
+def check_clip(clip: Clip, reading: Reading) -> None:
+    """Raise `Unusable` where a clip cannot be read, as far as it can be known without decoding it:
+    by the size of its files, its window, the heads of its arrays and the names of flow pictures.
+    """
+    for column, path in clip.paths.items():
+        _check_file(path, reading.max_bytes)
+        mine = reading.of_column(column)
+        if any(kind in MEDIA_KINDS for kind in mine.values()):
+            _check_window(clip, path, mine, reading)
+        if "flow" in mine.values() and reading.flow_folder is not None:
+            flow.stored_pictures(reading.flow_folder, path.stem)
+        for name in mine:
+            if name in reading.shapes:
+                open_array(path, reading.shapes[name])
+
+
 def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
     """The row of a clip: its modalities, further columns, and `duration` in seconds.
 
     Every file is decoded once, whatever is taken from it. Raises `Unusable`.
     """
+    check_clip(clip, reading)
     row: dict[str, Any] = dict(clip.columns)
     lasts = []
     for column, path in clip.paths.items():
-        mine = {name: kind for name, (kind, of) in reading.kinds.items() if of == column}
-        _check_file(path, reading.max_bytes)
+        mine = reading.of_column(column)
         if any(kind in MEDIA_KINDS for kind in mine.values()):
             lasts.append(_read_media(clip, path, mine, reading, row))
         for name, kind in mine.items():
@@ -165,11 +191,7 @@ def _read_media(
             threads=1,
         )
         seconds = footage.seconds
-    needed = reading.min_seconds
-    if sound:
-        needed = max(needed, spectrogram.SHORTEST / spectrogram.SAMPLE_RATE)
-    if seconds < needed:
-        raise Unusable("too-short", f"{path}: {seconds:.2f} s of it, at least {needed:g} needed")
+    _check_length(path, seconds, reading.least_seconds(wanted))
     for name, kind in kinds.items():
         if kind == "frames":
             assert footage is not None
@@ -190,26 +212,42 @@ def _read_media(
     return seconds
 
 
+def open_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
+    """A `.npy` array of numbers, mapped into memory; `Unusable` where it is none, or has another
+    shape. Reads no more than the head of the file.
+    """
+    try:
+        stored: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        if stored.dtype.kind not in "biuf":
+            raise ValueError(f"it has {stored.dtype}")
+    except (OSError, ValueError, SyntaxError, TokenError) as error:
+        raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
+    if shape is not None and stored.shape != tuple(shape):
+        raise Unusable("wrong-shape", f"{path}: shape {stored.shape}, the first one's is {shape}")
+    return stored
+
+
 def read_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
     """A `.npy` array of numbers as float32; `Unusable` where it is none, or has another shape."""
     with np.errstate(over="ignore"):
-        array: np.ndarray = open_array(path).astype(np.float32)
-    if shape is not None and array.shape != tuple(shape):
-        raise Unusable("wrong-shape", f"{path}: shape {array.shape}, the first one's is {shape}")
+        array: np.ndarray = open_array(path, shape).astype(np.float32)
     if not np.isfinite(array).all():
         raise Unusable("not-a-number", f"{path} has NaN or infinite numbers")
     return array
 
 
-def open_array(path: Path) -> np.ndarray:
-    """A `.npy` array of numbers, memory-mapped; `Unusable` where it is none."""
-    try:
-        stored = np.lib.format.open_memmap(path, mode="r")
-        if stored.dtype.kind not in "biuf":
-            raise ValueError(f"it has {stored.dtype}")
-    except (OSError, ValueError, SyntaxError, TokenError) as error:
-        raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
-    return stored
+def _check_window(clip: Clip, path: Path, kinds: Mapping[str, str], reading: Reading) -> None:
+    if clip.end is None or clip.perhaps_cut:  # the file itself may be the clip
+        return
+    seconds = clip.end - (clip.start or 0.0)
+    if seconds > LONGEST:
+        raise Unusable("too-large", f"{path}: {seconds:.0f} s of it, the most is {LONGEST}")
+    _check_length(path, seconds, reading.least_seconds(kinds.values()))
+
+
+def _check_length(path: Path, seconds: float, needed: float) -> None:
+    if seconds < needed:
+        raise Unusable("too-short", f"{path}: {seconds:.2f} s of it, at least {needed:g} needed")
 
 
 def _check_file(path: Path, max_bytes: int) -> None:
@@ -219,6 +257,8 @@ def _check_file(path: Path, max_bytes: int) -> None:
         found = None
     if found is None or not S_ISREG(found.st_mode):
         raise Unusable("missing", f"{path} is not there, or is not a file")
+    if not found.st_size:
+        raise Unusable("unreadable", f"{path} is empty")
     if found.st_size > max_bytes:
         raise Unusable(
             "too-large", f"{path} has {found.st_size:,} bytes, the limit is {max_bytes:,}"

@@ -62,6 +62,22 @@ def stored_flow(folder: Path, clip: str, count: int, side: int) -> np.ndarray:
     The folder has `u/CLIP/` and `v/CLIP/`, each with one grey picture a frame, in the order of
     their names. Raises `Unusable` where they are missing, differ in number or cannot be read.
     """
+    pictures = stored_pictures(folder, clip)
+    length = len(pictures[0])
+    picked = [int((k + 0.5) * length / count) for k in range(count)]
+    return np.stack(
+        [
+            np.stack([read_picture(direction[k], side, "L") for direction in pictures])
+            for k in picked
+        ]
+    )
+
+
+def stored_pictures(folder: Path, clip: str) -> list[list[Path]]:
+    """The pictures of a clip's horizontal and of its vertical flow; see `stored_flow`.
+
+    Raises `Unusable` where they are missing or differ in number.
+    """
     pictures = [_pictures(folder / direction / clip) for direction in ("u", "v")]
     lengths = [len(found) for found in pictures]
     if 0 in lengths:
@@ -69,13 +85,7 @@ def stored_flow(folder: Path, clip: str, count: int, side: int) -> np.ndarray:
         raise Unusable("missing", f"no flow pictures in {missing}")
     if lengths[0] != lengths[1]:
         raise Unusable("unreadable", f"{lengths[0]} u but {lengths[1]} v pictures of {clip}")
-    picked = [int((k + 0.5) * lengths[0] / count) for k in range(count)]
-    return np.stack(
-        [
-            np.stack([read_picture(direction[k], side, "L") for direction in pictures])
-            for k in picked
-        ]
-    )
+    return pictures
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -11,10 +11,10 @@ from mmcoop.printable import printable
 REASONS = {
     "missing": "no file was found for it",
     "duplicate": "it was asked for more than once",
-    "name": "its file is not named as the recipe expects",
+    "name": "its file is not named as the recipe expects, or its path is not UTF-8",
     "outside-folder": "its path leaves the source folder",
     "unknown-class": "its class is not one of the data set's",
-    "unreadable": "its file is damaged, or is not of the kind expected",
+    "unreadable": "its file is empty, damaged or not of the kind expected",
     "no-audio": "its file has no sound",
     "no-video": "its file has no picture",
     "orientation": "its display matrix turns its pictures by an angle that is no multiple of 90°",

@@ -43,7 +43,7 @@ class SourceFiles:
             self.others = [path for path in self.others if path not in set(self.paths)]
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
-            self.by_stem[stem(path)].append(path)
+            self.by_stem[normalised(stem(path))].append(path)
 
     def some_names(self, most: int = 3) -> str:
         """The first names in the folder, for a message; where none is wanted, the endings too."""

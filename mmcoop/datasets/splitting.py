@@ -7,6 +7,7 @@ import numpy as np
 
 from mmcoop.core.seeds import derive_seed
 from mmcoop.errors import DataError, UsageError
+from mmcoop.names import normalised
 
 #: What users call the splits.
 NAMES = {
@@ -25,9 +26,9 @@ def split_names(words: Iterable[str | None], where: str = "the split") -> list[s
     known = {word: split for split, synonyms in NAMES.items() for word in synonyms}
     found: list[str | None] = []
     for word in words:
-        if word is not None and word.strip().lower() not in known:
+        if word is not None and normalised(word).lower() not in known:
             raise DataError(f"{where} says {word!r}: write one of {', '.join(known)}")
-        found.append(None if word is None else known[word.strip().lower()])
+        found.append(None if word is None else known[normalised(word).lower()])
     return found
 
 

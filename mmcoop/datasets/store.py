@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Reject
 from mmcoop.errors import DataError, UsageError, said
-from mmcoop.files import read_json, sha256
+from mmcoop.files import check_path, read_json, sha256
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
@@ -279,6 +279,7 @@ def open_dataset(folder: Path | str) -> Dataset:
     Raises `DataError` where there is none, or one that this version cannot read.
     """
     folder = Path(folder)
+    check_path(folder)
     if not is_dataset(folder):
         raise DataError(
             f"{folder} is not a dataset folder (no dataset.json): build one with "

@@ -36,7 +36,7 @@ from mmcoop.files import (
     whole_folder,
     write_json,
 )
-from mmcoop.names import normalised
+from mmcoop.names import is_utf8, normalised
 
 # Rows are written in record batches of this many, or fewer that are large, and shards are closed
 # at about this size: small enough to write with little memory, to copy one by one and to lose
@@ -136,7 +136,7 @@ class DatasetWriter:
             raise DataError(f"sample {id!r} has no {sorted(missing)[0]!r}")
         if odd := set(columns) - declared:
             raise DataError(f"sample {id!r} has columns nobody declared: {', '.join(sorted(odd))}")
-        if any(_text(name) != name for name in (id, group)):
+        if not (is_utf8(id) and is_utf8(group)):
             raise Unusable("name", f"sample id {id!r} or group {group!r} is not UTF-8")
         row: dict[str, Any] = {"id": id, "label": label, "group": group}
         for name in self._header.columns:

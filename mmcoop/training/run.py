@@ -11,7 +11,7 @@ import pandas as pd
 from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, MmcoopError
-from mmcoop.files import read_json, whole_file, whole_folder, write_json
+from mmcoop.files import check_path, read_json, whole_file, whole_folder, write_json
 from mmcoop.scores import versions
 from mmcoop.training.build import Architecture
 from mmcoop.training.checkpoint import load_info, load_weights, weights_hash
@@ -228,6 +228,7 @@ def load_run(folder: Path | str) -> Run:
     Raises `DataError` where there is none, or one that this version cannot read.
     """
     folder = Path(folder)
+    check_path(folder)
     if not is_run(folder):
         raise DataError(f"{folder} is not a run folder (no run.json): train one with mmcoop train")
     path = folder / "run.json"

@@ -474,6 +474,38 @@ def test_a_dry_run_names_the_first_rejects(mmcoop, work):
     ]
 
 
+def test_a_dry_run_foresees_what_the_build_rejects_undecoded(mmcoop, work):
+    table = pd.read_csv(work / "clips.csv", dtype=str, keep_default_na=False)
+    odd = {
+        "empty": ("e.wav", "", ""),
+        "short": ("0.wav", "0.1", "0.2"),
+        "long": ("0.wav", "", "1e5"),
+    }
+    more = [
+        {"id": id, "path": path, "start": start, "end": end, "label": "rare", "split": "train"}
+        for id, (path, start, end) in odd.items()
+    ]
+    (work / "clips" / "e.wav").touch()
+    pd.concat([table, pd.DataFrame(more)]).to_csv(work / "clips.csv", index=False)
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--json").stdout)
+    assert facts["rejects"] == {"too-large": 1, "too-short": 1, "unreadable": 1}
+    assert facts["found"]["clips"] == facts["to_read"]["clips"] == 20
+    assert (facts["missing"]["clips"], facts["asked_for"]["clips"]) == (4, 27)
+    built = json.loads(mmcoop(work, *LISTED, "--json").stdout)
+    assert built["rejects"] == {**facts["rejects"], "missing": 4}
+    assert sum(built["samples"].values()) == 20
+
+
+def test_a_split_of_which_no_clip_can_be_used_is_foreseen(mmcoop, work):
+    for k in range(8, 16):
+        (work / "clips" / f"{k}.wav").write_bytes(b"")
+    facts = json.loads(mmcoop(work, *LISTED, "--dry-run", "--json").stdout)
+    assert facts["the_build_would_fail"].startswith(
+        "none of the 8 validation clips in --source clips can be used (8 rejected: unreadable 8;"
+    )
+    fails(mmcoop(work, *LISTED), 1, facts["the_build_would_fail"])
+
+
 def test_a_dry_run_is_quiet_when_told(mmcoop, work):
     result = mmcoop(work, *LISTED, "--dry-run", "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

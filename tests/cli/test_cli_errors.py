@@ -1,5 +1,6 @@
 """Bad input: one message, the right exit code, nothing half-written."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,30 @@ def fails(result, code: int, *words: str) -> None:
         assert word in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build-dataset", "--out"],
+        ["train", "--out"],
+        ["train", "--data"],
+        ["valuate", "--out"],
+        ["valuate", "--run"],
+        ["enhance", "--out"],
+        ["enhance", "--run"],
+        ["evaluate", "--run"],
+        ["compare", "--out"],
+        ["info"],
+        ["info", "data/keypad", "--preview"],
+    ],
+)
+def test_a_path_that_is_not_utf_8_is_refused_by_its_name(story, mmcoop, words):
+    """Whether there is something or not: Arrow and safetensors cannot open it."""
+    before = sorted(story[0].rglob("*"))
+    result = mmcoop(story[0], *words, os.fsdecode(b"runs/caf\xe9.png"))
+    fails(result, 2, "the path runs/caf\\xe9.png is not UTF-8: rename")
+    assert sorted(story[0].rglob("*")) == before
 
 
 @pytest.mark.parametrize("command", ["train", "valuate", "enhance", "evaluate"])

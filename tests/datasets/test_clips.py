@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmcoop.datasets import clips as reader
 from mmcoop.datasets import media
-from mmcoop.datasets.clips import Clip, Reading, read_array, read_clip
+from mmcoop.datasets.clips import Clip, Reading, check_clip, read_array, read_clip
 from mmcoop.datasets.flow import dense_flow
 from mmcoop.datasets.media import read_audio, read_footage
 from mmcoop.datasets.rejects import REASONS, Unusable
@@ -508,6 +508,44 @@ def test_a_file_beyond_the_limit_is_too_large(tmp_path, kind):
     assert unusable(clip(tmp_path / "a.bin"), reading, message) == "too-large"
     reading = Reading({"it": (kind, "path")}, max_bytes=12_345, shapes={"it": (2,)})
     assert unusable(clip(tmp_path / "a.bin"), reading, "a.bin") == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "more", "reason"),
+    [
+        ("frames", b"", {}, "unreadable"),
+        ("image", bytes(200), {}, "too-large"),
+        ("frames", b"junk", {"start": 1.0, "end": 1.4}, "too-short"),
+        ("spectrogram", b"junk", {"end": 0.2}, "too-short"),
+        ("flow", b"junk", {"start": 5.0, "end": 3606.0}, "too-large"),
+        ("flow", b"junk", {}, "missing"),
+        ("vector", np.zeros(3), {}, "wrong-shape"),
+        ("vector", b"junk", {}, "unreadable"),
+    ],
+)
+def test_what_needs_no_decoding_is_known_beforehand(tmp_path, kind, content, more, reason):
+    """The files are junk: decoded, all but arrays would be unreadable."""
+    path = tmp_path / "a.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    shapes = {"it": (2,)} if kind == "vector" else {}
+    reading = Reading(
+        {"it": (kind, "path")}, max_bytes=199, shapes=shapes, flow_folder=tmp_path / "flow"
+    )
+    for look in (check_clip, read_clip):
+        with pytest.raises(Unusable) as caught:
+            look(clip(path, **more), reading)
+        assert caught.value.reason == reason
+
+
+def test_nothing_is_said_beforehand_of_what_only_decoding_tells(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"junk")
+    check_clip(clip(tmp_path / "a.mp4"), Reading(AV))
+    check_clip(clip(tmp_path / "a.mp4", start=3.0), Reading(AV))
+    # of a file that may be the clip already, the window says nothing
+    check_clip(clip(tmp_path / "a.mp4", start=1.0, end=1.2, perhaps_cut=True), Reading(AV))
 
 
 def test_a_reason_survives_the_way_from_one_process_to_another():

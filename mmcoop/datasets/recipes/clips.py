@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmcoop.datasets.building import Plan, build_clips
-from mmcoop.datasets.clips import Clip, Reading
+from mmcoop.datasets.clips import Clip, Reading, check_clip
 from mmcoop.datasets.flow import require_opencv
 from mmcoop.datasets.recipes import option, required
-from mmcoop.datasets.rejects import Reject, why_not
+from mmcoop.datasets.rejects import Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.store import SPLITS
@@ -31,8 +31,9 @@ class Listing:
     """What is asked for, and what of it was found.
 
     `clips` in order, those of whom no file was found without `paths`. `kinds`: by modality, its
-    kind and the column of its file. `rejects`: what cannot be asked for at all. `report`: what else
-    to tell. `folder`: where files were looked for, and `names` some that are there.
+    kind and the column of its file. `rejects`: what cannot be asked for, and what can be but is of
+    no use, the ids of which are in `unusable`. `report`: what else to tell. `names`: some of the
+    files there are where they were looked for.
     """
 
     name: str
@@ -46,10 +47,11 @@ class Listing:
     shared_groups: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     flow_folder: Path | None = None
+    unusable: frozenset[str] = frozenset()
 
     @property
     def found(self) -> list[Clip]:
-        return [clip for clip in self.clips if clip.paths]
+        return [clip for clip in self.clips if clip.paths and clip.id not in self.unusable]
 
     @property
     def missing(self) -> list[Clip]:
@@ -97,26 +99,35 @@ class ClipRecipe:
         Raises `DataError` for a list or folder that is not what it should be.
         """
 
+    def checked(self, listing: Listing) -> Listing:
+        """The listing, with those clips rejected that cannot be read, as far as it can be known
+        without decoding them.
+        """
+        reading = self._reading(listing)
+        rejects = []
+        for clip in listing.found:
+            try:
+                check_clip(clip, reading)
+            except Unusable as error:
+                rejects.append(Reject(clip.id, error.reason, error.detail))
+        return replace(
+            listing,
+            rejects=[*listing.rejects, *rejects],
+            unusable=listing.unusable.union(reject.id for reject in rejects),
+        )
+
     def plan(self, listing: Listing) -> Plan:
         """How to build what was found; `DataError` where nothing was, of all or of a split."""
         kinds = [kind for kind, _ in listing.kinds.values()]
         if "flow" in kinds and listing.flow_folder is None:
             require_opencv()
         self._check_found(listing)
-        found = listing.found
-        reading = Reading(
-            kinds=listing.kinds,
-            frames=self.frames,
-            short_side=self.short_side,
-            size=self.size,
-            min_seconds=self.min_seconds,
-            max_bytes=int(self.size_limit * 2**30),
-            flow_folder=listing.flow_folder,
-            shapes=listing.shapes,
-        )
-        columns = {name: _arrow_type(cell) for name, cell in found[0].columns.items()}
+        reading = self._reading(listing)
+        columns = {name: _arrow_type(cell) for name, cell in listing.clips[0].columns.items()}
         if taken := {"id", "label", "group", *columns, "duration"} & set(listing.kinds):
             raise UsageError(f"a modality cannot be named like the column {min(taken)!r}")
+        self._check_usable(listing)
+        found = listing.found
         return Plan(
             Header(
                 name=listing.name,
@@ -144,6 +155,18 @@ class ClipRecipe:
             self.time_limit,
         )
 
+    def _reading(self, listing: Listing) -> Reading:
+        return Reading(
+            kinds=listing.kinds,
+            frames=self.frames,
+            short_side=self.short_side,
+            size=self.size,
+            min_seconds=self.min_seconds,
+            max_bytes=int(self.size_limit * 2**30),
+            flow_folder=listing.flow_folder,
+            shapes=listing.shapes,
+        )
+
     def build(
         self,
         folder: Path,
@@ -153,9 +176,12 @@ class ClipRecipe:
         workers: int | None = None,
         listing: Listing | None = None,
     ) -> None:
-        """Write the dataset folder; see `build_clips` for how, and what it raises."""
+        """Write the dataset folder; see `build_clips` for how, and what it raises.
+
+        `listing`: where it is known already, as `checked` gives it.
+        """
         check_new_dataset(folder, overwrite)
-        plan = self.plan(listing or self.listing())
+        plan = self.plan(listing or self.checked(self.listing()))
         build_clips(folder, plan, workers=workers, overwrite=overwrite, progress=progress)
 
     def options(self) -> dict[str, Any]:
@@ -183,6 +209,16 @@ class ClipRecipe:
                     f"looked for {wanted}; there is {listing.names}{why_not(listing.rejects)}"
                 )
         check_classes(listing.classes)
+
+    def _check_usable(self, listing: Listing) -> None:
+        usable = Counter(clip.split for clip in listing.found)
+        for part in ("", *SPLITS):
+            there = [clip for clip in listing.clips if clip.paths and part in ("", clip.split)]
+            if not (usable[part] if part else usable.total()):
+                raise DataError(
+                    f"none of the {len(there):,} {part}{' ' * bool(part)}clips in --source "
+                    f"{self.source} can be used{why_not(listing.rejects)}"
+                )
 
 
 def by_split(clips: Sequence[Clip]) -> dict[str, int]:

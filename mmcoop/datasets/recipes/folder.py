@@ -33,7 +33,7 @@ from mmcoop.datasets.source_files import SourceFiles, inside, names_in
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
 from mmcoop.datasets.tables import read_texts
 from mmcoop.errors import DataError, UsageError
-from mmcoop.names import normalised
+from mmcoop.names import is_utf8, normalised
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
 
@@ -190,6 +190,7 @@ class Folder(ClipRecipe):
         for text in self.modality:
             name, sign, rest = text.partition("=")
             column, colon, kind = rest.partition(":")
+            name, column = normalised(name), normalised(column)
             if not (name and sign and column) or (colon and kind not in KINDS):
                 raise UsageError(
                     f"--modality {text!r}: write NAME=COLUMN or NAME=COLUMN:KIND, KIND one of "
@@ -224,18 +225,19 @@ class Folder(ClipRecipe):
             if not any(cell.strip() for cell in row.values()):
                 continue
             where = f"--manifest {self.manifest}, line {line}"
-            if not row["id"] or not row["label"]:
+            id, label = (normalised(row[name]) for name in ("id", "label"))
+            if not id or not label:
                 raise DataError(f"{where}: id or label is empty")
             start, end = (_seconds(row.get(name, ""), name, where) for name in ("start", "end"))
             if end is not None and end <= (start or 0):
                 raise DataError(f"{where}: the end, {end:g} s, is not after the start")
             yield _Row(
-                id=row["id"],
-                label=row["label"],
+                id=id,
+                label=label,
                 paths={column: row[column] for column in path_columns},
                 place=f"line {line} ({', '.join(row[column] for column in path_columns)})",
                 split=split,
-                group=row.get("group") or None,
+                group=normalised(row.get("group", "")) or None,
                 start=start,
                 end=end,
             )
@@ -271,7 +273,7 @@ def _in_split_folders(files: SourceFiles) -> bool:
     parts = [path.relative_to(files.folder).parts for path in files.paths]
     synonyms = {word for words in NAMES.values() for word in words}
     tops = {part[0] for part in parts if len(part) > 1}
-    splits = {top for top in tops if top.lower() in synonyms}
+    splits = {top for top in tops if normalised(top).lower() in synonyms}
     if splits == tops:
         return True
     # with classes of their own in them, they are no classes
@@ -325,17 +327,23 @@ def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
         split, below = (part[0], part[1:]) if in_split_folders else (None, part)
         name = path.relative_to(files.folder).as_posix()
         bare = path.with_name(stem(path))
-        bare_name = bare.relative_to(files.folder).as_posix()
-        if len(below) < 2:
+        bare_id, whole_id = (
+            "/".join(map(normalised, each.relative_to(files.folder).parts)) for each in (bare, path)
+        )
+        if not is_utf8(name):
+            rejects.append(Reject(name, "name", "its path is not UTF-8: rename it"))
+            continue
+        label = normalised(below[0]) if len(below) > 1 else ""
+        if not label:
             rejects.append(Reject(name, "unknown-class", "it is not in the folder of a class"))
             continue
         rows.append(
             _Row(
-                id=bare_name if stems[bare] == 1 else name,
-                label=below[0],
+                id=bare_id if stems[bare] == 1 else whole_id,
+                label=label,
                 paths={"path": name},
                 place=name,
-                group=bare_name,
+                group=bare_id,
                 split=split and split_names([split])[0],
             )
         )

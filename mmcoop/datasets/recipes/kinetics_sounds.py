@@ -21,6 +21,7 @@ from mmcoop.datasets.recipes.clips import (
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.youtube import YouTubeFiles, parse_name
 from mmcoop.errors import DataError, said
+from mmcoop.names import normalised
 
 #: The classes of the published lists, by number.
 CLASSES = (
@@ -107,9 +108,10 @@ def _read_list(path: Path, split: str, videos: YouTubeFiles) -> list[Clip]:
         raise DataError(f"the list {path} cannot be read: {said(error)}") from None
     clips = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        line = normalised(line)
+        if not line:
             continue
-        match = _LINE.fullmatch(line.strip())
+        match = _LINE.fullmatch(line)
         name = parse_name(match[1]) if match else None
         if match is None or name is None or int(match[3]) >= len(CLASSES):
             raise DataError(f"{path}, line {number}: {expected}, found {line[:80]!r}")

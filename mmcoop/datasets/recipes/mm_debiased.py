@@ -8,6 +8,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import option, required
@@ -23,6 +24,7 @@ from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
 from mmcoop.errors import DataError, UsageError, said
+from mmcoop.names import normalised
 
 #: The classes of the list.
 CLASSES = (
@@ -148,17 +150,24 @@ def _read_list(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(f"--list {path} is not JSON: {error}: {expected}") from None
     if not isinstance(entries, dict) or not entries:
         raise DataError(f"--list {path} is not the list: {expected}, found {text[:60]!r}")
+    listed: dict[str, dict[str, str]] = {}
     for id, entry in entries.items():
-        if not (
-            parse_name(id)
-            and isinstance(entry, dict)
-            and entry.get("subset") in list(_SUBSETS)  # it may be anything, a list too
-            and entry.get("label") in CLASSES
-        ):
+        name = normalised(id)
+        subset, label = _texts(entry, "subset", "label")
+        if not (parse_name(name) and subset in _SUBSETS and label in CLASSES):
             line = text[: max(text.find(json.dumps(id, ensure_ascii=False)), 0)].count("\n") + 1
             raise DataError(
                 f"--list {path}, line {line}: {expected} with subset "
                 f"{', '.join(_SUBSETS)} and label {', '.join(CLASSES)}, found "
                 f"{json.dumps({id: entry})[:120]}"
             )
-    return entries
+        if name in listed:
+            raise DataError(f"--list {path} has two entries of the clip {name}: leave one out")
+        listed[name] = {"subset": subset, "label": label}
+    return listed
+
+
+def _texts(entry: Any, *keys: str) -> list[str]:
+    """The texts of an entry under these keys; empty where there is none."""
+    found = [entry.get(key) if isinstance(entry, dict) else None for key in keys]
+    return [normalised(text) if isinstance(text, str) else "" for text in found]

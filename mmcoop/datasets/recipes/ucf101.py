@@ -16,6 +16,7 @@ from mmcoop.datasets.recipes.clips import (
 )
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.errors import DataError, UsageError, said
+from mmcoop.names import normalised
 
 FOLDS = (1, 2, 3)
 
@@ -49,7 +50,7 @@ class UCF101(ClipRecipe):
         classes = self._classes()
         files = SourceFiles(self.source, ["video"])
         # the lists and the videos do not agree on upper and lower case (HandStandPushups)
-        paths = {path.stem.lower(): path for path in reversed(files.paths)}
+        paths = {name.lower(): found[0] for name, found in reversed(files.by_stem.items())}
         clips: list[Clip] = []
         for split in ("train", "test"):
             clips += self._clips(split, classes, paths)
@@ -114,7 +115,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise DataError(
             f"{path} cannot be read: {said(error)}: --splits is the lists' folder"
         ) from None
-    lines = [(k, line.strip()) for k, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(k, line) for k, raw in enumerate(text.splitlines(), 1) if (line := normalised(raw))]
     if not lines:
         raise DataError(f"{path} is empty")
     return lines

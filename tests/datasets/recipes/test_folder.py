@@ -1,6 +1,7 @@
 """folder: one's own clips, by their folders or by a table, are rows or are rejects."""
 
 import io
+import os
 import wave
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -233,6 +234,52 @@ def test_clips_without_a_known_ending_are_known_by_their_content(tmp_path):
         source=tmp_path, manifest=tmp_path.parent / "clips.csv", modality=["x=path"]
     ).listing()
     assert listed.kinds == {"x": ("spectrogram", "path")}
+
+
+def test_spellings_of_one_class_are_one_class(tmp_path):
+    """Composed or not, with spaces or zero-width characters at its ends."""
+    cafe = "caf\u00e9"
+    spellings = [cafe, "cafe\u0301", f"{cafe} ", f"\u200b{cafe}"]
+    names = [f"{name}/{k}.mp4" for k, name in enumerate(spellings)]
+    source = touch(tmp_path, *names, "the\u0301/a.mp4", f"{cafe}/ 9.mp4", "Caf\u00e9/a.mp4")
+    found = Folder(source=source).listing()
+    assert found.classes == ["Caf\u00e9", cafe, "th\u00e9"]
+    kept = {clip.id: found.classes[clip.label] for clip in found.clips}
+    assert kept == {
+        **{f"{cafe}/{k}": cafe for k in (0, 1, 2, 3, 9)},
+        "th\u00e9/a": "th\u00e9",
+        "Caf\u00e9/a": "Caf\u00e9",
+    }
+    assert all(clip.paths["path"].is_file() for clip in found.clips)
+
+
+def test_files_whose_ids_are_one_in_two_spellings_are_duplicates(tmp_path):
+    found = Folder(source=touch(tmp_path, "a/th\u00e9.mp4", "a/the\u0301.mp4", "b/x.mp4")).listing()
+    assert [clip.id for clip in found.clips] == ["a/th\u00e9", "b/x"]
+    assert [(r.id, r.reason) for r in found.rejects] == [("a/th\u00e9", "duplicate")]
+
+
+def test_names_that_are_not_utf_8_are_rejected_and_make_no_class(tmp_path):
+    source = touch(tmp_path, *(f"{label}/{k}.mp4" for label in CLASSES for k in range(9)))
+    for name in (b"caf\xe9/1.mp4", b"cello/\xff.mp4"):
+        path = Path(os.fsdecode(os.fsencode(source) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = Folder(source=source).listing()
+    assert found.classes == list(CLASSES)
+    assert len(found.clips) == 27
+    assert [reject.reason for reject in found.rejects] == ["name", "name"]
+
+
+def test_cells_of_a_table_are_compared_as_names(source):
+    rows = [
+        {"id": f" clip{k}\ufeff", "path": f"{k:03d}.mp4", "label": label, "group": f"g{k % 2} "}
+        for k, label in enumerate(["th\u00e9", "the\u0301 ", "t", "\u00a0t"] * 5)
+    ]
+    found = listed(source, *rows)
+    assert found.classes == ["t", "th\u00e9"]
+    assert {clip.id for clip in found.clips} == {f"clip{k}" for k in range(20)}
+    assert {clip.group for clip in found.clips} == {"g0", "g1"}
 
 
 def test_whether_a_gif_is_a_picture_or_a_film_has_to_be_said(tmp_path):
@@ -947,7 +994,7 @@ def test_where_there_are_other_files_alone_it_is_said_how_to_ask_for_them(tmp_pa
 
 def test_too_few_clips_for_three_splits_are_refused(tmp_path):
     source = touch(tmp_path / "source", "cello/a.mp4")
-    with pytest.raises(DataError, match="^there is no validation clip to look for: give clips for"):
+    with pytest.raises(DataError, match="^there is no validation clip to look for .*: give clips"):
         Folder(source=source).build(tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

@@ -203,7 +203,7 @@ def test_the_sound_that_was_taken_out_of_a_clip_is_not_the_clip(tmp_path):
 
 
 def test_lists_of_windows_with_their_line_ends_and_mark_are_read(tmp_path):
-    train = f"\ufeff{ID}_30,10,0\r\n\r\naaaaaaaaaaa_1,10,1\r\n"
+    train = f"\ufeff{ID}_30,10,0\r\n\r\n\u00a0aaaaaaaaaaa_1,10,1\u200b \r\n"
     found = recipe(tmp_path, train, "bbbbbbbbbbb_1,10,1\r\n").listing()
     assert [clip.id for clip in found.clips] == [f"{ID}_30", "aaaaaaaaaaa_1", "bbbbbbbbbbb_1"]
 

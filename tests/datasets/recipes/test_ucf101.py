@@ -149,6 +149,17 @@ def test_lists_and_videos_need_not_agree_on_upper_and_lower_case(tmp_path):
     assert found.classes[found.clips[0].label] == "HandstandPushups"
 
 
+def test_lines_may_end_in_what_is_not_seen(tmp_path):
+    folder = lists(
+        tmp_path / "lists",
+        classInd="\ufeff1 Archery\u200b\n2 YoYo \n",
+        trainlist01="Archery/v_Archery_g01_c01.avi 1\u00a0\nYoYo/v_YoYo_g02_c01.avi 2\n",
+    )
+    found = UCF101(source=tmp_path, splits=folder).listing()
+    assert found.classes == ["Archery", "YoYo"]
+    assert found.clips[0].id == "v_Archery_g01_c01"
+
+
 def test_videos_that_match_no_line_and_links_to_no_file_are_told(tmp_path):
     for name in ("v_Archery_g01_c01.avi", "v_Archery_g07_c01.avi"):
         (tmp_path / name).touch()

@@ -36,7 +36,9 @@ class Valuation:
     `coalitions`: bool `(k, n)`, which modalities each column of `values` is of; None for all, as
     above. Where coalitions were drawn, `values` are of a few (`reported_coalitions`), `stderr` are
     the standard errors of the contributions, and `draws`, int64 `(samples,)`, the pairs they are
-    from. `groups`: which samples depend on each other, where the batches say so.
+    from. `groups`: which samples depend on each other, where the batches say so. `correct`: how
+    right each prediction is, float64 `(samples,)`: 1/k where the label is one of k tied classes;
+    None where there are no classes or labels.
     """
 
     modalities: tuple[str, ...]
@@ -50,6 +52,7 @@ class Valuation:
     stderr: Tensor | None = None
     draws: Tensor | None = None
     groups: list[str] | None = None
+    correct: Tensor | None = None
 
     def __repr__(self) -> str:
         means = zip(self.modalities, self.contributions.mean(0).tolist(), strict=True)
@@ -111,6 +114,7 @@ class Valuation:
             stderr=self.stderr,
             draws=self.draws,
             groups=self.groups,
+            correct=self.correct,
         )
 
 
@@ -175,7 +179,7 @@ def valuate(
         parts = [getattr(batch, name) for batch in found]
         return None if any(part is None for part in parts) else torch.cat(parts)
 
-    told = ("labels", "predictions", "values", "contributions", "stderr", "draws")
+    told = ("labels", "predictions", "values", "contributions", "stderr", "draws", "correct")
     return Valuation(
         modalities=names,
         ids=ids,

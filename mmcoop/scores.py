@@ -40,17 +40,13 @@ def scores_table(
     rows = len(batch)
     nothing = pa.nulls(rows, pa.int64())
     labels, said = batch.labels, batch.predictions
-    # several labels of a sample, or numbers, are not right or wrong
-    right = labels == said if labels is not None and labels.dtype == torch.int64 else None
-    if right is not None and right.dim() > 1:
-        right = None
     columns: dict[str, Any] = {
         "id": pa.array(batch.ids, pa.string()),
         "split": pa.array([split] * rows, pa.string()),
         **({} if batch.groups is None else {"group": pa.array(batch.groups, pa.string())}),
         "label": nothing if labels is None else _column(labels),
         "prediction": _column(said),
-        "correct": pa.nulls(rows, pa.bool_()) if right is None else _column(right),
+        "correct": _correct(batch),
     }
     for kind, table in (("contribution", batch.contributions), ("stderr", batch.stderr)):
         if table is not None:
@@ -61,6 +57,17 @@ def scores_table(
         columns[f"value_{name}" if name else "base_value"] = _column(batch.values[:, k])
     columns |= {name: _column(column) for name, column in (further or {}).items()}
     return pa.table(columns)
+
+
+def _correct(batch: ValuedBatch) -> pa.Array:
+    """Right or wrong; null where a tie is undecided, and for several labels or numbers."""
+    labels, right = batch.labels, batch.correct
+    if right is None and labels is not None and labels.dtype == torch.int64 and labels.dim() == 1:
+        right = (labels == batch.predictions).double()
+    if right is None:
+        return pa.nulls(len(batch), pa.bool_())
+    undecided = ((right > 0) & (right < 1)).numpy()
+    return pa.array((right == 1).numpy(), mask=undecided if undecided.any() else None)
 
 
 def _column(numbers: Tensor) -> pa.Array:

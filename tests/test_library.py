@@ -311,6 +311,16 @@ def test_no_batch_at_all_is_refused():
         valuate(Oracle(("a", "b")), [], modalities=["a", "b"])
 
 
+def test_a_tie_is_neither_right_nor_wrong_in_the_scores(tmp_path):
+    votes = torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 2, 1], [1, 0, 1]])
+    model = lambda inputs, present: inputs["votes"]  # noqa: E731
+    found = valuate(model, [({"votes": votes}, torch.tensor([0, 1, 1, 1]))], modalities=["votes"])
+    assert found.correct.tolist() == found.contributions.flatten().tolist() == [0.5, 0.5, 1, 0]
+    found.save(tmp_path / "scores.parquet")
+    column = pq.read_table(tmp_path / "scores.parquet")["correct"]
+    assert (column.type, column.to_pylist()) == (pa.bool_(), [None, None, True, False])
+
+
 def test_groups_go_into_the_scores_and_widen_the_intervals(tmp_path):
     batches = [
         {**batch, "groups": torch.arange(k, k + len(batch["labels"])) // 4}

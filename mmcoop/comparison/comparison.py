@@ -99,8 +99,10 @@ class Comparison:
         return pd.read_parquet(self.folder / "runs.parquet")
 
     def hits(self, run: str) -> pd.Series:
-        """Whether each test sample is predicted right by a run, by sample id."""
-        return self._scores(run, "correct")
+        """How right a run is on each test sample, by sample id: 1, 0, or ½ where a tie of classes
+        leaves it undecided.
+        """
+        return self._scores(run, "correct").astype("float64").fillna(0.5)
 
     def groups(self, run: str) -> pd.Series | None:
         """The group of each test sample, by sample id; None where its scores do not have it, or

@@ -12,6 +12,7 @@ from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.game import Model
 from mmcoop.core.interactions import shapley_interactions
 from mmcoop.core.valuation import evaluation_mode
+from mmcoop.core.values import class_shares
 from mmcoop.errors import DataError, UsageError
 
 # Sums of fractions in floating point: what is smaller than this is 0, and a share of it undefined.
@@ -209,8 +210,8 @@ def emap_gap(logits: Tensor, labels: Tensor) -> float:
     n_classes = crossed.shape[2]
     labels = _checked_labels(labels, len(crossed), n_classes).to(crossed.device)
     actual = labels.bincount(minlength=n_classes)
-    own = crossed.diagonal().T.argmax(1)
-    return float(_f1_of(own, labels, actual) - _f1_of(emap(crossed).argmax(1), labels, actual))
+    own = crossed.diagonal().T
+    return float(_f1_of_logits(own, labels, actual) - _f1_of_logits(emap(crossed), labels, actual))
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,14 @@ def _f1_of(predictions: Tensor, labels: Tensor, actual: Tensor) -> Tensor:
     hits = labels[predictions == labels].bincount(minlength=n_classes)
     predicted = predictions[predictions >= 0].bincount(minlength=n_classes)
     return macro_f1(hits, predicted, actual)
+
+
+def _f1_of_logits(logits: Tensor, labels: Tensor, actual: Tensor) -> Tensor:
+    """The same of logits `(samples, classes)`; of k tied classes each is predicted 1/k times."""
+    shares = class_shares(logits)
+    right = shares.gather(1, labels.unsqueeze(1)).squeeze(1)
+    hits = torch.zeros_like(shares[0]).index_add(0, labels, right)
+    return macro_f1(hits, shares.sum(0), actual)
 
 
 def _parts(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mmcoop.core.values import (
@@ -12,6 +13,7 @@ from mmcoop.core.values import (
     NUMBERS,
     PREDICTED,
     ValueFunction,
+    highest_other,
     predictions,
 )
 from mmcoop.errors import DataError
@@ -26,6 +28,32 @@ class Question:
     kind: str
     targets: Tensor
     labels: Tensor | None
+
+    def ties(self, outputs: Tensor, choices: Tensor) -> Tensor:
+        """Where several classes are predicted, their highest logits being equal; of labels those
+        whose logit is 0, which says neither 0 nor 1.
+
+        Args:
+            outputs: `(samples, k, classes)`, or `(samples, k, labels)`.
+            choices: those of these outputs.
+
+        Returns:
+            int64 `(t, 4)` on the CPU, a row a tied class: sample, position among the k, label (0
+            for classes), class.
+        """
+        if self.kind == LABELS:
+            place = (outputs == 0).nonzero().cpu().repeat_interleave(2, dim=0)
+            which = torch.arange(len(place)) % 2
+            return torch.cat([place, which.unsqueeze(1)], dim=1)
+        outputs = outputs if outputs.is_floating_point() else outputs.double()
+        chosen = choices.clamp(min=0).unsqueeze(-1).to(outputs.device)
+        highest = outputs.gather(-1, chosen)
+        place = (highest == highest_other(outputs, chosen)).squeeze(-1).nonzero()
+        sample, position = place.unbind(1)
+        which, tied = (outputs[sample, position] == highest[sample, position]).nonzero().unbind(1)
+        return torch.stack(
+            [sample[which], position[which], torch.zeros_like(which), tied], dim=1
+        ).cpu()
 
     def choices(self, outputs: Tensor) -> Tensor:
         """What outputs predict, on the CPU: a class, int64 `(…)` of outputs `(…, classes)`, −1

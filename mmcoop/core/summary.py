@@ -48,10 +48,10 @@ class Summary:
         self._coalitions: list[str] = []
         self._means = BootstrapMeans(0, 0)
         # by class and coalition: samples of the class, those it is rightly predicted for, and those
-        # it is predicted for
+        # it is predicted for; of k tied classes each 1/k times
         self._class_samples = torch.zeros(n_classes or 0, dtype=torch.long)
-        self._class_hits = torch.zeros(0, 0, dtype=torch.long)
-        self._class_choices = torch.zeros(0, 0, dtype=torch.long)
+        self._class_hits = torch.zeros(0, 0, dtype=torch.float64)
+        self._class_choices = torch.zeros(0, 0, dtype=torch.float64)
         self._values = torch.zeros(0, dtype=torch.float64)
         self._order = torch.zeros(0, dtype=torch.long)
         # sum of the shares, over so many samples that have them
@@ -86,15 +86,27 @@ class Summary:
         if hits is None or batch.choices is None or batch.labels is None:
             return
         self._class_samples += torch.bincount(batch.labels, minlength=len(self._class_samples))
-        self._class_hits.index_add_(0, batch.labels, hits.long())
-        columns = batch.choices.shape[1]
-        place = batch.choices * columns + torch.arange(columns)
-        # no class, or one that the model has and the labels have not
-        counted = (batch.choices >= 0) & (batch.choices < len(self._class_choices))
-        said = torch.bincount(place[counted], minlength=self._class_choices.numel())
-        self._class_choices += said.view_as(self._class_choices)
+        self._class_hits.index_add_(0, batch.labels, hits)
+        choices, columns = batch.choices, torch.arange(batch.choices.shape[1])
+        if batch.ties is not None:
+            sample, coalition, tied = batch.ties.unbind(1)
+            choices = choices.clone()
+            choices[sample, coalition] = -1
+            self._count_choices(tied, coalition, batch.tie_shares)
+        self._count_choices(choices, columns.expand_as(choices))
         if batch.outputs.shape[1] > 1:
             self._loss += float(F.cross_entropy(batch.outputs, batch.labels, reduction="sum"))
+
+    def _count_choices(
+        self, classes: Tensor, columns: Tensor, shares: Tensor | None = None
+    ) -> None:
+        """Count predicted classes, each from a coalition (its column), once or by its share."""
+        # not those of no class, or of one that the model has and the labels have not
+        counted = (classes >= 0) & (classes < len(self._class_choices))
+        place = classes[counted] * self._class_choices.shape[1] + columns[counted]
+        weights = None if shares is None else shares[counted]
+        said = torch.bincount(place, weights, minlength=self._class_choices.numel())
+        self._class_choices += said.view_as(self._class_choices)
 
     @property
     def coalitions(self) -> list[str]:
@@ -121,7 +133,8 @@ class Summary:
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """Share of right predictions by coalition name, the empty coalition left out; nothing where
+        """Share of right predictions by coalition name, of k tied classes 1/k right; without the
+        empty coalition, and nothing where
         there are no classes or labels.
         """
         return self._by_coalition(self._class_hits.sum(0).double() / self.samples)
@@ -247,7 +260,8 @@ class Summary:
             # an output a class, or, of one of several labels, a single one
             classes = self._n_classes or max(2, batch.outputs.shape[1])
             self._class_samples = torch.zeros(classes, dtype=torch.long)
-            self._class_hits = torch.zeros(classes, len(self._coalitions), dtype=torch.long)
+            shape = (classes, len(self._coalitions))
+            self._class_hits = torch.zeros(shape, dtype=torch.float64)
             self._class_choices = torch.zeros_like(self._class_hits)
             if batch.outputs.shape[1] > 1:
                 self._loss = 0.0

@@ -33,16 +33,26 @@ _USUAL = Valuing()
 class ValuedBatch:
     """One batch, valued. Tensors are on the CPU, samples first.
 
-    `ids`: the batch's own, or None. `coalitions`: bool `(k, n)`, those whose values are told: all
-    2**n in table order or, where coalitions are drawn, `reported_coalitions`. `labels`: int64
-    `(batch,)`; of a regression the numbers, float64; None where there are none. `predictions`: what
-    is predicted from all modalities, of the same kind, −1 where logits are not numbers. `outputs`:
-    the model's own from all modalities, `(batch, …)`. `choices`: int64 `(batch, k)`, the class
-    predicted from each coalition, −1 for the empty one, which predicts nothing; None where there
-    are no classes. `values`: float64 `(batch, k)`. `contributions`: float64 `(batch, n)`, Shapley
-    values. Where coalitions are drawn: `stderr`, standard errors of the contributions, and `draws`,
-    int64 `(batch,)`, the number of pairs they are from. `groups`: which rows depend on each other,
-    the batch's own or, of several rows a sample, the samples; None where rows are independent.
+    Args:
+        ids: the batch's own, or None.
+        coalitions: bool `(k, n)`, those whose values are there: all 2**n in table order or, where
+            coalitions are drawn, `reported_coalitions`.
+        labels: int64 `(batch,)`; of a regression the numbers, float64; None where there are none.
+        predictions: what is predicted from all modalities, of the same kind; the first of tied
+            classes, −1 where logits are not numbers.
+        outputs: the model's own from all modalities, `(batch, …)`.
+        choices: int64 `(batch, k)`, the class predicted from each coalition, the first of tied
+            ones, −1 for the empty one, which predicts nothing; None where there are no classes.
+        values: float64 `(batch, k)`.
+        contributions: float64 `(batch, n)`, Shapley values.
+        stderr: where coalitions are drawn, standard errors of the contributions.
+        draws: int64 `(batch,)`, the number of pairs that these are from.
+        groups: which rows depend on each other, the batch's own or, of several rows a sample, the
+            samples; None where rows are independent.
+        ties: int64 `(t, 3)`, for each class of a tie the sample, the coalition (its column) and
+            the class; None where nothing is tied.
+        correct: how right the prediction from all modalities is, float64 `(batch,)`: the last
+            column of `hits`.
 
     If each of several labels a sample has a value of its own, each is a row, those of a sample one
     after the other: label and prediction are 0 or 1, and ids end in the label's number (`clip/3`;
@@ -60,18 +70,36 @@ class ValuedBatch:
     stderr: Tensor | None = None
     draws: Tensor | None = None
     groups: list[str] | None = None
+    ties: Tensor | None = None
+    correct: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.contributions)
 
     @property
     def hits(self) -> Tensor | None:
-        """Whether each coalition's prediction is the label, bool `(batch, k)`; None where there is
-        no class or no label.
+        """How right each coalition's prediction is, float64 `(batch, k)`: 1 where it is the label,
+        1/k where the label is one of k tied classes, else 0. None where there is no class or no
+        label.
         """
         if self.choices is None or self.labels is None:
             return None
-        return self.choices == self.labels.unsqueeze(1)
+        hits = (self.choices == self.labels.unsqueeze(1)).double()
+        if self.ties is not None:
+            sample, coalition, tied = self.ties.unbind(1)
+            hits[sample, coalition] = 0.0
+            right = tied == self.labels[sample]
+            hits[sample[right], coalition[right]] = self.tie_shares[right]
+        return hits
+
+    @property
+    def tie_shares(self) -> Tensor:
+        """How often each row of `ties` is predicted, 1/k of k tied classes; float64 `(t,)`."""
+        if self.ties is None:
+            return torch.zeros(0, dtype=torch.float64)
+        sample, coalition, _ = self.ties.unbind(1)
+        place = sample * self.coalitions.shape[0] + coalition
+        return 1 / torch.bincount(place)[place].double()
 
 
 def value_batches(
@@ -108,7 +136,7 @@ def value_batches(
             # the grand coalition goes first: it says what is predicted
             outputs = next(iter(game.table(coalitions[-1:])))[:, 0]
             play = _Play(game, function, question_of(function, batch.labels, outputs))
-            values, choices = play.table(coalitions, outputs, names)
+            values, choices, ties = play.table(coalitions, outputs, names)
             estimate = None
             keys = batch.ids or [str(seen + i) for i in range(batch.samples)]
             if budget:
@@ -124,7 +152,10 @@ def value_batches(
         seen += batch.samples
         ids = _ids(batch.ids, keys, values.shape[2])
         valued = _valued(ids, coalitions, play.question, outputs, values, choices, estimate)
-        yield replace(valued, groups=_groups(batch.groups, keys, values.shape[2]))
+        groups = _groups(batch.groups, keys, values.shape[2])
+        valued = replace(valued, groups=groups, ties=_ties(ties, valued, values.shape[2]))
+        hits = valued.hits
+        yield valued if hits is None else replace(valued, correct=hits[:, -1])
 
 
 class _Play:
@@ -137,13 +168,14 @@ class _Play:
 
     def table(
         self, coalitions: Tensor, grand: Tensor, names: Sequence[str]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Of every sample with each of the coalitions, of which the first is the empty and the last
-        the grand one, whose outputs are there: values `(samples, k, q)`, and what is predicted,
-        `(samples, k, …)`, if it is classes or labels.
+        the grand one, whose outputs are there: values `(samples, k, q)`, what is predicted,
+        `(samples, k, …)`, if it is classes or labels, and the ties (`Question.ties`) if there are
+        any.
         """
         asked = coalitions if self.function.empty else coalitions[1:]
-        values, choices, start = [], [], 0
+        values, choices, ties, start = [], [], [], 0
         for outputs in chain(self.game.table(asked[:-1]), [grand.unsqueeze(1)]):
             samples, k = outputs.shape[:2]
             sizes = asked[start : start + k].sum(1)
@@ -159,6 +191,9 @@ class _Play:
                 values.append(worth.view(k, samples, worth.shape[1]).transpose(0, 1))
             if self.question.kind != NUMBERS:
                 choices.append(self.question.choices(outputs))
+                found = self.question.ties(outputs, choices[-1])
+                found[:, 1] += start
+                ties.append(found)
             start += k
         table = torch.cat(values, dim=1)
         if not table.isfinite().all():
@@ -171,10 +206,14 @@ class _Play:
         if not self.function.empty:  # v(∅) = 0 by definition
             table = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
         if not choices:
-            return table, None
-        said = torch.cat(choices, dim=1)
-        predicted = said[:, 1:] if self.function.empty else said
-        return table, torch.cat([torch.full_like(said[:, :1], -1), predicted], dim=1)
+            return table, None, None
+        said, tied = torch.cat(choices, dim=1), torch.cat(ties)
+        if self.function.empty:  # asked or not, nothing predicts nothing
+            said, tied = said[:, 1:], tied[tied[:, 1] > 0]
+        else:
+            tied[:, 1] += 1
+        nothing = torch.full_like(said[:, :1], -1)
+        return table, torch.cat([nothing, said], dim=1), tied if len(tied) else None
 
     def rows(self, sample: Tensor, present: Tensor) -> Tensor:
         """Values `(rows, q)` of samples with what is present."""
@@ -208,6 +247,14 @@ class _Play:
 def _ids(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:
     """The batch's own ids; of q labels a sample one a label, `clip/0` and on."""
     return own if q == 1 else [f"{key}/{label}" for key in keys for label in range(q)]
+
+
+def _ties(found: Tensor | None, valued: ValuedBatch, q: int) -> Tensor | None:
+    """The ties of a batch's rows, q of them a sample: a row, its coalition and a class each."""
+    if found is None or valued.choices is None:
+        return None
+    sample, coalition, label, tied = found.unbind(1)
+    return torch.stack([sample * q + label, coalition, tied], dim=1)
 
 
 def _groups(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:

@@ -1,6 +1,10 @@
 """Value functions: what a coalition's prediction is worth, v(S).
 
 They work on rows, a row being one sample seen with one coalition of its modalities.
+
+Classes whose logits are equal and highest are tied. A tie of k classes counts as its expectation if
+one of them were drawn: right by 1/k where the label is among them, predicted 1/k times for each of
+them. So no class is favoured because it comes first.
 """
 
 from collections.abc import Callable
@@ -48,14 +52,14 @@ class ValueFunction:
 def paper_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
     """v(S) = |S| if the arg-max prediction from S is the label, else 0 (the paper's value).
 
-    v(∅) = 0 whatever the bias predicts, since |∅| = 0. Range 0…n, whole numbers.
+    v(∅) = 0 whatever the bias predicts, since |∅| = 0. Range 0…n, whole numbers but for ties.
     """
-    return ((predictions(outputs) == targets) * sizes).double()
+    return rightness(outputs, targets) * sizes
 
 
 def correct_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
-    """v(S) = 1 if the arg-max prediction from S is the label, else 0."""
-    return (predictions(outputs) == targets).double()
+    """v(S) = 1 if the arg-max prediction from S is the label, else 0; of k tied classes 1/k."""
+    return rightness(outputs, targets)
 
 
 def probability_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
@@ -77,10 +81,8 @@ def margin_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
     """
     if outputs.shape[-1] < 2:
         raise DataError(f"a margin needs two classes: the model has {outputs.shape[-1]}")
-    logits = outputs.double()
-    target = targets.unsqueeze(-1)
-    others = logits.scatter(-1, target, -torch.inf).amax(-1)
-    return logits.gather(-1, target).squeeze(-1) - others
+    logits, target = outputs.double(), targets.unsqueeze(-1)
+    return (logits.gather(-1, target) - highest_other(logits, target)).squeeze(-1)
 
 
 def negative_loss_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
@@ -110,8 +112,46 @@ def _full_precision(outputs: Tensor) -> Tensor:
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
+def rightness(logits: Tensor, targets: Tensor) -> Tensor:
+    """How right the arg-max predictions are, in 0…1.
+
+    Args:
+        logits: `(rows, classes)`.
+        targets: class numbers, int64 `(rows,)`.
+
+    Returns:
+        float64 `(rows,)`: 1/k where the target is one of k classes of the highest logit, 1 without
+        a tie; 0 elsewhere, and where a logit is NaN.
+    """
+    logits = logits if logits.is_floating_point() else logits.double()
+    chosen = targets.unsqueeze(-1)
+    others, own = highest_other(logits, chosen), logits.gather(-1, chosen)
+    right = (own > others).double().squeeze(-1)
+    if bool((tied := (own == others).squeeze(-1)).any()):
+        right[tied] = 1 / (logits[tied] == own[tied]).sum(-1).double()
+    return right
+
+
+def highest_other(logits: Tensor, chosen: Tensor) -> Tensor:
+    """The highest logit of a class that is not the chosen one, `(…, 1)`; −∞ of a single class.
+
+    `logits`: `(…, classes)`; `chosen`: class numbers, `(…, 1)`.
+    """
+    # to compare all classes with the highest takes four times as long
+    return logits.scatter(-1, chosen, -torch.inf).amax(-1, keepdim=True)
+
+
+def class_shares(logits: Tensor) -> Tensor:
+    """How often each class is predicted: 1 for that of the highest logit, 1/k for each of k tied.
+
+    `logits`: `(…, classes)`. Returns float64 of the same shape; all 0 where a logit is NaN.
+    """
+    highest = logits == logits.amax(-1, keepdim=True)
+    return highest.double() / highest.sum(-1, keepdim=True).clamp(min=1)
+
+
 def predictions(logits: Tensor) -> Tensor:
-    """The class of the highest logit, int64 `(…)` of logits `(…, classes)`.
+    """The class of the highest logit, the first of tied ones: int64 `(…)` of logits `(…, classes)`.
 
     −1, no class, where a logit is NaN: arg-max would name class 0 or whichever NaN comes first.
     """

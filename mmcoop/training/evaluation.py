@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
-from mmcoop.core.values import predictions
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
@@ -169,15 +168,15 @@ def evaluate_run(
             logits.append(batch.outputs)
             if scores is not None:
                 scores.add(split, batch)
-    macro_f1, average_precision = _class_means(torch.cat(labels), torch.cat(logits))
     accuracy = summary.accuracy
+    grand = "+".join(run.modalities)
     return {
         "run": str(run.folder),
         "split": split,
         "samples": summary.samples,
-        "accuracy": accuracy["+".join(run.modalities)],
-        "macro_f1": macro_f1,
-        "mean_average_precision": average_precision,
+        "accuracy": accuracy[grand],
+        "macro_f1": summary.macro_f1[grand],
+        "mean_average_precision": _mean_average_precision(torch.cat(labels), torch.cat(logits)),
         "coalitions": accuracy,
         "classes": {
             name: {"samples": count, "coalitions": summary.class_accuracy(label)}
@@ -204,13 +203,10 @@ def _details(
     }
 
 
-def _class_means(labels: Tensor, logits: Tensor) -> tuple[float, float]:
-    """Macro-averaged F1, and average precision averaged over the classes that are there."""
+def _mean_average_precision(labels: Tensor, logits: Tensor) -> float:
+    """Average precision of one class against the rest, averaged over the classes that are there."""
     n_classes = logits.shape[1]
-    f1 = f1_score(
-        labels, predictions(logits), labels=range(n_classes), average="macro", zero_division=0
-    )
     here = torch.unique(labels)
     truth = F.one_hot(labels, n_classes)[:, here]
     scores = logits.softmax(1)[:, here].nan_to_num()
-    return float(f1), float(average_precision_score(truth, scores, average="macro"))
+    return float(average_precision_score(truth, scores, average="macro"))

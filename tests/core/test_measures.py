@@ -307,15 +307,15 @@ def test_emap_leaves_an_additive_model_as_it_is_and_projects_once(samples, seed)
 
 
 def test_the_gap_is_what_the_interaction_is_worth():
-    # a = (0, 0, 1, 1), v = (0, 1, 0, 1), label a XOR v: the model is right, its EMAP says 0 to all
+    # a = (0, 0, 1, 1), v = (0, 1, 0, 1), label a XOR v: the model is right, its EMAP undecided
     a, v = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     right = (a[:, None] ^ v[None]).double()
     logits = torch.stack([1 - right, right], dim=2)
     assert torch.equal(emap(logits), torch.full((4, 2), 0.5, dtype=torch.float64))
-    # F1 of the model 1, of class 0 for all (⅔ + 0) / 2
-    assert emap_gap(logits, a ^ v) == pytest.approx(2 / 3, abs=1e-15)
+    # F1 of the model 1; of a tie ½: of each class 1 right, 2 predicted and 2 there
+    assert emap_gap(logits, a ^ v) == pytest.approx(1 / 2, abs=1e-15)
     # a model that is wrong by its interaction: the sign is kept
-    assert emap_gap(1 - logits, a ^ v) == pytest.approx(-1 / 3, abs=1e-15)
+    assert emap_gap(1 - logits, a ^ v) == pytest.approx(-1 / 2, abs=1e-15)
 
 
 def test_the_gap_agrees_with_scikit_learn():

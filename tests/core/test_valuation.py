@@ -14,9 +14,11 @@ from mmcoop.core.encoders.base import Encoder, Stages
 from mmcoop.core.fusions import FUSIONS, build_fusion
 from mmcoop.core.fusions.base import Fusion
 from mmcoop.core.model import MultimodalModel
+from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import evaluation_mode, value_batches
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
+from mmcoop.training.build import Architecture
 
 CLASSES = 3
 NAMES = ("audio", "text", "visual")
@@ -73,6 +75,75 @@ def test_the_eight_correctness_patterns_give_the_papers_contributions():
     assert valued.predictions.tolist() == [1 if both else 2 for *_, both in rights]
     assert valued.labels.tolist() == [1] * 8
     assert valued.ids is None
+
+
+@pytest.mark.parametrize("value", ["paper", "correct"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_ties_count_as_their_expectation_everywhere(value, n):
+    # votes of modalities as logits: whole numbers, of which several are often the highest
+    chance = torch.Generator().manual_seed(n)
+    votes = torch.randint(0, 3, (60, n, CLASSES), generator=chance).float()
+    labels = torch.randint(CLASSES, (60,), generator=chance)
+    names = [f"m{m}" for m in range(n)]
+
+    def model(inputs, present):
+        stacked = torch.stack([inputs[name] for name in names], 1)
+        return (stacked * present.unsqueeze(2)).sum(1)
+
+    batches = [
+        {"inputs": {f"m{m}": votes[part, m] for m in range(n)}, "labels": labels[part]}
+        for part in (slice(0, 7), slice(7, 60))
+    ]
+    found = list(value_batches(model, batches, modalities=names, how=Valuing(value)))
+    summary = Summary(tuple(names), CLASSES)
+    for batch in found:
+        summary.add(batch)
+    hits, values, predicted = [], [], torch.zeros(2**n, CLASSES, dtype=torch.float64)
+    rights = torch.zeros(2**n, CLASSES, dtype=torch.float64)
+    for i in range(60):
+        for coalition in range(2**n):
+            members = [m for m in range(n) if coalition >> m & 1]
+            logits = votes[i, members].sum(0).tolist()
+            highest = [c for c in range(CLASSES) if logits[c] == max(logits)]
+            right = (int(labels[i]) in highest) / len(highest)
+            values.append(right * len(members) if value == "paper" else right)
+            hits.append(right if members else 0.0)
+            rights[coalition, labels[i]] += right
+            for c in highest:
+                predicted[coalition, c] += 1 / len(highest)
+    assert torch.cat([b.values for b in found]).flatten().tolist() == pytest.approx(values)
+    assert torch.cat([b.hits for b in found]).flatten().tolist() == pytest.approx(hits)
+    correct = torch.cat([b.correct for b in found])
+    assert correct.tolist() == pytest.approx(hits[2**n - 1 :: 2**n])
+    assert 0 < ((correct > 0) & (correct < 1)).sum() < 60
+    actual = labels.bincount(minlength=CLASSES)
+    for k, name in enumerate(summary.coalitions[1:], start=1):
+        assert summary.accuracy[name] == pytest.approx(sum(hits[k :: 2**n]) / 60)
+        f1 = (2 * rights[k] / (predicted[k] + actual)).mean()
+        assert summary.macro_f1[name] == pytest.approx(float(f1))
+    assert summary.unpredicted == 0
+
+
+def test_of_labels_a_logit_of_0_says_neither_0_nor_1():
+    made = {
+        "inputs": {"m0": torch.tensor([[0.0, 2.0], [-1.0, 0.0]])},
+        "labels": torch.eye(2).long(),
+    }
+    model = lambda inputs, present: inputs["m0"] * present  # noqa: E731
+    how = Valuing("label-probability")
+    (batch,) = value_batches(model, [made], modalities=["m0"], how=how)
+    assert batch.hits.tolist() == [[0, 0.5], [0, 0], [0, 1], [0, 0.5]]
+
+
+@pytest.mark.parametrize("fusion", ["late", "sum", "mmtm"])
+def test_what_predicts_no_class_from_nothing_favours_none(fusion):
+    shape = (1, 12, 12)
+    encoders = {"a": "conv", "b": "conv"}
+    model = Architecture(encoders, {"a": shape, "b": shape}, fusion, tuple("xyz")).build(0)
+    made = {"inputs": {m: torch.randn(9, *shape) for m in "ab"}, "labels": torch.arange(9) % 3}
+    how = Valuing("correct")
+    (batch,) = value_batches(model, [made], modalities=["a", "b"], how=how)
+    assert batch.values[:, 0].tolist() == pytest.approx([1 / 3] * 9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -483,7 +554,8 @@ def test_results_are_plain_cpu_tensors_of_the_promised_types_and_shapes(dtype):
         "labels": (torch.int64, (7,)),
         "predictions": (torch.int64, (7,)),
         "outputs": (torch.float32, (7, CLASSES)),
-        "hits": (torch.bool, (7, 8)),
+        "hits": (torch.float64, (7, 8)),
+        "correct": (torch.float64, (7,)),
         "values": (torch.float64, (7, 8)),
         "contributions": (torch.float64, (7, 3)),
     }

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.values import VALUE_FUNCTIONS, paper_value, value_function
+from mmcoop.core.values import (
+    VALUE_FUNCTIONS,
+    class_shares,
+    paper_value,
+    rightness,
+    value_function,
+)
 from mmcoop.errors import DataError, UsageError
 
 
@@ -51,6 +57,28 @@ def test_values_of_random_logits_agree_with_a_plain_loop(n):
             row.append(float(bin(coalition).count("1")) if right else 0.0)
         expected.append(row)
     assert in_rows(paper_value, logits, labels, sizes).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_of_tied_classes_each_is_predicted_as_often(dtype):
+    # whole numbers, so that most rows have a tie
+    chance = torch.Generator().manual_seed(0)
+    logits = torch.randint(0, 3, (200, 4), generator=chance).to(dtype)
+    labels = torch.randint(4, (200,), generator=chance)
+    logits[0, 2], logits[1, int(labels[1])], logits[2] = math.nan, math.inf, -math.inf
+    for row, label, found in zip(
+        logits.tolist(), labels.tolist(), rightness(logits, labels).tolist(), strict=True
+    ):
+        highest = [c for c in range(4) if row[c] == max(row)]
+        odd = any(math.isnan(z) for z in row)
+        assert found == (1 / len(highest) if label in highest and not odd else 0)
+    shares = class_shares(logits)
+    assert shares.sum(1).tolist() == pytest.approx([0, *[1] * 199])
+    assert torch.equal(shares.gather(1, labels.unsqueeze(1)).squeeze(1), rightness(logits, labels))
+    sizes = torch.full((200,), 3)
+    assert torch.equal(paper_value(logits, labels, sizes), 3 * rightness(logits, labels))
+    # no class is favoured: of a tie of all, every label gets as much
+    assert rightness(torch.zeros(4, 4), torch.arange(4)).tolist() == [0.25] * 4
 
 
 # three classes, a right and a wrong prediction; probabilities (1/2, 1/4, 1/4) and (1/8, 3/4, 1/8)

@@ -20,7 +20,8 @@ from mmcoop.datasets.precision import check_float64
 from mmcoop.errors import DataError, said
 from mmcoop.names import normalised
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+#: What may separate the cells, and what it is called.
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 # So many records show how a file is separated.
 _RECORDS = 100
@@ -155,7 +156,7 @@ class CsvFile:
                     **how,
                 )
             except pd.errors.ParserWarning:
-                cells = _SEPARATORS.get(self.separator, repr(self.separator))
+                cells = SEPARATORS.get(self.separator, repr(self.separator))
                 raise DataError(
                     f"{self.path} has rows of more cells than its first row has names: quote cells "
                     f"with {cells} in them, or name every column"
@@ -237,11 +238,11 @@ def _encoding(path: Path) -> str:
 
 def _separator(path: Path, encoding: str) -> str:
     """What separates the cells; `DataError` where that is not certain."""
-    cells = {separator: _cells(path, encoding, separator) for separator in _SEPARATORS}
+    cells = {separator: _cells(path, encoding, separator) for separator in SEPARATORS}
     several = [s for s, counts in cells.items() if counts and counts[0] > 1]
     even = [s for s in several if len(set(cells[s])) == 1]
     if len(even) > 1:
-        names = " or by ".join(_SEPARATORS[s] for s in even)
+        names = " or by ".join(SEPARATORS[s] for s in even)
         raise DataError(
             f"is {path} separated by {names}? Either gives every row as many cells: put a first "
             f"line `sep={even[0]}` in it, or quote the cells"

@@ -54,9 +54,16 @@ class ParquetFile:
         column = self.columns[i]
         if types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if isinstance(column.type, pa.FixedShapeTensorType) and len(column.type.shape) == 1:
+            column = column.cast(column.type.storage_type)
         lists = _is_list(column.type)
         item = column.type.value_type if lists else column.type
-        if not (_is_real(item) or types.is_boolean(item) or types.is_decimal(item)):
+        if not (
+            _is_real(item)
+            or types.is_boolean(item)
+            or types.is_decimal(item)
+            or types.is_null(item)
+        ):
             return None
         where = f"the column {self.names[i]!r} of {self.path}"
         array = column.combine_chunks()

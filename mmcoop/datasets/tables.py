@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmcoop.datasets.csv_files import CsvFile, is_number, open_csv, reading
+from mmcoop.datasets.csv_files import SEPARATORS, CsvFile, is_number, open_csv, reading
 from mmcoop.datasets.parquet_files import ParquetFile, open_parquet
 from mmcoop.datasets.precision import check_float64
 from mmcoop.datasets.splitting import split_names
@@ -143,10 +143,16 @@ def _not_numeric(file: CsvFile | ParquetFile, i: int) -> DataError:
     name, cells = file.names[i], file.typed(i)
     there = [pair for pair, told in zip(enumerate(cells), cells.notna(), strict=True) if told]
     words = [(k, cell) for k, cell in there if not is_number(str(cell))]
-    row, cell = (words or there)[0]
+    row, cell = (words or there or [(0, "")])[0]
+    if not isinstance(cell, str) and pd.api.types.is_list_like(cell):
+        remedy = "give arrays of more than one dimension a .npy file of their own"
+    elif len(file.names) == 1:
+        remedy = f"it is the only column; cells are separated by {', '.join(SEPARATORS.values())}"
+    else:
+        remedy = f"take it out, or write it as numbers; if it is the label, give --label {name}"
     return DataError(
         f"the column {name!r} of {file.path} is not numeric, row {row + 1} has {str(cell)[:40]!r}: "
-        f"take it out, or write it as numbers; if it is the label, give --label {name}"
+        + remedy
     )
 
 

@@ -327,6 +327,16 @@ def test_a_column_of_lists_is_features(tmp_path):
     assert found.features == ["column x", "column v[0]", "column v[1]", "column v[2]"]
 
 
+def test_what_is_no_number_is_refused_with_what_would_do(tmp_path):
+    path = tmp_path / "mag.parquet"
+    pd.DataFrame({"x": [1.0], "v": [[[1.0], [2.0]]]}).to_parquet(path)
+    refused(path, "'v' .* is not numeric, .*: give arrays of more than one dimension a .npy file")
+    pd.DataFrame({"x": [1.0], "v": pd.Series([None], dtype=str)}).to_parquet(path)
+    refused(path, "'v' .* is not numeric, row 1 has ''")
+    (tmp_path / "mag.csv").write_text("x y\n1 2\n")
+    refused(tmp_path / "mag.csv", "the only column; cells are separated by commas, semicolons")
+
+
 @pytest.mark.parametrize("kind", ["csv", "npy"])
 def test_counts_beyond_float64_are_refused_with_their_place(tmp_path, kind):
     counts = 1_700_000_000_000_000_000 + np.arange(9)

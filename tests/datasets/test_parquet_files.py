@@ -30,6 +30,13 @@ def test_a_column_of_lists_is_as_many_columns_of_numbers(tmp_path, kind):
     np.testing.assert_array_equal(numbers(tmp_path, pa.array(rows, kind)), expected)
 
 
+def test_a_column_of_tensors_of_one_dimension_is_one_of_lists(tmp_path):
+    found = numbers(tmp_path, pa.FixedShapeTensorArray.from_numpy_ndarray(X))
+    np.testing.assert_array_equal(found, X)
+    matrices = np.zeros((6, 2, 3))
+    assert numbers(tmp_path, pa.FixedShapeTensorArray.from_numpy_ndarray(matrices)) is None
+
+
 @pytest.mark.parametrize(
     ("array", "expected", "dtype"),
     [
@@ -39,6 +46,7 @@ def test_a_column_of_lists_is_as_many_columns_of_numbers(tmp_path, kind):
         (pa.array([1.5, 2], pa.float32()), [1.5, 2], np.float32),
         (pa.array([1, None], pa.int16()), [1, np.nan], np.float32),
         (pa.array([2**53, None], pa.int64()), [2.0**53, np.nan], np.float64),
+        (pa.nulls(2), [np.nan, np.nan], np.float64),
         (pa.array([2, 1, 2]).dictionary_encode(), [2, 1, 2], np.float64),
         (pa.chunked_array([[1.5], [2.5]]), [1.5, 2.5], np.float64),
     ],

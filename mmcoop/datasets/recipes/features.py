@@ -170,10 +170,14 @@ class Features:
             for name, path in progress.track(named, "reading files")
         }
         if not any("label" in table.about for table in tables.values()):
+            nor = "".join(
+                f", nor has {path.name} (does it begin with a row of names?)"
+                for path in label_files
+            )
             raise DataError(
                 f"there are no labels in {self.source}: no table has a column "
-                f"{self.label or 'label'!r}. Name it with --label (`--label last` is the last one "
-                "of each table), or put them beside in labels.csv, labels.parquet or labels.npy"
+                f"{self.label or 'label'!r}{nor}. Name it with --label (`--label last` is the last "
+                "one of each table), or put them beside in labels.csv, labels.parquet or labels.npy"
             )
         return tables
 

@@ -103,9 +103,9 @@ def read_texts(path: Path) -> tuple[pd.DataFrame, int]:
             raise DataError(f"{path} has 2 columns {name!r}: keep one")
         if name:
             found[name] = column
-    if "" in index and "id" not in found:
-        ids, _ = _index_ids(path, {"": index[""]}, len(index[""]), has_ids=False)
-        found |= {} if ids is None else {"id": ids}
+    rows = len(next(iter([*found.values(), *index.values()]), ()))
+    ids, _ = _index_ids(path, {} if "id" in found else index, rows, has_ids=False)
+    found |= {} if ids is None else {"id": ids}
     return pd.DataFrame({name: _words(column) for name, column in found.items()}), first
 
 

@@ -479,6 +479,19 @@ def test_the_ids_of_a_table_may_be_in_the_index_of_pandas(source, ending, name):
     refused(Folder(source=source, manifest=path), "has no column id")
 
 
+def test_an_index_of_several_levels_is_the_ids_if_one_is_called_so(source):
+    path = source.parent / "clips.parquet"
+    frame = pd.DataFrame(numbered(9, speaker="ada")).set_index(["id", "label"])
+    frame.to_parquet(path)
+    found = Folder(source=source, manifest=path).listing()
+    assert [clip.id for clip in found.clips] == frame.index.get_level_values("id").tolist()
+    assert [found.classes[clip.label] for clip in found.clips] == [CLASSES[k % 3] for k in range(9)]
+    frame.reset_index("label").set_index("speaker", append=True).rename_axis(
+        [None, None]
+    ).to_parquet(path)
+    refused(Folder(source=source, manifest=path), "has an index of 2 levels")
+
+
 def test_a_file_is_found_however_its_path_is_spelt(tmp_path):
     spelt = ["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"]
     source = touch(tmp_path / "source", "cafe\u0301/a.mp4", "cafe\u0301/b.mp4")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmcoop.datasets import flow, spectrogram
+from mmcoop.datasets.depth import read_levels
 from mmcoop.datasets.media import LONGEST, file_seconds, read_footage, read_picture
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Unusable
@@ -58,7 +59,8 @@ class Reading:
     `kinds`: by modality, its kind and the column of its file. `frames` frames, stored with a
     shorter side of at most `short_side` pixels and seen by a model at `size × size`; clips of less
     than `min_seconds` and files above `max_bytes` are rejected. `flow_folder`: precomputed flow.
-    `shapes`: of arrays, by modality.
+    `shapes`: of arrays, by modality. `levels`: mean and standard deviation, by modality, of
+    pictures whose pixels are numbers of more than a byte.
     """
 
     kinds: Mapping[str, tuple[str, str]]
@@ -69,6 +71,7 @@ class Reading:
     max_bytes: int = 4 * 2**30
     flow_folder: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def modalities(self) -> dict[str, Modality]:
         """How the data set describes its modalities."""
@@ -96,6 +99,12 @@ class Reading:
                 std=_COLOUR_STD,
                 size=side,
                 training={"flip": {}},
+            )
+        if kind == "image" and name in self.levels:
+            mean, std = self.levels[name]
+            training: dict[str, Any] = {"crop": {}, "flip": {}}
+            return Modality(
+                kind, (1, side, side), "float32", "resnet18", mean, std, training=training
             )
         if kind == "image":
             return Modality(
@@ -156,7 +165,11 @@ def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
             lasts.append(_read_media(clip, path, mine, reading, row))
         for name, kind in mine.items():
             if kind == "image":
-                row[name] = read_picture(path, reading.size).transpose(2, 0, 1)
+                row[name] = (
+                    read_levels(path, reading.size)[None]
+                    if name in reading.levels
+                    else read_picture(path, reading.size).transpose(2, 0, 1)
+                )
             elif kind not in MEDIA_KINDS:
                 row[name] = read_array(path, reading.shapes[name])
     row["duration"] = min(lasts, default=None)

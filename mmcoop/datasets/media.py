@@ -7,6 +7,7 @@ from the beginning of the file.
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import av
 import numpy as np
 from av.stream import Stream
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from mmcoop.datasets.containers import (
     begin_of,
@@ -134,18 +136,58 @@ def read_picture(path: Path, side: int, mode: str = "RGB") -> np.ndarray:
 
     With the mode "L" grey, `(side, side)`. Raises `Unusable`: unreadable, too-large.
     """
+    with open_picture(path) as picture:
+        _check_bytes(picture)
+        upright = ImageOps.exif_transpose(picture).convert(mode)
+        return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[ImageFile]:
+    """A picture opened by Pillow; what goes wrong in the block is told as `Unusable`.
+
+    It is `unreadable`, too, where the file has several pictures, `too-large` beyond the limit.
+    """
     try:
         with Image.open(path) as picture:
             if picture.width * picture.height > LARGEST_PICTURE:
                 raise Unusable("too-large", f"it has {picture.width} × {picture.height} pixels")
-            if picture.mode[0] in "IF":  # Pillow would cut off all that a byte does not hold
-                raise Unusable("unreadable", f"its levels are not bytes (mode {picture.mode})")
-            upright = ImageOps.exif_transpose(picture).convert(mode)
-            return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+            pictures = _pictures_in(picture)
+            if pictures > 1 and picture.format != "MPO":  # the second one is the other eye's
+                raise Unusable("unreadable", f"it has {pictures} pictures, and one is expected")
+            yield picture
     except Image.DecompressionBombError as error:
         raise Unusable("too-large", f"{path}: {error}") from None
     except (OSError, ValueError, SyntaxError, OverflowError) as error:  # PIL's for damaged files
         raise _unusable(path, error) from None
+
+
+def _pictures_in(picture: ImageFile) -> int:
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except Exception as error:  # noqa: BLE001 - a damaged list of pictures leads Pillow anywhere
+        raise Unusable("unreadable", f"its list of pictures is damaged: {error}") from None
+
+
+def has_levels(picture: Image.Image) -> bool:
+    """Whether the pixels of a picture are single numbers of more than a byte."""
+    return picture.mode[0] in "IF"
+
+
+def _check_bytes(picture: ImageFile) -> None:
+    """Raise `Unusable` for more than eight bits a colour: Pillow would cut them down to eight."""
+    raw = [(tile.codec_name, *_arguments(tile)) for tile in picture.tile]
+    scaled = any(codec == "ppm" and arguments[-1] > 255 for codec, *arguments in raw)
+    if has_levels(picture) or scaled or any(";16" in str(part) for parts in raw for part in parts):
+        raise Unusable(
+            "unreadable",
+            f"its pixels have more than eight bits (mode {picture.mode}): store it with eight, as "
+            "grey numbers like the first picture's, or all pictures as .npy arrays",
+        )
+
+
+def _arguments(tile: Any) -> tuple[Any, ...]:
+    return tile.args if isinstance(tile.args, tuple) else (tile.args,)
 
 
 def _middles(start: float, end: float, count: int) -> list[float]:

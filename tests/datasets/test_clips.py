@@ -303,7 +303,7 @@ def test_a_picture_whose_levels_are_not_bytes_is_refused(tmp_path):
     """Pillow would make it white wherever it is brighter than 255."""
     levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     Image.fromarray(levels).save(tmp_path / "a.png")
-    message = r"a.png: its levels are not bytes \(mode I"
+    message = r"a.png: its pixels have more than eight bits \(mode I;16\): .* as .npy arrays"
     reading = Reading({"face": ("image", "path")})
     assert unusable(clip(tmp_path / "a.png"), reading, message) == "unreadable"
 

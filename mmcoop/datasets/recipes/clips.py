@@ -46,6 +46,7 @@ class Listing:
     report: Mapping[str, Any] = field(default_factory=dict)
     shared_groups: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     flow_folder: Path | None = None
     unusable: frozenset[str] = frozenset()
 
@@ -165,6 +166,7 @@ class ClipRecipe:
             max_bytes=int(self.size_limit * 2**30),
             flow_folder=listing.flow_folder,
             shapes=listing.shapes,
+            levels=listing.levels,
         )
 
     def build(

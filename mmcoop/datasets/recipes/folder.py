@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.clips import Clip, open_array, read_array
+from mmcoop.datasets.depth import measured
 from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, stem
 from mmcoop.datasets.modality import KINDS
 from mmcoop.datasets.precision import Spread
@@ -160,7 +161,7 @@ class Folder(ClipRecipe):
         )
         clips = in_splits(clips, splits)
         found = [clip for clip in clips if clip.paths]
-        kinds, shapes = {}, {}
+        kinds, shapes, levels = {}, {}, {}
         for name, (column, kind) in wanted.items():
             if not found:  # and so nothing is built
                 continue
@@ -168,6 +169,10 @@ class Folder(ClipRecipe):
             kind = kind or _kind_of(name, of_clips[0])
             if kind in ("series", "vector", "array"):
                 kind, shapes[name] = _array_kind(name, kind, of_clips)
+            if kind == "image":
+                training = [clip.paths[column] for clip in found if clip.split == "train"]
+                if of_levels := measured(training, self.size):
+                    levels[name] = of_levels
             kinds[name] = (kind, column)
         return Listing(
             name="folder",
@@ -180,6 +185,7 @@ class Folder(ClipRecipe):
             report=report,
             shared_groups=True,
             shapes=shapes,
+            levels=levels,
         )
 
     def _wanted(self) -> dict[str, tuple[str, str | None]]:

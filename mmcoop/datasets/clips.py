@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmcoop.datasets import flow, spectrogram
+from mmcoop.datasets.advice import ENCODERS
 from mmcoop.datasets.depth import read_levels
 from mmcoop.datasets.media import LONGEST, file_seconds, read_footage, read_picture
 from mmcoop.datasets.modality import Modality
@@ -88,13 +89,13 @@ class Reading:
         return max(self.min_seconds, spectrogram.SHORTEST / spectrogram.SAMPLE_RATE)
 
     def _modality(self, name: str, kind: str) -> Modality:
-        side = self.size
+        side, encoder = self.size, ENCODERS[kind]
         if kind == "frames":
             return Modality(
                 kind,
                 (self.frames, 3, side, side),
                 "uint8",
-                "resnet18",
+                encoder,
                 mean=_COLOUR_MEAN,
                 std=_COLOUR_STD,
                 size=side,
@@ -103,15 +104,13 @@ class Reading:
         if kind == "image" and name in self.levels:
             mean, std = self.levels[name]
             training: dict[str, Any] = {"crop": {}, "flip": {}}
-            return Modality(
-                kind, (1, side, side), "float32", "resnet18", mean, std, training=training
-            )
+            return Modality(kind, (1, side, side), "float32", encoder, mean, std, training=training)
         if kind == "image":
             return Modality(
                 kind,
                 (3, side, side),
                 "uint8",
-                "resnet18",
+                encoder,
                 mean=tuple(255 * m for m in _COLOUR_MEAN),
                 std=tuple(255 * s for s in _COLOUR_STD),
                 training={"crop": {}, "flip": {}},
@@ -121,7 +120,7 @@ class Reading:
                 kind,
                 (self.frames, 2, side, side),
                 "uint8",
-                "resnet18",
+                encoder,
                 mean=float(flow.CENTRE),
                 std=_FLOW_STD,
                 training={"crop": {}, "flip": {}},
@@ -129,9 +128,8 @@ class Reading:
         if kind == "spectrogram":
             shape = (1, spectrogram.MEL_BINS, spectrogram.TIME_STEPS)
             return Modality(
-                kind, shape, "float16", "resnet18", mean=spectrogram.MEAN, std=spectrogram.STD
+                kind, shape, "float16", encoder, mean=spectrogram.MEAN, std=spectrogram.STD
             )
-        encoder = "mlp" if kind == "vector" else "conv1d"
         return Modality(kind, self.shapes[name], "float32", encoder)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mmcoop.core.seeds import derive_seed
 from mmcoop.datasets import digits
+from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.media import read_audio
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.recipes.keypad import check_noise
@@ -29,11 +30,6 @@ TEST_TAKES = range(10)
 VALIDATION_TAKES = range(10, 15)
 
 _NAME = re.compile(r"(\d)_([A-Za-z][A-Za-z0-9-]*)_(\d+)\.wav")
-
-DEFAULTS = {
-    "train": {"epochs": 20, "lr": 1e-3, "weight_decay": 0.0, "warmup": 4},
-    "enhance": {"epochs": 15, "lr": 1e-3, "weight_decay": 0.0},
-}
 
 
 @dataclass(frozen=True)
@@ -102,16 +98,17 @@ class AVDigits:
                 )
         log_mels = {split: digits.log_mel(np.stack(sounds[split])) for split in SPLITS}
         pictures = np.stack([sample["visual"] for sample in samples["train"]])
+        modalities = {
+            "audio": digits.sound_modality(log_mels["train"]),
+            "visual": digits.picture_modality(pictures),
+        }
         header = Header(
             name="av-digits",
             recipe="av-digits",
             options={**asdict(self), "source": str(self.source)},
             source="Free Spoken Digit Dataset (CC BY-SA 4.0); scikit-learn's handwritten digits",
             classes=digits.DIGITS,
-            modalities={
-                "audio": digits.sound_modality(log_mels["train"]),
-                "visual": digits.picture_modality(pictures),
-            },
+            modalities=modalities,
             columns={
                 "speaker": "string",
                 "take": "int64",
@@ -119,7 +116,7 @@ class AVDigits:
                 "snr_audio": "float32",
                 "snr_visual": "float32",
             },
-            defaults=DEFAULTS,
+            defaults=training_advice(modalities, epochs=20, warmup=4, enhance_epochs=15),
         )
         with write_dataset(folder, header, overwrite=overwrite) as writer:
             for split in SPLITS:

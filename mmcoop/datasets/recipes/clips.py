@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, check_clip
 from mmcoop.datasets.flow import require_opencv
@@ -128,14 +129,15 @@ class ClipRecipe:
         if taken := {"id", "label", "group", *columns, "duration"} & set(listing.kinds):
             raise UsageError(f"a modality cannot be named like the column {min(taken)!r}")
         self._check_usable(listing)
-        found = listing.found
+        found, modalities = listing.found, reading.modalities()
         return Plan(
             Header(
                 name=listing.name,
                 recipe=listing.name,
                 options=self.options(),
                 classes=listing.classes,
-                modalities=reading.modalities(),
+                modalities=modalities,
+                defaults=training_advice(modalities),
                 source=listing.source,
                 columns={**columns, "duration": "float32"},
                 report={

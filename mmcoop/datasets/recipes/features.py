@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mmcoop.core.coalitions import check_modalities
+from mmcoop.datasets.advice import ENCODERS, training_advice
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.recipes import option, required
@@ -31,11 +32,6 @@ LABELS = "labels"
 
 # Arrays may be larger than the memory: they are gone through by so many numbers at a time.
 _CHUNK = 2**22
-
-DEFAULTS = {
-    "train": {"epochs": 40, "lr": 1e-3, "weight_decay": 0.0, "warmup": 5},
-    "enhance": {"epochs": 20, "lr": 1e-3, "weight_decay": 0.0},
-}
 
 
 @dataclass(frozen=True)
@@ -94,17 +90,18 @@ class Features:
         splits = fill_splits(given, groups, labels, self.validation, self.test, self.seed)
         self._check_classes(about.label, splits, cut=set(SPLITS) - set(given))
         training = rows[[split == "train" for split in splits]]
+        modalities = {
+            name: self._modality(table, training[name].to_numpy())
+            for name, table in content.items()
+        }
         header = Header(
             name=self.source.resolve().name,
             recipe="features",
             options={**asdict(self), "source": str(self.source)},
             source=f"files of {self.source}",
             classes=classes,
-            modalities={
-                name: self._modality(table, training[name].to_numpy())
-                for name, table in content.items()
-            },
-            defaults=DEFAULTS,
+            modalities=modalities,
+            defaults=training_advice(modalities),
             report={
                 "files": {n: path.relative_to(self.source).as_posix() for n, path in files.items()},
                 "joined": _how_joined(tables, self.id_column) if by_id else "row by row",
@@ -204,7 +201,8 @@ class Features:
     def _modality(self, table: Table, training: np.ndarray) -> Modality:
         """What is recorded of a modality, its normalisation from the rows `training`."""
         shape = table.values.shape[1:]
-        kind, encoder = ("vector", "mlp") if len(shape) == 1 else ("series", "conv1d")
+        kind = "vector" if len(shape) == 1 else "series"
+        encoder = ENCODERS[kind]
         spread = Spread()
         for chunk in _chunks(table.values, training):
             spread.add(chunk.reshape(-1, shape[-1]))

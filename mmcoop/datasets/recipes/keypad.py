@@ -12,6 +12,7 @@ import numpy as np
 
 from mmcoop.core.seeds import derive_seed
 from mmcoop.datasets import digits
+from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.recipes import option
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import UsageError
@@ -24,11 +25,6 @@ LENGTH = 4096  # samples: 0.512 s
 ROW_HZ = (697, 770, 852, 941)
 COLUMN_HZ = (1209, 1336, 1477)
 ROWS_OF_KEYS = ("123", "456", "789", "*0#")
-
-DEFAULTS = {
-    "train": {"epochs": 25, "lr": 1e-3, "weight_decay": 0.0, "warmup": 4},
-    "enhance": {"epochs": 20, "lr": 1e-3, "weight_decay": 0.0},
-}
 
 
 @dataclass(frozen=True)
@@ -71,18 +67,19 @@ class Keypad:
             )
         log_mels = digits.log_mel(sounds)
         train = order[: SIZES["train"]]
+        modalities = {
+            "audio": digits.sound_modality(log_mels[train]),
+            "visual": digits.picture_modality(np.stack([rows[i]["visual"] for i in train])),
+        }
         header = Header(
             name="keypad",
             recipe="keypad",
             options=asdict(self),
             source="scikit-learn's handwritten digits; DTMF tones after ITU-T Q.23",
             classes=digits.DIGITS,
-            modalities={
-                "audio": digits.sound_modality(log_mels[train]),
-                "visual": digits.picture_modality(np.stack([rows[i]["visual"] for i in train])),
-            },
+            modalities=modalities,
             columns={"snr_audio": "float32", "snr_visual": "float32"},
-            defaults=DEFAULTS,
+            defaults=training_advice(modalities, epochs=25, warmup=4),
         )
         splits = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
         with write_dataset(folder, header, overwrite=overwrite) as writer:

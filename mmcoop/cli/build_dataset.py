@@ -1,12 +1,13 @@
 """`mmcoop build-dataset`: one subcommand a recipe, made from the recipe's own options."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from inspect import Parameter, getdoc
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from mmcoop.cli import options
 from mmcoop.cli.output import report
@@ -48,9 +49,11 @@ class RecipeGroup(TyperGroup):
     Raises `UsageError` where none is named and an option is given that the default one lacks.
     """
 
+    _listed: Mapping[str, TyperCommand] = {}
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         names_no_recipe = not args or args[0].startswith("-")
-        if names_no_recipe and "--help" not in args:
+        if names_no_recipe and not {"--help", "-h"}.intersection(args):
             known = {name for p in recipe_command(DEFAULT_RECIPE).params for name in p.opts}
             given = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
             if odd := [name for name in given if name not in known]:
@@ -66,7 +69,16 @@ class RecipeGroup(TyperGroup):
         return list(RECIPES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return recipe_command(RECIPES.check(cmd_name))
+        name = RECIPES.check(cmd_name)
+        return self._listed[name] if self._listed else recipe_command(name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        # a list of the recipes needs none of them: loading them takes seconds
+        self._listed = {
+            name: TyperCommand(name, help=f"{entry.summary[0].upper()}{entry.summary[1:]}.")
+            for name, entry in RECIPES.items()
+        }
+        super().format_help(ctx, formatter)
 
 
 app = typer.Typer(cls=RecipeGroup, rich_markup_mode="markdown")

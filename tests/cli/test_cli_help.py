@@ -56,10 +56,10 @@ def test_every_recipe_has_help_for_itself_and_its_options(name):
         assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
 
 
-def test_help_lists_the_recipes(mmcoop, tmp_path):
-    said = mmcoop(tmp_path, "build-dataset", "--help").stdout
-    for name in RECIPES:
-        assert name in said
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_recipes(mmcoop, tmp_path, option):
+    said = mmcoop(tmp_path, "build-dataset", option).stdout
+    assert re.findall(r"^│ ([a-z]\S+) ", said, flags=re.MULTILINE) == list(RECIPES)
 
 
 def test_the_options_of_valuate_are_in_panels_in_order(mmcoop, tmp_path):
@@ -83,8 +83,7 @@ def test_help_of_valuate_has_every_name_that_may_be_picked_and_no_other_value(mm
 
 @pytest.mark.parametrize(
     "words",
-    # build-dataset loads the recipes, whose fields are its options
-    [[], *([name] for name in COMMANDS if name != "build-dataset")],
+    [[], *([name] for name in COMMANDS)],
     ids=lambda words: words[0] if words else "mmcoop",
 )
 def test_help_does_not_load_torch(words):

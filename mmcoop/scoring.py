@@ -123,7 +123,7 @@ def score(
     check_request(request, split, out, overwrite)
     further = request.further(modalities)
     names = (*SPLITS, ALL_SPLITS) if split == ALL_SPLITS else (split,)
-    share = value_function(request.how.value).fair_share(len(modalities))
+    share = value_function(request.how.value).fair_share
     summaries = {
         name: Summary(
             modalities,

@@ -256,6 +256,7 @@ def test_the_details_name_value_absence_estimator_and_versions():
     assert details == {
         "value": "paper",
         "fair_share": 1.0,
+        "best": None,
         "absent": "zero",
         "estimator": "exact",
         "versions": versions(),

@@ -581,10 +581,12 @@ def test_means_have_bootstrap_intervals_and_shares_of_low_contributing_samples()
     valuation = valuate(Mixing(), made, modalities=NAMES, value="probability")
     means = valuation.means()
     phi = valuation.contributions.numpy()
+    gained = (valuation.values[:, -1] - valuation.values[:, 0]).numpy()
+    below = phi < gained[:, None] / 3 - 1e-6
     assert list(means.index) == list(NAMES)
     assert list(means.columns) == ["mean", "low", "high", "low_contributing"]
     np.testing.assert_allclose(means["mean"], phi.mean(0), atol=1e-12)
-    np.testing.assert_allclose(means["low_contributing"], (phi < 1 / 3 - 1e-6).mean(0), atol=1e-12)
+    np.testing.assert_allclose(means["low_contributing"], below.mean(0), atol=1e-12)
     half = 1.96 * phi.std(0) / 300**0.5
     np.testing.assert_allclose(means["low"], phi.mean(0) - half, atol=0.2 * half.max())
     np.testing.assert_allclose(means["high"], phi.mean(0) + half, atol=0.2 * half.max())
@@ -595,9 +597,10 @@ def test_means_have_bootstrap_intervals_and_shares_of_low_contributing_samples()
     pd.testing.assert_frame_equal(valuation.means(), means)
 
 
-def test_where_a_value_has_no_fair_share_low_contributing_is_below_0():
+def test_of_a_value_without_bounds_low_contributing_is_below_the_samples_own_share():
     valuation = valuate(Mixing(), batches(), modalities=NAMES, value="margin")
-    below = (valuation.contributions < -1e-6).double().mean(0)
+    phi = valuation.contributions
+    below = (phi < phi.mean(1, keepdim=True) - 1e-6).double().mean(0)
     assert valuation.means()["low_contributing"].tolist() == pytest.approx(below.tolist())
 
 

@@ -164,8 +164,8 @@ def valuate(
     a coalition being worth its size where the model is right from it alone, else 0. The φ of a
     sample sum to the number of modalities where the model is right, else to 0: 1 is a fair share,
     less is low-contributing, below 0 is misleading. With another --value they sum to that of all
-    modalities less that of none. One row a sample:
-    `id, split, label, prediction, correct, contribution_…, value_…`.
+    modalities less that of none, and a fair share is the sample's own, the n-th part of it.
+    One row per sample: `id, split, group, label, prediction, correct, contribution_…, value_…`.
 
     Examples:
 

@@ -20,6 +20,10 @@ MAX_EXTRA_ROWS = 3
 #: Without it, a rounding error below a step of the rule would get one row too many.
 ROUNDING = 1e-6
 
+#: Of contributions that take any value, one so little below its fair share is at it: with this
+#: slack the rule rounds to the nearest number of rows, where for steps of ½ it would round up.
+GRADED_SLACK = 0.25
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -63,20 +67,42 @@ def alone_rows(times: Tensor) -> Rows:
     )
 
 
-def extra_rows(contributions: Tensor, max_extra: int | None = None) -> Tensor:
+def extra_rows(
+    contributions: Tensor, max_extra: int | None = None, slack: float = ROUNDING
+) -> Tensor:
     """Sample-level rule: how often modality m of sample i is trained alone in the next epoch.
 
     k(φ) = 0 for φ ≥ 1, ⌈2(1 − φ)⌉ below, at most 3: φ = 0.5 → 1, 0 → 2, −0.5 → 3. With `max_extra`,
     a sample gets no more rows than that in all, those of its lowest contributions first.
-    `contributions`: `(samples, n)`. Returns int64 of the same shape.
+    `contributions`: `(samples, n)`, in fair shares. `slack`: how far below a step of the rule a
+    contribution is still at it. Returns int64 of the same shape.
 
     Raises `DataError` for NaN, `UsageError` for a `max_extra` below 1.
     """
     phi = torch.as_tensor(contributions, dtype=torch.float64)
     if phi.isnan().any():
         raise DataError("contributions hold NaN: value the samples again")
-    times = (2 * (1 - ROUNDING - phi)).ceil().clamp(0, MAX_EXTRA_ROWS).long()
+    times = (2 * (1 - slack - phi)).ceil().clamp(0, MAX_EXTRA_ROWS).long()
     return times if max_extra is None else capped(times, phi, max_extra)
+
+
+def graded_shares(contributions: Tensor, best: float) -> Tensor:
+    """Contributions by a graded value in fair shares, for `extra_rows`: 1 − n (φ̄ − φ) / best.
+
+    φ̄, the mean of a sample's contributions, is (v(N) − v(∅)) / n: its own fair share, as a model
+    is not equally sure of every sample. What falls short of it counts in parts of best / n, the
+    share of a prediction that is certain and right where the empty coalition is worth 0. So what
+    the model makes of nothing, by a bias or a tie of classes, does not matter.
+
+    Args:
+        contributions: `(samples, n)`.
+        best: the value of a prediction that is certain and right.
+
+    Returns:
+        float64 `(samples, n)`.
+    """
+    phi = torch.as_tensor(contributions, dtype=torch.float64)
+    return 1 + phi.shape[1] * (phi - phi.mean(1, keepdim=True)) / best
 
 
 def capped(times: Tensor, contributions: Tensor, max_extra: int) -> Tensor:
@@ -128,10 +154,12 @@ def modality_probability(
     return PROBABILITY_RULES[rule](gap, alpha).clamp(0, 1)
 
 
-def sample_level_rows(contributions: Tensor, max_extra: int | None = None) -> Rows:
+def sample_level_rows(
+    contributions: Tensor, max_extra: int | None = None, slack: float = ROUNDING
+) -> Rows:
     """Every sample whole, and `extra_rows` of each modality alone."""
     samples, n_modalities = contributions.shape
-    alone = alone_rows(extra_rows(contributions, max_extra))
+    alone = alone_rows(extra_rows(contributions, max_extra, slack))
     return join_rows(whole_rows(samples, n_modalities), alone)
 
 

@@ -22,8 +22,8 @@ class Summary:
 
     `samples`: how many were added; what it says is of all of them, NaN before the first.
     `n_classes`: how many classes there are, None for as many as the model has outputs.
-    `fair_share`: the contribution below which a modality is low-contributing, None where the value
-    function has none: 0 then. `replicates`: of the bootstrap that makes the intervals, 0 for none.
+    `fair_share`: the contribution below which a modality is low-contributing, None for each
+    sample's own share. `replicates`: of the bootstrap that makes the intervals, 0 for none.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Summary:
         seed: int = 0,
     ) -> None:
         self.modalities = modalities
-        self.threshold = fair_share or 0.0
+        self.fair_share = fair_share
         self.samples = 0
         self.unpredicted = 0  # samples of which all modalities together predict no class: NaN
         self.residual = 0.0
@@ -70,7 +70,7 @@ class Summary:
         gained = batch.values[:, -1] - batch.values[:, 0]
         if len(batch):
             self.residual = max(self.residual, float((phi.sum(1) - gained).abs().max()))
-        low = low_contributing(phi, self.threshold)
+        low = low_contributing(phi, self.fair_share)
         hits = batch.hits
         means = [phi, low, *([] if batch.stderr is None else [batch.stderr])]
         means += [] if hits is None else [hits[:, self._told]]
@@ -272,10 +272,16 @@ class Summary:
         return dict(zip(self._coalitions[1:], numbers[1:].tolist(), strict=True))
 
 
-def low_contributing(contributions: Tensor, fair_share: float = 1.0) -> Tensor:
-    """Where a modality is low-contributing, φ < its fair share: bool, of the shape of
-    `contributions`.
+def low_contributing(contributions: Tensor, fair_share: float | None = 1.0) -> Tensor:
+    """Where a modality is low-contributing, φ < its fair share.
 
-    With the paper's value the fair share is 1. A rounding error below it does not count.
+    Args:
+        contributions: `(samples, n)`.
+        fair_share: 1 with the paper's value; None for the mean of a sample's contributions, which
+            is its own (v(N) − v(∅)) / n.
+
+    Returns:
+        bool `(samples, n)`. A rounding error below the fair share does not count.
     """
-    return contributions < fair_share - ROUNDING
+    share = contributions.mean(-1, keepdim=True) if fair_share is None else fair_share
+    return contributions < share - ROUNDING

@@ -33,20 +33,23 @@ ANY = "any"  # whatever the batch has
 class ValueFunction:
     """A way to say what a coalition's prediction is worth (`core/choices.py` has them in words).
 
-    `best`: of n modalities, what a sample's contributions sum to at best, None where there is no
-    such number; a modality's fair share is the n-th part of it. `empty`: whether the empty
-    coalition is asked for its prediction; where not, v(∅) = 0 by definition.
+    Attributes:
+        worth: the function.
+        targets: what it compares outputs with.
+        fair_share: the contribution below which a modality is low-contributing: 1 with the paper's
+            value. None: each sample's own, (v(N) − v(∅)) / n, the mean of its contributions.
+        best: the value of a prediction that is certain and right; None where there is no such
+            number, as of a log-likelihood without a scale, or where `fair_share` is the unit.
+        empty: whether the empty coalition is asked for its prediction; where not, v(∅) = 0 by
+            definition.
     """
 
     name: str
     worth: Worth
     targets: str = CLASSES
-    best: Callable[[int], float] | None = None
+    fair_share: float | None = None
+    best: float | None = None
     empty: bool = True
-
-    def fair_share(self, n_modalities: int) -> float | None:
-        """The contribution below which a modality is low-contributing; None where there is none."""
-        return None if self.best is None else self.best(n_modalities) / n_modalities
 
 
 def paper_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
@@ -161,22 +164,18 @@ def predictions(logits: Tensor) -> Tensor:
     return classes.masked_fill(logits.isnan().any(-1), -1)
 
 
-def _one(n_modalities: int) -> float:
-    return 1.0
-
-
 VALUE_FUNCTIONS: dict[str, ValueFunction] = {
     f.name: f
     for f in (
-        ValueFunction("paper", paper_value, best=float, empty=False),
-        ValueFunction("correct", correct_value, best=_one),
-        ValueFunction("probability", probability_value, best=_one),
+        ValueFunction("paper", paper_value, fair_share=1.0, empty=False),
+        ValueFunction("correct", correct_value, best=1.0),
+        ValueFunction("probability", probability_value, best=1.0),
         ValueFunction("log-likelihood", log_likelihood_value),
         ValueFunction("margin", margin_value),
         ValueFunction("negative-loss", negative_loss_value, targets=EITHER),
-        ValueFunction("predicted-probability", probability_value, targets=PREDICTED, best=_one),
+        ValueFunction("predicted-probability", probability_value, targets=PREDICTED, best=1.0),
         ValueFunction("negative-squared-error", negative_squared_error_value, targets=NUMBERS),
-        ValueFunction("label-probability", label_probability_value, targets=LABELS, best=_one),
+        ValueFunction("label-probability", label_probability_value, targets=LABELS, best=1.0),
     )
 }
 

@@ -84,7 +84,8 @@ class Valuing:
         drawn = {"budget": budget, "tolerance": self.tolerance, "seed": self.seed}
         return {
             "value": function.name,
-            "fair_share": function.fair_share(n_modalities),
+            "fair_share": function.fair_share,
+            "best": function.best,
             "estimator": estimator,
             **(drawn if budget else {}),
         }

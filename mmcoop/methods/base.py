@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.model import MultimodalModel
-from mmcoop.core.resampling import Rows, whole_rows
+from mmcoop.core.resampling import ROUNDING, Rows, whole_rows
 from mmcoop.errors import UsageError
 
 
@@ -34,7 +34,8 @@ class Task:
     batches of "train" or "validation", of all samples, whole, unless `rows` says otherwise, with
     the evaluation transform unless a seed is given; what goes through it is counted as cost.
     `optimizer(parameters)` makes one as the run's own. `max_extra` is the most rows that a method
-    may add to an epoch for one sample, None for as many as it likes.
+    may add to an epoch for one sample, None for as many as it likes. `slack`: as of `extra_rows`,
+    for these contributions.
     """
 
     model: MultimodalModel
@@ -46,6 +47,7 @@ class Task:
     batches: Callable[[str, Rows | None, int | None], Iterable[Batch]]
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     max_extra: int | None = None
+    slack: float = ROUNDING
 
     @property
     def n_modalities(self) -> int:

@@ -20,7 +20,7 @@ class Random(Method):
         if epoch <= self.task.warmup:
             return super().rows(epoch)
         most = self.task.max_extra
-        extra = int(extra_rows(self.task.value(None), most).sum())
+        extra = int(extra_rows(self.task.value(None), most, self.task.slack).sum())
         chance = generator(self.task.seed, "random rows", epoch)
         n, k = self.task.n_samples, self.task.n_modalities
         if most is None:

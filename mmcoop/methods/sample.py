@@ -15,4 +15,5 @@ class SampleLevel(Method):
     def rows(self, epoch: int) -> Rows:
         if epoch <= self.task.warmup:
             return super().rows(epoch)
-        return sample_level_rows(self.task.value(None), self.task.max_extra)
+        task = self.task
+        return sample_level_rows(task.value(None), task.max_extra, task.slack)

@@ -112,7 +112,8 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
         table.add_column("split", no_wrap=True)
     first = next(iter(summaries.values()))
     drawn = ["s.e."] if first.stderr else []
-    for heading in ("mean φ", "95 % interval", *drawn, f"φ < {first.threshold:.3g}", "MM-SHAP"):
+    below = "φ < own share" if first.fair_share is None else f"φ < {first.fair_share:.3g}"
+    for heading in ("mean φ", "95 % interval", *drawn, below, "MM-SHAP"):
         table.add_column(heading, justify="right", no_wrap=True)
     for modality in first.modalities:
         for split, summary in summaries.items():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 from pyarrow.types import is_integer
 from torch import Tensor
 
+from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, graded_shares
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
@@ -26,13 +27,19 @@ _NAMED = 3
 class GivenScores:
     """What a scores file says of the training samples.
 
-    `contributions`: float64 `(samples, n)`, in the order of the training split, divided by the fair
-    share of the file's value function: 1 is a fair share. `path`, `sha256`: those of the file.
+    Attributes:
+        path: the file.
+        sha256: that of the file.
+        contributions: float64 `(samples, n)`, in the order of the training split; 1 is a fair
+            share.
+        slack: how far below a step of the re-sampling rule a contribution is still at it
+            (`extra_rows`).
     """
 
     path: Path
     sha256: str
     contributions: Tensor
+    slack: float = ROUNDING
 
     @property
     def record(self) -> dict[str, str]:
@@ -46,11 +53,11 @@ def read_given_scores(path: Path | str, dataset: Dataset, modalities: Sequence[s
     The file may be of any model with these modalities; what it says of other samples is passed
     over. Raises `DataError` where it is no scores file, is of other modalities or another data set,
     or says nothing, or no number, of a training sample, and `UsageError` where its value function
-    has no fair share.
+    has no unit to measure contributions in.
     """
     path = Path(path)
     details = read_scores_details(path)
-    share = _fair_share(path, details)
+    share, best = _unit(path, details, len(modalities))
     scores = _read(path, details, dataset, modalities)
     split = dataset.split("train")
     ids = pd.Index(map(normalised, split.ids(np.arange(len(split)))))
@@ -81,7 +88,10 @@ def read_given_scores(path: Path | str, dataset: Dataset, modalities: Sequence[s
                 f"{path} has another class of {len(differs):,} training samples "
                 f"({_named(differs)}) than the data set: these scores are of other samples"
             )
-    return GivenScores(path, sha256(path), torch.from_numpy(contributions / share))
+    phi = torch.from_numpy(contributions)
+    if share is not None:
+        return GivenScores(path, sha256(path), phi / share)
+    return GivenScores(path, sha256(path), graded_shares(phi, best), GRADED_SLACK)
 
 
 def reread_given_scores(
@@ -103,18 +113,29 @@ def reread_given_scores(
     return given
 
 
-def _fair_share(path: Path, details: Mapping[str, Any]) -> float:
-    """The contribution that is a fair share: 1 of the paper's value, else what the file says."""
+def _unit(path: Path, details: Mapping[str, Any], n_modalities: int) -> tuple[float | None, float]:
+    """The constant fair share of the file's value function, or None and its best value."""
     value = details.get("value")
-    share = details.get("fair_share", 1.0 if value == "paper" else None)
-    usable = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < np.inf
-    if not usable:
+    share: Any = details.get("fair_share")
+    best: Any = details.get("best")
+    if value == "paper" and share is None:
+        share = 1.0
+    elif value != "paper" and "best" not in details and _is_number(share):
+        # earlier versions wrote down the n-th part of the best value as the fair share of all
+        share, best = None, share * n_modalities
+    if _is_number(share):
+        return float(share), 0.0
+    if not _is_number(best):
         raise UsageError(
             f"{path} has scores by the value function {value!r}, which has no fair share, so that "
             "enhancement cannot say what contributes little: value the samples by paper, correct "
             "or probability"
         )
-    return float(share)
+    return None, float(best)
+
+
+def _is_number(share: Any) -> TypeGuard[float]:
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < np.inf
 
 
 def _read(

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.coalitions import telling_coalitions
-from mmcoop.core.resampling import Rows, shuffled
+from mmcoop.core.resampling import ROUNDING, Rows, shuffled
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import value_batches
@@ -62,6 +62,7 @@ class Training:
             seed=config.seed,
             warmup=config.warmup,
             max_extra=config.max_extra or None,
+            slack=ROUNDING if given is None else given.slack,
             value=self._value,
             batches=self._batches,
             optimizer=lambda parameters: _optimizer(config, list(parameters)),

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 import mmcoop
 from mmcoop.core.resampling import (
+    GRADED_SLACK,
     MAX_EXTRA_ROWS,
     PROBABILITY_RULES,
     Rows,
     alone_rows,
     capped,
     extra_rows,
+    graded_shares,
     join_rows,
     modality_level_rows,
     modality_probability,
@@ -26,6 +28,7 @@ from mmcoop.core.resampling import (
     whole_rows,
 )
 from mmcoop.core.seeds import generator
+from mmcoop.core.shapley import shapley_values
 from mmcoop.errors import DataError, UsageError
 
 
@@ -456,3 +459,47 @@ def test_the_generator_decides_which_rows_are_drawn():
     first = listed(modality_level_rows(200, probability, generator(0)))
     assert first == listed(modality_level_rows(200, probability, generator(0)))
     assert first != listed(modality_level_rows(200, probability, generator(1)))
+
+
+# --- graded values
+
+
+def rows_of(values: list[list[float]], best: float = 1.0) -> list[list[int]]:
+    phi = shapley_values(torch.tensor(values, dtype=torch.float64))
+    return extra_rows(graded_shares(phi, best), slack=GRADED_SLACK).tolist()
+
+
+@pytest.mark.parametrize("nothing", [0.0, 1 / 31, 0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+@pytest.mark.parametrize("sure", [1.0, 0.9998, 0.4])
+def test_a_sample_on_which_all_coalitions_agree_gets_no_row(n, nothing, sure):
+    noise = 1e-4 * torch.rand(1, 2**n, generator=torch.Generator().manual_seed(n))
+    values = (sure - noise).tolist()
+    values[0][0] = nothing
+    assert rows_of(values) == [[0] * n]
+
+
+def test_rows_of_graded_values_by_hand():
+    # v of nothing, a, b, both; a fair share of a certain prediction is ½
+    assert rows_of(
+        [
+            [0.1, 0.9, 0.1, 0.9],  # b is of no use: φ 0.8 and 0, share 0.4, short by 0.8 of ½
+            [0.1, 0.1, 0.9, 0.9],
+            [0.5, 0.5, 0.75, 0.75],  # short by a quarter of it, which is still fair
+            [0.1, 1.0, 0.0, 0.1],  # b misleads: φ ½ and −½, share 0
+            [0.1, 0.6, 0.5, 0.9],  # short by 0.1 of ½
+        ]
+    ) == [[0, 2], [2, 0], [0, 0], [0, 2], [0, 0]]
+
+
+@pytest.mark.parametrize("nothing", [0.0, 0.25, 1.0])
+def test_what_nothing_is_worth_has_no_say(nothing):
+    # by `correct`, of the eight patterns of two modalities
+    patterns = [[nothing, a, b, ab] for a in (0.0, 1) for b in (0.0, 1) for ab in (0.0, 1)]
+    assert rows_of(patterns) == [[0, 0], [0, 0], [2, 0], [2, 0], [0, 2], [0, 2], [0, 0], [0, 0]]
+
+
+def test_where_modalities_differ_the_papers_value_and_correct_agree_on_the_rows():
+    for a, b in ((1.0, 0.0), (0.0, 1.0)):
+        paper = extra_rows(shapley_values(torch.tensor([[0, a, b, 2.0]])))
+        assert (paper > 0).tolist() == [[n > 0 for n in rows_of([[0.0, a, b, 1.0]])[0]]]

@@ -104,15 +104,22 @@ def test_too_small_a_budget_is_refused_with_the_least_that_will_do(options, n, e
 
 
 def test_a_file_is_told_value_fair_share_and_estimator_and_what_was_drawn():
-    assert Valuing().details(4) == {"value": "paper", "fair_share": 1.0, "estimator": "exact"}
+    assert Valuing().details(4) == {
+        "value": "paper",
+        "fair_share": 1.0,
+        "best": None,
+        "estimator": "exact",
+    }
     assert Valuing("correct", seed=3).details(4) == {
         "value": "correct",
-        "fair_share": 0.25,
+        "fair_share": None,
+        "best": 1.0,
         "estimator": "exact",
     }
     assert Valuing("margin", "permutation", 200, 0.05, 64, 3).details(4) == {
         "value": "margin",
         "fair_share": None,
+        "best": None,
         "estimator": "permutation",
         "budget": 200,
         "tolerance": 0.05,
@@ -127,6 +134,7 @@ def test_a_value_function_of_ones_own_is_told_by_its_name():
     assert Valuing(surprise).details(2) == {
         "value": "custom: surprise",
         "fair_share": None,
+        "best": None,
         "estimator": "exact",
     }
 

@@ -103,11 +103,12 @@ def test_contributions_have_a_row_a_modality():
     assert low < 0.35 < high
 
 
-def test_a_value_without_a_fair_share_counts_what_is_below_0():
-    values = torch.tensor([[0.0, -1.0, 0.5, 1.0], [0.0, 1.0, 0.5, 1.0]])  # φ of audio: −¼ and ¾
+def test_a_graded_value_counts_what_is_below_the_samples_own_share():
+    # φ of audio −¼, ¾ and 0.01; own shares ½, ½ and 0.01
+    values = torch.tensor([[0.0, -1.0, 0.5, 1.0], [0.0, 1.0, 0.5, 1.0], [0.9, 0.92, 0.92, 0.92]])
     text = drawn(contributions_table({"test": summary_of(values, fair_share=None)}))
-    assert headings(text)[3] == "φ < 0"
-    assert cells(text)[0][3] == "50.0 %"
+    assert headings(text)[3] == "φ < own share"
+    assert [row[3] for row in cells(text)] == ["33.3 %", "33.3 %"]
 
 
 def test_a_fair_share_is_written_with_three_digits():

@@ -337,6 +337,7 @@ def test_the_file_says_how_it_came_about(scores, run, dataset):
         "split": "train",
         "value": "paper",
         "fair_share": 1.0,
+        "best": None,
         "absent": "zero",
         "estimator": "exact",
     }

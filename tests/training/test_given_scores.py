@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import mmcoop
-from mmcoop.core.resampling import modality_probability, sample_level_rows
+from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, modality_probability, sample_level_rows
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import sha256
@@ -235,18 +235,37 @@ def test_rows_may_come_in_any_order_among_those_of_other_samples(dataset, phi, w
 @pytest.mark.parametrize(
     ("details", "factor"),
     [
-        ({"value": "correct", "fair_share": 0.5}, 0.5),
-        ({"value": "probability", "fair_share": 0.5}, 0.5),
         ({"value": "paper", "fair_share": 1}, 1.0),
-        ({"value": "paper", "fair_share": 1.0}, 1.0),
+        ({"value": "paper", "fair_share": 1.0, "best": None}, 1.0),
         ({"value": "paper"}, 1.0),
-        ({"value": "of my own", "fair_share": 4.0}, 4.0),
+        ({"value": "of my own", "fair_share": 4.0, "best": None}, 4.0),
     ],
 )
 def test_contributions_are_read_in_fair_shares(dataset, phi, write, details, factor):
     path = write(phi * factor, **details)
     given = read_given_scores(path, dataset, NAMES)
     torch.testing.assert_close(given.contributions, phi, rtol=1e-15, atol=0)
+    assert given.slack == ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("details", "best"),
+    [
+        ({"value": "correct", "fair_share": None, "best": 1.0}, 1.0),
+        ({"value": "of my own", "fair_share": None, "best": 4}, 4.0),
+        # as earlier versions wrote them: the n-th part of the best value, for two modalities
+        ({"value": "probability", "fair_share": 0.5}, 1.0),
+        ({"value": "of my own", "fair_share": 4.0}, 8.0),
+    ],
+)
+def test_graded_contributions_are_compared_with_the_samples_own_share(
+    dataset, phi, write, details, best
+):
+    given = read_given_scores(write(phi, **details), dataset, NAMES)
+    for (a, b), found in zip(phi.tolist(), given.contributions.tolist(), strict=True):
+        share = (a + b) / 2
+        assert found == pytest.approx([1 + 2 * (x - share) / best for x in (a, b)])
+    assert given.slack == GRADED_SLACK
 
 
 def test_scores_are_joined_by_ids_however_they_are_spelt(dataset, phi, write):

@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any
@@ -69,7 +69,10 @@ _LOOKED_AT = 256
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a table, or one file of a class folder, and which one."""
+    """One line of a table, or one file of a class folder, and which one.
+
+    `paths` by column, as they are written; `files`: where they are, if that is known already.
+    """
 
     id: str
     label: str
@@ -79,6 +82,7 @@ class _Row:
     group: str | None = None
     start: float | None = None
     end: float | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,7 @@ class Folder(ClipRecipe):
         clips, places = [], []
         for row, group in zip(rows, _groups(rows), strict=True):
             try:
-                paths = _files(self.source, row.paths)
+                paths = dict(row.files) or _files(self.source, row.paths)
             except Unusable as error:
                 rejects.append(Reject(row.id, error.reason, error.detail))
                 continue
@@ -351,6 +355,7 @@ def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
                 place=name,
                 group=bare_id,
                 split=split and split_names([split])[0],
+                files={"path": path},
             )
         )
     for path in files.broken:

@@ -253,6 +253,14 @@ def test_spellings_of_one_class_are_one_class(tmp_path):
     assert all(clip.paths["path"].is_file() for clip in found.clips)
 
 
+@pytest.mark.parametrize("name", ["a:b", "c\\d", "e\nf", "g..", "h\u202ei", "\U0001f600"])
+def test_any_name_of_a_folder_can_be_that_of_a_class(tmp_path, name):
+    found = Folder(source=touch(tmp_path, f"{name}/x:\\y.mp4", "z/z.mp4")).listing()
+    assert set(found.classes) == {name, "z"}
+    assert by_id(found)[f"{name}/x:\\y"].paths == {"path": tmp_path / name / "x:\\y.mp4"}
+    assert found.rejects == []
+
+
 def test_files_whose_ids_are_one_in_two_spellings_are_duplicates(tmp_path):
     found = Folder(source=touch(tmp_path, "a/th\u00e9.mp4", "a/the\u0301.mp4", "b/x.mp4")).listing()
     assert [clip.id for clip in found.clips] == ["a/th\u00e9", "b/x"]

@@ -23,6 +23,9 @@ from mmcoop.names import normalised
 #: What may separate the cells, and what it is called.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
+#: What a column without a name is called: by nobody, and by pandas.
+NAMELESS = ("", "Unnamed: 0")
+
 # So many records show how a file is separated.
 _RECORDS = 100
 
@@ -61,7 +64,7 @@ class CsvFile:
     @property
     def index_columns(self) -> tuple[int, ...]:
         """The column that pandas and R write the index of a table into, which has no name."""
-        return (0,) if self.names[0] in ("", "Unnamed: 0") else ()
+        return (0,) if self.names[0] in NAMELESS else ()
 
     @property
     def levels(self) -> dict[str, pd.Series]:
@@ -221,6 +224,15 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def decimal(text: str) -> float:
+    """A number with a decimal point, or with a comma that can be nothing else.
+
+    Raises `ValueError` for anything else.
+    """
+    comma = _COMMA_NUMBER.fullmatch(text) and not _PERHAPS_THOUSANDS.fullmatch(text)
+    return float(text.replace(",", ".") if comma else text)
 
 
 def _encoding(path: Path) -> str:

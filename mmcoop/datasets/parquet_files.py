@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from mmcoop.datasets.csv_files import reading
+from mmcoop.datasets.csv_files import NAMELESS, reading
 from mmcoop.datasets.precision import check_float64
 from mmcoop.errors import DataError
 from mmcoop.names import normalised
@@ -22,7 +23,8 @@ class ParquetFile:
     """A Parquet file, read.
 
     `names`: those of the columns, normalised, in their order. `levels`: the cells of the index that
-    pandas has written by the names of its levels, "" for the first without one.
+    pandas has written by the names of its levels, "" for the first without one. `index_columns`:
+    the first column, if it is an index that pandas has read from a CSV file without a name.
     """
 
     path: Path
@@ -30,11 +32,7 @@ class ParquetFile:
     columns: Sequence[pa.ChunkedArray]
     levels: Mapping[str, pd.Series]
     rows: int
-
-    @property
-    def index_columns(self) -> tuple[int, ...]:
-        """None: index columns are not among `columns`."""
-        return ()
+    index_columns: tuple[int, ...]
 
     def cells(self, columns: Sequence[int]) -> list[pd.Series]:
         """The cells of some columns as Python objects, missing ones missing."""
@@ -89,8 +87,24 @@ def open_parquet(path: Path) -> ParquetFile:
     with reading(path):
         table = pq.read_table(path)
         described = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    try:
+        levels = _levels(table, described)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(f"{path} has an index that pandas does not write: {error!r}") from None
+    kept = [k for k, name in enumerate(table.column_names) if name not in described]
+    names = [normalised(table.column_names[k]) for k in kept]
+    index = (0,) if names and names[0] in NAMELESS else ()
+    if index:
+        # beside an index that only counts, which every table has
+        levels["" if "__index_level_0__" not in described else names[0]] = _cells(
+            table.column(kept[0])
+        )
+    return ParquetFile(path, names, [table.column(k) for k in kept], levels, len(table), index)
+
+
+def _levels(table: pa.Table, described: Sequence[Any]) -> dict[str, pd.Series]:
+    """The index of a table by the names of its levels, as the metadata of pandas describe it."""
     levels: dict[str, pd.Series] = {}
-    stored = []
     for level in described:
         if isinstance(level, dict):
             counted = range(level["start"], level["stop"], level["step"])
@@ -98,18 +112,10 @@ def open_parquet(path: Path) -> ParquetFile:
             if len(counted) == len(table):
                 levels[normalised(level["name"] or "")] = pd.Series(counted)
         elif level in table.column_names:
-            stored.append(level)
             # what pandas calls a level that has no name
             name = "" if level == "__index_level_0__" else normalised(level)
             levels[name] = _cells(table[level])
-    kept = [k for k, name in enumerate(table.column_names) if name not in stored]
-    return ParquetFile(
-        path,
-        [normalised(table.column_names[k]) for k in kept],
-        [table.column(k) for k in kept],
-        levels,
-        len(table),
-    )
+    return levels
 
 
 def _cells(column: pa.ChunkedArray) -> pd.Series:

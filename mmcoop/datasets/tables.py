@@ -52,6 +52,8 @@ def read_table(path: Path, label: str | None, id_column: str, only_labels: bool)
     file = _open(path)
     levels = dict(file.levels)
     places = _places(file, levels, label, id_column, only_labels)
+    if set(file.index_columns) & set(places.values()):
+        del levels[""]  # it was asked for as a column
     features = [] if only_labels else _left(file, places)
     if not file.rows or not (features or only_labels):
         raise DataError(f"{path} has no rows, or no column of numbers: a modality needs both")
@@ -72,7 +74,8 @@ def read_table(path: Path, label: str | None, id_column: str, only_labels: bool)
     where, at = "", places.get("label")
     if isinstance(at, int):
         where = f"column {file.names[at]!r}, {at + 1} of {len(file.names)}"
-        if label == "last" or (label is None and file.names[at] != "label"):
+        named = label not in (None, "last") or file.names[at] == "label"
+        if isinstance(file, CsvFile) and not named:
             _check_is_header(path, file.names[at], about["label"])
     elif at is not None:
         where = f"index {at!r}"

@@ -274,11 +274,22 @@ def test_an_index_that_may_mean_several_things_is_refused(tmp_path, index, messa
     refused(with_index(tmp_path, "parquet", index, **ids), message)
 
 
-def test_what_pandas_calls_a_column_without_a_name_is_one(tmp_path):
-    frame = pd.DataFrame({"Unnamed: 0": [7, 3], "x": [1.0, 2.0]})
-    frame.to_csv(tmp_path / "mag.csv", index=False)
-    assert read(tmp_path / "mag.csv").about["id"].tolist() == ["7", "3"]
-    assert read(tmp_path / "mag.csv", label="Unnamed: 0").label == "column 'Unnamed: 0', 1 of 2"
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_pandas_calls_a_column_without_a_name_is_one(tmp_path, kind):
+    path = tmp_path / f"mag.{kind}"
+    for numbers, ids in (([7, 3], ["7", "3"]), ([0, 1], None)):
+        frame = pd.DataFrame({"Unnamed: 0": numbers, "x": [1.0, 2.0]})
+        frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+        found = read(path)
+        assert found.features == ["column x"]
+        assert (found.about["id"].tolist() if "id" in found.about else None) == ids
+    found = read(path, label="Unnamed: 0")
+    assert (found.label, list(found.about)) == ("column 'Unnamed: 0', 1 of 2", ["label"])
+
+
+def test_a_parquet_column_may_be_called_like_a_label(tmp_path):
+    pd.DataFrame({"run": ["run", "sit"]}).to_parquet(tmp_path / "labels.parquet")
+    assert read(tmp_path / "labels.parquet").about["label"].tolist() == ["run", "sit"]
 
 
 # Names

@@ -1,5 +1,6 @@
 """Columns of a Parquet file as numbers and text, and the index of pandas, against pandas."""
 
+import json
 from decimal import Decimal
 
 import numpy as np
@@ -111,3 +112,20 @@ def test_ids_that_are_large_numbers_keep_their_digits(tmp_path):
     pq.write_table(pa.table({"id": ids}), tmp_path / "a.parquet")
     (cells,) = open_parquet(tmp_path / "a.parquet").cells([0])
     assert [None if pd.isna(x) else x for x in cells] == ids
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        {"kind": "range", "name": None, "start": 0, "stop": 10**30, "step": 1},
+        {"kind": "range", "name": None, "start": 0, "stop": 3, "step": 0},
+        {"kind": "range", "name": 3, "start": 0, "stop": 1, "step": 1},
+        {"kind": "range"},
+    ],
+)
+def test_an_index_that_pandas_does_not_write_is_refused(tmp_path, level):
+    about = {"pandas": json.dumps({"index_columns": [level]})}
+    table = pa.table({"x": [1.0]}).replace_schema_metadata(about)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has an index that pandas does not write"):
+        open_parquet(tmp_path / "a.parquet")

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.clips import Clip, open_array, read_array
+from mmcoop.datasets.csv_files import decimal
 from mmcoop.datasets.depth import measured
 from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, stem
 from mmcoop.datasets.modality import KINDS
@@ -368,7 +369,7 @@ def _seconds(cell: str, name: str, where: str) -> float | None:
     if not cell:
         return None
     try:
-        number = float(cell)
+        number = decimal(cell)
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and number >= 0):

@@ -487,6 +487,17 @@ def test_the_ids_of_a_table_may_be_in_the_index_of_pandas(source, ending, name):
     refused(Folder(source=source, manifest=path), "has no column id")
 
 
+def test_seconds_may_have_a_decimal_comma_where_nothing_else_can_be_meant(source):
+    path = source.parent / "clips.csv"
+    frame = pd.DataFrame(numbered(9, start="0,25", end="1234,5"))
+    frame.to_csv(path, sep=";", index=False)
+    assert {(c.start, c.end) for c in Folder(source=source, manifest=path).listing().clips} == {
+        (0.25, 1234.5)
+    }
+    frame.assign(end="1,234").to_csv(path, sep=";", index=False)
+    refused(Folder(source=source, manifest=path), "line 2: end is '1,234', expected seconds")
+
+
 def test_an_index_of_several_levels_is_the_ids_if_one_is_called_so(source):
     path = source.parent / "clips.parquet"
     frame = pd.DataFrame(numbered(9, speaker="ada")).set_index(["id", "label"])

@@ -57,15 +57,17 @@ class Clip:
 class Reading:
     """What is read of every clip.
 
-    `kinds`: by modality, its kind and the column of its file. `frames` frames, stored with a
-    shorter side of at most `short_side` pixels and seen by a model at `size × size`; clips of less
-    than `min_seconds` and files above `max_bytes` are rejected. `flow_folder`: precomputed flow.
-    `shapes`: of arrays, by modality. `levels`: mean and standard deviation, by modality, of
-    pictures whose pixels are numbers of more than a byte.
+    `kinds`: by modality, its kind and the column of its file. Of `stored_frames` frames (or as many
+    fields of flow), stored with a shorter side of at most `short_side` pixels, a model sees
+    `frames`, at `size × size`; by default all are seen. Clips of less than `min_seconds` and files
+    above `max_bytes` are rejected. `flow_folder`: precomputed flow. `shapes`: of arrays, by
+    modality. `levels`: mean and standard deviation, by modality, of pictures whose pixels are
+    numbers of more than a byte.
     """
 
     kinds: Mapping[str, tuple[str, str]]
     frames: int = 3
+    stored_frames: int | None = None
     short_side: int = 256
     size: int = 224
     min_seconds: float = 0.5
@@ -73,6 +75,11 @@ class Reading:
     flow_folder: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def taken(self) -> int:
+        """How many frames are taken of a clip."""
+        return self.stored_frames or self.frames
 
     def modalities(self) -> dict[str, Modality]:
         """How the data set describes its modalities."""
@@ -90,16 +97,18 @@ class Reading:
 
     def _modality(self, name: str, kind: str) -> Modality:
         side, encoder = self.size, ENCODERS[kind]
+        segments = self.frames if self.taken > self.frames else None
         if kind == "frames":
             return Modality(
                 kind,
-                (self.frames, 3, side, side),
+                (self.taken, 3, side, side),
                 "uint8",
                 encoder,
                 mean=_COLOUR_MEAN,
                 std=_COLOUR_STD,
                 size=side,
                 training={"flip": {}},
+                segments=segments,
             )
         if kind == "image" and name in self.levels:
             mean, std = self.levels[name]
@@ -118,12 +127,13 @@ class Reading:
         if kind == "flow":
             return Modality(
                 kind,
-                (self.frames, 2, side, side),
+                (self.taken, 2, side, side),
                 "uint8",
                 encoder,
                 mean=float(flow.CENTRE),
                 std=_FLOW_STD,
                 training={"crop": {}, "flip": {}},
+                segments=segments,
             )
         if kind == "spectrogram":
             shape = (1, spectrogram.MEL_BINS, spectrogram.TIME_STEPS)
@@ -195,7 +205,7 @@ def _read_media(
             path,
             start=start,
             end=end,
-            frames=reading.frames if pictures else 0,
+            frames=reading.taken if pictures else 0,
             pairs=computes_flow,
             short_side=reading.short_side,
             rate=spectrogram.SAMPLE_RATE if sound else None,
@@ -214,7 +224,7 @@ def _read_media(
         elif kind == "flow":
             if reading.flow_folder is not None:
                 row[name] = flow.stored_flow(
-                    reading.flow_folder, path.stem, reading.frames, reading.size
+                    reading.flow_folder, path.stem, reading.taken, reading.size
                 )
             else:
                 assert footage is not None

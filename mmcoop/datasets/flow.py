@@ -1,13 +1,15 @@
 """Optical flow between neighbouring frames, computed or read from pictures computed before.
 
 A flow field is uint8 `(2, side, side)`: horizontal and vertical displacement in pixels of the
-field, clipped to ±20 pixels and centred at 128. Precomputed `u` and `v` pictures are coded so too.
+field itself, clipped to ±20 pixels and centred at 128. Precomputed `u` and `v` pictures are coded
+in the same way, but in pixels of their own size: they are converted.
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mmcoop.datasets.file_kinds import kinds_by_ending
 from mmcoop.datasets.media import read_picture
@@ -59,15 +61,18 @@ def coded(displacement: np.ndarray) -> np.ndarray:
 def stored_flow(folder: Path, clip: str, count: int, side: int) -> np.ndarray:
     """`count` flow fields of a clip, evenly spaced, from `folder`: `(count, 2, side, side)`.
 
-    The folder has `u/CLIP/` and `v/CLIP/`, each with one grey picture a frame, in the order of
-    their names. Raises `Unusable` where they are missing, differ in number or cannot be read.
+    The folder has `u/CLIP/` and `v/CLIP/`, each with one grey picture per frame, in the order of
+    their names. Their displacements, in pixels of the picture, become those in pixels of the field.
+    Raises `Unusable` where they are missing, differ in number or cannot be read.
     """
     pictures = stored_pictures(folder, clip)
     length = len(pictures[0])
     picked = [int((k + 0.5) * length / count) for k in range(count)]
     return np.stack(
         [
-            np.stack([read_picture(direction[k], side, "L") for direction in pictures])
+            np.stack(
+                [_stored_field(direction[k], axis, side) for axis, direction in enumerate(pictures)]
+            )
             for k in picked
         ]
     )
@@ -86,6 +91,13 @@ def stored_pictures(folder: Path, clip: str) -> list[list[Path]]:
     if lengths[0] != lengths[1]:
         raise Unusable("unreadable", f"{lengths[0]} u but {lengths[1]} v pictures of {clip}")
     return pictures
+
+
+def _stored_field(path: Path, axis: int, side: int) -> np.ndarray:
+    """Displacement along one axis (0 across, 1 down) as stored in a picture → `(side, side)`."""
+    levels = Image.fromarray(read_picture(path, None, "L"))
+    resized = np.asarray(levels.convert("F").resize((side, side), Image.Resampling.BILINEAR))
+    return coded((resized - CENTRE) / _LEVELS * side / levels.size[axis])
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -131,15 +131,18 @@ def file_seconds(path: Path, *, pictures: bool = True, sound: bool = True) -> fl
         raise _unusable(path, error) from None
 
 
-def read_picture(path: Path, side: int, mode: str = "RGB") -> np.ndarray:
+def read_picture(path: Path, side: int | None, mode: str = "RGB") -> np.ndarray:
     """A picture, turned upright and scaled to `side × side`: uint8 `(side, side, 3)`.
 
-    With the mode "L" grey, `(side, side)`. Raises `Unusable`: unreadable, too-large.
+    None leaves its size. With the mode "L" grey, `(side, side)`. Raises `Unusable`: unreadable,
+    too-large.
     """
     with open_picture(path) as picture:
         _check_bytes(picture)
         upright = ImageOps.exif_transpose(picture).convert(mode)
-        return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+        if side is not None:
+            upright = upright.resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(upright)
 
 
 @contextmanager

@@ -43,7 +43,9 @@ class Modality:
     trains with unless asked otherwise. `training` holds the arguments of its training transform, by
     name (see `transforms.py`); evaluation uses none of the random ones. `size` resizes frames to
     `size × size` pixels; then the stored pictures may have any height and width, and `shape` has
-    those after resizing.
+    those after resizing. `segments` is how many of the stored frames, or fields of flow, a model
+    sees: one out of each of so many equal segments, drawn in training, the middle one in
+    evaluation; all of them without it.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Modality:
     std: float | tuple[float, ...] = 1.0
     size: int | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    segments: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -64,6 +67,14 @@ class Modality:
             raise DataError(f"unknown dtype {self.dtype!r}: one of {', '.join(_DTYPES)}")
         if self.size is not None and (self.kind != "frames" or self.size < 1):
             raise DataError(f"size is {self.size}: only frames are resized, to a size of 1 or more")
+        if self.segments is not None:
+            if self.kind not in ("frames", "flow"):
+                raise DataError(f"{self.kind} has no segments: only frames and flow have")
+            if self.segments < 1 or self.shape[0] % (2 * self.segments) != self.segments:
+                raise DataError(
+                    f"{self.shape[0]} stored frames do not make {self.segments} segments that each "
+                    "have a middle: store an odd number of times as many"
+                )
         for name in ("mean", "std"):
             number = getattr(self, name)
             channels = self.shape[_CHANNEL_AXIS[self.kind]]
@@ -75,7 +86,8 @@ class Modality:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample as an encoder gets it."""
-        return (*self.shape[:-2], self.size, self.size) if self.size else self.shape
+        shape = (*self.shape[:-2], self.size, self.size) if self.size else self.shape
+        return (self.segments, *shape[1:]) if self.segments else shape
 
     @property
     def no_motion(self) -> float:
@@ -101,6 +113,7 @@ class Modality:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if name != "segments" or value is not None  # data sets from before it was there
         }
 
     @classmethod

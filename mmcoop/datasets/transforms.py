@@ -41,6 +41,8 @@ def build_transform(modality: Modality, *, training: bool) -> Transform:
 
 
 def _transformed(modality: Modality, training: bool, stored: Any) -> Tensor:
+    if modality.segments:
+        stored = _one_of_each_segment(modality, training, stored)
     if modality.kind == "frames":
         x = torch.stack([_decoded(frames, modality, training) for frames in stored])
     else:
@@ -49,12 +51,28 @@ def _transformed(modality: Modality, training: bool, stored: Any) -> Tensor:
         torch.from_numpy(modality.along_channels(x)) for x in (modality.mean, modality.std)
     )
     x = ((x - mean) / std).float()
+    shape = x.shape
+    if modality.kind in ("frames", "flow"):
+        x = x.flatten(0, 1)  # every frame is changed by itself
     for name, arguments in (modality.training if training else {}).items():
         if name == "flip" and modality.kind == "flow":
             no_motion = float(((modality.no_motion - mean) / std).flatten()[0])
             arguments = {"flow_zero": no_motion, **arguments}
         x = RANDOM[name](x, **arguments)
-    return x
+    return x.view(shape)
+
+
+def _one_of_each_segment(modality: Modality, training: bool, stored: Any) -> Any:
+    """The frames or fields of flow that a model sees: drawn in training, else the middle ones."""
+    assert modality.segments is not None
+    each = modality.shape[0] // modality.segments
+    drawn = torch.full((len(stored), modality.segments), each // 2)
+    if training:
+        drawn = torch.randint(0, each, drawn.shape)
+    chosen = (drawn + each * torch.arange(modality.segments)).numpy()
+    if modality.kind == "frames":
+        return [[frames[k] for k in row] for frames, row in zip(stored, chosen, strict=True)]
+    return stored[np.arange(len(stored))[:, None], chosen]
 
 
 def shift(x: Tensor, height: int, width: int) -> Tensor:
@@ -75,12 +93,12 @@ def shift(x: Tensor, height: int, width: int) -> Tensor:
 def flip(x: Tensor, flow_zero: float | None = None) -> Tensor:
     """Mirror half of the samples of `(batch, …, W)`, chosen at random, left to right.
 
-    With `flow_zero`, the value of no motion, `x` is optical flow `(batch, frames, 2, H, W)`, whose
+    With `flow_zero`, the value of no motion, `x` is optical flow `(batch, 2, H, W)`, whose
     horizontal displacement changes its direction when it is mirrored.
     """
     mirrored = x.flip(-1)
     if flow_zero is not None:
-        mirrored[:, :, 0] = 2 * flow_zero - mirrored[:, :, 0]
+        mirrored[:, 0] = 2 * flow_zero - mirrored[:, 0]
     chosen = torch.rand(x.shape[0]) < 0.5
     return torch.where(chosen.view(-1, *(1,) * (x.dim() - 1)), mirrored, x)
 
@@ -88,7 +106,7 @@ def flip(x: Tensor, flow_zero: float | None = None) -> Tensor:
 def crop(x: Tensor) -> Tensor:
     """Cut a random part out of each sample of `(batch, …, H, W)` and resize it to `(H, W)`.
 
-    Of 8-100 % of the area and an aspect of 3:4 to 4:3, the same for all frames of a sample.
+    Of 8-100 % of the area and an aspect of 3:4 to 4:3.
     """
     from torchvision.transforms import v2
 
@@ -113,9 +131,9 @@ RANDOM: dict[str, Callable[..., Tensor]] = {
 def _decoded(frames: list[bytes], modality: Modality, training: bool) -> Tensor:
     """JPEG frames of one clip → float `(frames, 3, height, width)` in 0…1.
 
-    Training takes one random crop of the clip (the same for all its frames, of 8-100 % of the
-    area and an aspect of 3:4 to 4:3) and resizes it; evaluation resizes the whole picture. Raises
-    `DataError` for a frame that is not a picture.
+    Training takes a random crop of each frame by itself (of 8-100 % of the area and an aspect of
+    3:4 to 4:3) and resizes it; evaluation resizes the whole picture. Raises `DataError` for a frame
+    that is not a picture.
     """
     from torchvision.transforms import v2  # seconds to import: only for frames
 
@@ -125,6 +143,9 @@ def _decoded(frames: list[bytes], modality: Modality, training: bool) -> Tensor:
         raise DataError(f"a frame cannot be decoded: {error}") from None
     clip = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     size = modality.input_shape[-2:]
-    resize = v2.RandomResizedCrop(size, antialias=True) if training else v2.Resize(size)
-    resized: Tensor = resize(clip).float() / 255
-    return resized
+    if training:
+        crop_one = v2.RandomResizedCrop(size, antialias=True)
+        resized = torch.stack([crop_one(frame) for frame in clip])
+    else:
+        resized = v2.Resize(size)(clip)
+    return resized.float() / 255

@@ -1,6 +1,7 @@
 """A contact sheet of a data set: a few samples of each class, their modalities below each other."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,16 @@ def check_preview(path: Path, overwrite: bool) -> None:
     check_new_file(path, overwrite, "--preview")
 
 
+def _some(frames: Sequence[Any]) -> list[Any]:
+    """At most four frames, evenly spaced."""
+    return [
+        frames[k] for k in np.linspace(0, len(frames) - 1, min(len(frames), 4)).round().astype(int)
+    ]
+
+
 def _frames(cell: Axes, stored: Any, modality: Modality) -> None:
-    pictures = [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in stored]
-    cell.imshow(np.concatenate(pictures[:4], axis=1))
+    pictures = [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in _some(stored)]
+    cell.imshow(np.concatenate(pictures, axis=1))
 
 
 def _image(cell: Axes, stored: Any, modality: Modality) -> None:
@@ -92,7 +100,9 @@ def _image(cell: Axes, stored: Any, modality: Modality) -> None:
 
 def _flow(cell: Axes, stored: Any, modality: Modality) -> None:
     """Horizontal displacement, one field beside the other: blue to the left, red to the right."""
-    fields = np.concatenate(list(stored[:4, 0].astype(float) - modality.no_motion), axis=1)
+    fields = np.concatenate(
+        [f[0].astype(float) - modality.no_motion for f in _some(stored)], axis=1
+    )
     most = max(float(np.abs(fields).max()), 1e-6)
     cell.imshow(fields, cmap="RdBu_r", vmin=-most, vmax=most)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmcoop.datasets import clips as reader
@@ -81,6 +82,28 @@ def test_frames_and_sound_of_a_film_are_those_of_its_window(talk, window):
         assert np.abs(got.astype(float) - frame).mean() < 4, "but for JPEG"
     whole = 3.9 if start is None else 1.7
     assert (row["audio"][0, 64] != 0).sum() == pytest.approx(100 * whole, abs=12)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, 3, 5])
+def test_more_frames_may_be_stored_than_are_seen_and_evaluation_sees_the_same(talk, frames, times):
+    """The middle of each part is what is stored where nothing is drawn."""
+    pytest.importorskip("cv2")
+    kinds = {"visual": ("frames", "path"), "motion": ("flow", "path")}
+    few, many = (
+        Reading(kinds, frames=frames, stored_frames=stored, size=48)
+        for stored in (None, frames * times)
+    )
+    rows = read_clip(clip(talk), few), read_clip(clip(talk), many)
+    assert len(rows[1]["visual"]) == len(rows[1]["motion"]) == frames * times
+    for name in kinds:
+        seen = [
+            build_transform(reading.modalities()[name], training=False)([row[name]])
+            if name == "visual"
+            else build_transform(reading.modalities()[name], training=False)(row[name][None])
+            for reading, row in zip((few, many), rows, strict=True)
+        ]
+        assert torch.equal(*seen)
 
 
 @pytest.mark.parametrize(("short_side", "stored"), [(30, (30, 40)), (256, (60, 80))])
@@ -254,7 +277,9 @@ def test_flow_computed_before_is_that_of_the_folder_with_the_file_s_name(
     row = read_clip(clip(talk), Reading(kinds, size=16, flow_folder=flow_folder))
     assert sorted(row) == sorted([*others, "motion", "duration"])
     assert row["duration"] == pytest.approx(4.0, abs=0.03)
-    expected = [np.full((2, 16, 16), [[[100 + k]], [[150 + k]]]) for k in range(3)]
+    # of pictures of 20 × 20: a pixel is 0.8 of one of the field
+    levels = [[128 + 0.8 * (level + k - 128) for level in (100, 150)] for k in range(3)]
+    expected = [np.full((2, 16, 16), np.round(level)[:, None, None]) for level in levels]
     np.testing.assert_array_equal(row["motion"], np.stack(expected))
 
 

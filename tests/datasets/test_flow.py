@@ -147,6 +147,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+def in_the_field(level: float, side: int, length: int) -> float:
+    """A level of a stored picture, `length` pixels long, as that of a field of `side` pixels."""
+    pixels = (level - 128) / 127 * 20
+    return 128 + pixels * side / length / 20 * 127
+
+
 @pytest.mark.parametrize(
     ("count", "picked"),
     [
@@ -162,8 +168,23 @@ def test_stored_flow_is_taken_from_the_middles_of_equal_parts(folder, count, pic
     assert fields.shape == (count, 2, 16, 16)
     assert fields.dtype == np.uint8
     for field, k in zip(fields, picked, strict=True):
-        assert (field[0] == 10 * k).all()
-        assert (field[1] == 10 * k + 100).all()
+        assert (field[0] == round(in_the_field(10 * k, 16, 32))).all()
+        assert (field[1] == round(in_the_field(10 * k + 100, 16, 24))).all()
+
+
+@pytest.mark.parametrize("side", [24, 96])
+def test_stored_and_computed_flow_have_one_unit(tmp_path, side):
+    """A picture of 96 × 64 that moves by 6 pixels to the right and by 4 down."""
+    pytest.importorskip("cv2")
+    computed = dense_flow(*displaced(6, 4, height=64, width=96), side).astype(float)
+    for direction, pixels in (("u", 6), ("v", 4)):
+        (tmp_path / direction / "run").mkdir(parents=True)
+        level = np.full((64, 96), round(128 + pixels * 127 / 20), np.uint8)
+        Image.fromarray(level).save(tmp_path / direction / "run" / "0.png")
+    stored = stored_flow(tmp_path, "run", 1, side)[0].astype(float)
+    inner = slice(side // 4, -side // 4)
+    for axis in (0, 1):
+        assert np.median(computed[axis, inner, inner]) == pytest.approx(stored[axis, 0, 0], abs=2)
 
 
 def test_stored_flow_is_scaled_to_the_side(folder):
@@ -172,7 +193,8 @@ def test_stored_flow_is_scaled_to_the_side(folder):
         Image.fromarray(slope).save(folder / "u" / "run" / f"frame{k:03d}.png")
     field = stored_flow(folder, "run", 1, 16)[0]
     expected = np.linspace(0, 255, 64).reshape(16, 4).mean(1)
-    np.testing.assert_allclose(field[0].astype(float), np.tile(expected, (16, 1)), atol=4)
+    expected = [in_the_field(level, 16, 64) for level in expected]
+    np.testing.assert_allclose(field[0].astype(float), np.tile(expected, (16, 1)), atol=1.5)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "bmp", "webp", "tif"])
@@ -183,8 +205,8 @@ def test_stored_flow_may_be_of_any_kind_of_picture_and_of_colours(folder, kind):
             path.unlink()
     fields = stored_flow(folder, "run", 10, 16).astype(int)
     for k in range(10):
-        assert np.abs(fields[k, 0] - 10 * k).max() <= 2
-        assert np.abs(fields[k, 1] - (10 * k + 100)).max() <= 2
+        assert np.abs(fields[k, 0] - in_the_field(10 * k, 16, 32)).max() <= 2
+        assert np.abs(fields[k, 1] - in_the_field(10 * k + 100, 16, 24)).max() <= 2
 
 
 def test_other_files_beside_stored_flow_are_passed_over(folder):

@@ -51,6 +51,26 @@ def test_a_size_makes_frames_square():
     assert modality.input_shape == (4, 3, 24, 24)
 
 
+def test_segments_are_seen_of_what_is_stored_and_survive_json():
+    modality = Modality("frames", (9, 3, 32, 48), "uint8", "resnet18", size=24, segments=3)
+    assert modality.input_shape == (3, 3, 24, 24)
+    assert Modality.from_json(json.loads(json.dumps(modality.to_json()))) == modality
+
+
+@pytest.mark.parametrize(
+    ("kind", "segments", "message"),
+    [
+        ("flow", 2, "5 stored frames do not make 2 segments"),
+        ("flow", 0, "5 stored frames do not make 0 segments"),
+        ("frames", 2, "4 stored frames do not make 2 segments"),  # no frame is in the middle of two
+        ("image", 1, "image has no segments"),
+    ],
+)
+def test_segments_without_a_middle_are_refused(kind, segments, message):
+    with pytest.raises(DataError, match=message):
+        Modality(kind, SHAPES[kind], "uint8", "conv", segments=segments)
+
+
 def test_a_modality_cannot_be_changed():
     modality = Modality("vector", (6,), "float32", "mlp")
     with pytest.raises(FrozenInstanceError):

@@ -217,18 +217,58 @@ def test_evaluation_of_frames_is_deterministic_and_normalised(jpeg):
     )
 
 
-def test_training_crops_all_frames_of_a_clip_alike_and_every_clip_on_its_own(jpeg):
+def test_training_crops_and_mirrors_every_frame_by_itself(jpeg):
     modality = Modality("frames", (3, 3, 40, 40), "uint8", "resnet18", size=24)
     clip = [jpeg(smooth_picture(40, 40, 0))] * 3
     torch.manual_seed(0)
     x = build_transform(modality, training=True)([clip] * 5)
     assert x.shape == (5, 3, 3, 24, 24)
-    for one in x:
-        assert torch.equal(one[1], one[0])
-        assert torch.equal(one[2], one[0])
-    for k in range(5):
-        for other in range(k):
-            assert not torch.equal(x[k], x[other])
+    assert len({frame.numpy().tobytes() for frame in x.flatten(0, 1)}) == 15
+    mirrored = Modality("frames", (9, 3, 24, 24), "uint8", "resnet18", training={"flip": {}})
+    ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[:, None] * 10, (24, 24, 3))
+    x = build_transform(mirrored, training=True)([[jpeg(ramp)] * 9] * 20)
+    ways = (x[..., -4:].mean((2, 3, 4)) > x[..., :4].mean((2, 3, 4))).double()
+    assert ((ways.mean(1) > 0) & (ways.mean(1) < 1)).double().mean() > 0.8
+
+
+def numbered_frames(jpeg, clips: int, frames: int) -> list[list[bytes]]:
+    """Grey frames whose level, divided by 10, is their number."""
+    levels = [jpeg(np.full((16, 16, 3), 10 * k, np.uint8)) for k in range(frames)]
+    return [levels] * clips
+
+
+@pytest.mark.parametrize(("segments", "each"), [(3, 3), (1, 5), (4, 1), (2, 7)])
+@pytest.mark.parametrize("kind", ["frames", "flow"])
+def test_a_frame_of_each_segment_is_drawn_in_training_and_the_middle_one_in_evaluation(
+    jpeg, segments, each, kind
+):
+    stored_frames = segments * each
+    shape = (stored_frames, 3 if kind == "frames" else 2, 16, 16)
+    modality = Modality(kind, shape, "uint8", "conv", segments=segments)
+    assert modality.input_shape == (segments, *shape[1:])
+    if kind == "frames":
+        stored, scale = numbered_frames(jpeg, 400, stored_frames), 25.5
+    else:
+        numbers = np.arange(stored_frames, dtype=np.uint8)[:, None, None, None]
+        stored, scale = np.broadcast_to(numbers, (400, *shape)), 1.0
+
+    def seen(training: bool) -> np.ndarray:
+        x = build_transform(modality, training=training)(stored)
+        assert x.shape == (400, *modality.input_shape)
+        return (x.mean((2, 3, 4)) * scale).round().int().numpy()
+
+    starts = each * np.arange(segments)
+    assert (seen(training=False) == starts + each // 2).all()
+    torch.manual_seed(0)
+    drawn = seen(training=True) - starts
+    torch.manual_seed(0)
+    np.testing.assert_array_equal(seen(training=True) - starts, drawn)
+    for k in range(segments):
+        counts = np.bincount(drawn[:, k], minlength=each)
+        assert len(counts) == each, "never of another segment"
+        assert np.abs(counts - 400 / each).max() < 5 * (400 / each) ** 0.5
+    if segments > 1 and each > 1:
+        assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.25, "each by itself"
 
 
 def test_training_crops_follow_the_seed(jpeg):

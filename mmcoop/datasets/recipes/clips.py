@@ -26,6 +26,9 @@ from mmcoop.progress import SILENT, Progress
 #: So many of what there may be thousands of are named in a report.
 FIRST = 5
 
+# For each frame that a model sees, so many are stored, from which training draws one.
+_DRAWN_FROM = 3
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -73,7 +76,12 @@ class ClipRecipe:
     """A recipe that reads clips: it says which (`listing`), and all else is here."""
 
     source: Path = required("folder of the clips; folders in it are searched too")
-    frames: int = option(3, "pictures taken of a clip, evenly spaced")
+    frames: int = option(3, "frames of a clip that a model sees, one per equal part of it")
+    stored_frames: int | None = option(
+        None,
+        "frames stored, evenly spaced, from which training draws one per part (evaluation takes "
+        "the middle one): an odd multiple of --frames. Default: three per frame seen",
+    )
     short_side: int = option(256, "shorter side of a stored picture, in pixels, at most")
     size: int = option(224, "side of the square a model sees, in pixels")
     min_seconds: float = option(0.5, "reject clips that have less")
@@ -83,16 +91,26 @@ class ClipRecipe:
     seed: int = option(0, "decides what chance decides")
 
     def __post_init__(self) -> None:
-        for name in ("frames", "short_side", "size", "limit"):
+        for name in ("frames", "stored_frames", "short_side", "size", "limit"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {number}: it must be at least 1")
+        if self._stored % (2 * self.frames) != self.frames:
+            raise UsageError(
+                f"--stored-frames {self._stored}: it must be an odd multiple of --frames "
+                f"{self.frames}, as {self.frames}, {3 * self.frames} or {5 * self.frames}, so that "
+                "each part of a clip has a frame in its middle"
+            )
         for name in ("min_seconds", "size_limit", "time_limit"):
             number = getattr(self, name)
             if not 0 < number < math.inf:
                 raise UsageError(
                     f"--{name.replace('_', '-')} {number}: it must be a number above 0"
                 )
+
+    @property
+    def _stored(self) -> int:
+        return _DRAWN_FROM * self.frames if self.stored_frames is None else self.stored_frames
 
     @abstractmethod
     def listing(self) -> Listing:
@@ -162,6 +180,7 @@ class ClipRecipe:
         return Reading(
             kinds=listing.kinds,
             frames=self.frames,
+            stored_frames=self._stored,
             short_side=self.short_side,
             size=self.size,
             min_seconds=self.min_seconds,

@@ -82,7 +82,7 @@ def test_every_option_has_a_help_text():
     assert all(field.metadata["help"] for field in fields(ClipRecipe))
 
 
-@pytest.mark.parametrize("name", ["frames", "short_side", "size", "limit"])
+@pytest.mark.parametrize("name", ["frames", "stored_frames", "short_side", "size", "limit"])
 @pytest.mark.parametrize("number", [0, -1])
 def test_a_count_below_one_is_refused(tmp_path, name, number):
     flag = name.replace("_", "-")
@@ -98,11 +98,21 @@ def test_a_measure_that_is_not_above_zero_is_refused(tmp_path, name, number):
         Sounds(source=tmp_path, **{name: number})
 
 
+@pytest.mark.parametrize("stored", [2, 6, 7, 12])
+def test_frames_to_draw_from_need_one_in_the_middle_of_each_part(tmp_path, stored):
+    with pytest.raises(
+        UsageError, match=f"--stored-frames {stored}: .* odd multiple of --frames 3"
+    ):
+        Sounds(source=tmp_path, stored_frames=stored)
+    assert Sounds(source=tmp_path, stored_frames=3).options()["stored_frames"] == 3
+
+
 def test_the_options_are_those_given_as_json(tmp_path):
     options = Sounds(source=tmp_path, limit=3, min_seconds=0.25).options()
     assert json.loads(json.dumps(options)) == {
         "source": str(tmp_path),
         "frames": 3,
+        "stored_frames": None,
         "short_side": 256,
         "size": 224,
         "min_seconds": 0.25,
@@ -128,6 +138,7 @@ def test_the_options_decide_how_clips_are_read(tmp_path):
     plan = recipe.plan(listing(clips, flow_folder=tmp_path, shapes={"x": (3,)}))
     reading = plan.reading
     assert (reading.frames, reading.short_side, reading.size) == (5, 90, 64)
+    assert reading.stored_frames == 15
     assert (reading.min_seconds, reading.max_bytes) == (0.25, 2**29)
     assert (reading.flow_folder, reading.shapes) == (tmp_path, {"x": (3,)})
     assert reading.kinds == {"audio": ("spectrogram", "path")}

@@ -785,7 +785,8 @@ def test_every_kind_of_modality_is_read_from_its_own_column(everything, tmp_path
         np.testing.assert_allclose([r["duration"] for r in rows], [1 + k / 10 for k in numbers])
         for k, pictures in zip(numbers, part.read("visual", index), strict=True):
             levels = [np.asarray(Image.open(io.BytesIO(p))).mean() for p in pictures]
-            np.testing.assert_allclose(levels, [20 * k + 4, 20 * k + 12], atol=3)
+            # six are stored, of which the second and the fifth are seen in evaluation
+            np.testing.assert_allclose(levels[1::3], [20 * k + 4, 20 * k + 12], atol=3)
         for k, sound in zip(numbers, part.read("audio", index), strict=True):
             steps = 1 + (round(16_000 * (1 + k / 10)) - 400) // 160
             assert (sound[0, :, :steps] != 0).any(0).all()

@@ -246,13 +246,13 @@ def test_flow_is_computed_between_each_picture_and_the_next(small):
         part = dataset.split(split)
         index = np.arange(len(part))
         fields = (part.read("flow", index).astype(float) - 128) * 20 / 127  # in pixels
-        assert fields.shape == (len(part), 3, 2, 96, 96)
+        assert fields.shape == (len(part), 9, 2, 96, 96)
         for label, field in zip(part.labels, fields, strict=True):
             right, down = np.median(field, axis=(0, 2, 3))
             expected = (2, 0) if dataset.classes[label] == "Archery" else (0, 2)
             assert (right, down) == pytest.approx(expected, abs=0.3)
         for pictures in part.read("rgb", index):
-            assert [Image.open(io.BytesIO(p)).size for p in pictures] == [(96, 96)] * 3
+            assert [Image.open(io.BytesIO(p)).size for p in pictures] == [(96, 96)] * 9
         durations = part.table["duration"].to_numpy()
         np.testing.assert_allclose(durations, 1.0, atol=0.01)
 
@@ -278,10 +278,11 @@ def test_precomputed_flow_is_read_from_its_folder(small):
     for split in SPLITS:
         part = dataset.split(split)
         stored = part.read("flow", np.arange(len(part)))
-        assert stored.shape == (len(part), 3, 2, 32, 32)
-        # the middle one of each third of six pictures
-        expected = np.array([[138, 118], [158, 98], [178, 78]])
-        assert (stored == expected[None, :, :, None, None]).all()
+        assert stored.shape == (len(part), 9, 2, 32, 32)
+        # the middle one of each third of six pictures: a pixel of 40 × 30 is one of 32 × 32 times
+        # 0.8 across and 1.067 down
+        expected = np.array([[136, 117], [152, 96], [168, 75]])
+        assert (stored[:, 1::3] == expected[None, :, :, None, None]).all()
 
 
 def test_a_clip_without_its_flow_is_rejected(small):

@@ -14,7 +14,7 @@ from PIL import Image
 from mmcoop.datasets import flow, spectrogram
 from mmcoop.datasets.advice import ENCODERS
 from mmcoop.datasets.depth import read_levels
-from mmcoop.datasets.media import LONGEST, file_seconds, read_footage, read_picture
+from mmcoop.datasets.media import LONGEST, Footage, file_seconds, read_footage, read_picture
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Unusable
 
@@ -25,6 +25,13 @@ _COLOUR_STD = (0.229, 0.224, 0.225)
 _FLOW_STD = 57.6
 
 _JPEG_QUALITY = 90
+
+# A clip is noted where it lacks more than so many seconds, and than this share, of what its file
+# states; where its sound varies by less than a level of 16 bits; and where it lasts longer than its
+# spectrogram by this factor.
+_LACKING, _LACKING_SHARE = 0.5, 0.1
+_SILENT = 2.0**-15
+_LONGER = 1.1
 
 #: Kinds of modality that come from a video or sound file, and so share one decoding.
 MEDIA_KINDS = ("frames", "spectrogram", "flow")
@@ -60,9 +67,9 @@ class Reading:
     `kinds`: by modality, its kind and the column of its file. Of `stored_frames` frames (or as many
     fields of flow), stored with a shorter side of at most `short_side` pixels, a model sees
     `frames`, at `size × size`; by default all are seen. Clips of less than `min_seconds` and files
-    above `max_bytes` are rejected. `flow_folder`: precomputed flow. `shapes`: of arrays, by
-    modality. `levels`: mean and standard deviation, by modality, of pictures whose pixels are
-    numbers of more than a byte.
+    above `max_bytes` are rejected. `time_steps`: of a spectrogram. `flow_folder`: precomputed flow.
+    `shapes`: of arrays, by modality. `levels`: mean and standard deviation, by modality, of
+    pictures whose pixels are numbers of more than a byte.
     """
 
     kinds: Mapping[str, tuple[str, str]]
@@ -72,6 +79,7 @@ class Reading:
     size: int = 224
     min_seconds: float = 0.5
     max_bytes: int = 4 * 2**30
+    time_steps: int = spectrogram.TIME_STEPS
     flow_folder: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -136,7 +144,7 @@ class Reading:
                 segments=segments,
             )
         if kind == "spectrogram":
-            shape = (1, spectrogram.MEL_BINS, spectrogram.TIME_STEPS)
+            shape = (1, spectrogram.MEL_BINS, self.time_steps)
             return Modality(
                 kind, shape, "float16", encoder, mean=spectrogram.MEAN, std=spectrogram.STD
             )
@@ -160,17 +168,19 @@ def check_clip(clip: Clip, reading: Reading) -> None:
 
 
 def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
-    """The row of a clip: its modalities, further columns, and `duration` in seconds.
+    """The row of a clip: its modalities, further columns, `duration` in seconds and `notes`.
 
-    Every file is decoded once, whatever is taken from it. Raises `Unusable`.
+    The notes are some of `NOTES`, separated by spaces. Every file is decoded once, whatever is
+    taken from it. Raises `Unusable`.
     """
     check_clip(clip, reading)
     row: dict[str, Any] = dict(clip.columns)
     lasts = []
+    notes: set[str] = set()
     for column, path in clip.paths.items():
         mine = reading.of_column(column)
         if any(kind in MEDIA_KINDS for kind in mine.values()):
-            lasts.append(_read_media(clip, path, mine, reading, row))
+            lasts.append(_read_media(clip, path, mine, reading, row, notes))
         for name, kind in mine.items():
             if kind == "image":
                 row[name] = (
@@ -181,13 +191,22 @@ def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
             elif kind not in MEDIA_KINDS:
                 row[name] = read_array(path, reading.shapes[name])
     row["duration"] = min(lasts, default=None)
+    row["notes"] = " ".join(sorted(notes))
     return row
 
 
 def _read_media(
-    clip: Clip, path: Path, kinds: Mapping[str, str], reading: Reading, row: dict[str, Any]
+    clip: Clip,
+    path: Path,
+    kinds: Mapping[str, str],
+    reading: Reading,
+    row: dict[str, Any],
+    notes: set[str],
 ) -> float:
-    """Add the media modalities of one file to `row`; how many seconds there are of the clip."""
+    """Add the media modalities of one file to `row`, and what is odd about it to `notes`.
+
+    Returns how many seconds there are of the clip.
+    """
     wanted = set(kinds.values())
     sound = "spectrogram" in wanted
     computes_flow = "flow" in wanted and reading.flow_folder is None
@@ -212,6 +231,7 @@ def _read_media(
             threads=1,
         )
         seconds = footage.seconds
+        notes |= _notes(footage, reading)
     _check_length(path, seconds, reading.least_seconds(wanted))
     for name, kind in kinds.items():
         if kind == "frames":
@@ -220,7 +240,7 @@ def _read_media(
         elif kind == "spectrogram":
             assert footage is not None
             assert footage.sound is not None
-            row[name] = spectrogram.filter_bank(footage.sound)
+            row[name] = spectrogram.filter_bank(footage.sound, reading.time_steps)
         elif kind == "flow":
             if reading.flow_folder is not None:
                 row[name] = flow.stored_flow(
@@ -231,6 +251,19 @@ def _read_media(
                 pairs = zip(footage.frames, footage.following, strict=True)
                 row[name] = np.stack([flow.dense_flow(a, b, reading.size) for a, b in pairs])
     return seconds
+
+
+def _notes(footage: Footage, reading: Reading) -> set[str]:
+    notes = set()
+    if footage.lacking > max(_LACKING, _LACKING_SHARE * (footage.seconds + footage.lacking)):
+        notes.add("cut-short")
+    if footage.sound is not None:
+        lasts = len(footage.sound) / spectrogram.SAMPLE_RATE
+        if len(footage.sound) and np.ptp(footage.sound) < _SILENT:
+            notes.add("silent-sound")
+        if lasts > _LONGER * reading.time_steps / spectrogram.STEPS_PER_SECOND:
+            notes.add("sound-cut")
+    return notes
 
 
 def open_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:

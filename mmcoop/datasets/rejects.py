@@ -28,6 +28,13 @@ REASONS = {
     "not-a-number": "it has numbers that are NaN or infinite",
 }
 
+#: What may be odd about a clip that did get in, in its column `notes`, and what each means.
+NOTES = {
+    "cut-short": "it has less than its file states",
+    "silent-sound": "all samples of its sound are equal",
+    "sound-cut": "its sound lasts longer than the spectrogram",
+}
+
 
 class Reject(NamedTuple):
     """Something asked for that did not get in: one of `REASONS`, and in detail."""

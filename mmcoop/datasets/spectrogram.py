@@ -5,7 +5,8 @@ import numpy as np
 #: Samples a second of the sound it is made of.
 SAMPLE_RATE = 16_000
 MEL_BINS = 128
-TIME_STEPS = 1024  # of 10 ms
+STEPS_PER_SECOND = 100
+TIME_STEPS = 1024  # those of the paper, for clips of 10 s
 SHORTEST = 400  # samples: one window of 25 ms
 
 #: Mean, and twice the standard deviation, of AudioSet, with which the paper normalises.
@@ -13,11 +14,11 @@ MEAN = -4.503877
 STD = 2 * 5.141276
 
 
-def filter_bank(sound: np.ndarray) -> np.ndarray:
-    """Log filter bank float16 `(1, 128, 1024)` of mono sound `(samples,)` at 16 kHz.
+def filter_bank(sound: np.ndarray, steps: int = TIME_STEPS) -> np.ndarray:
+    """Log filter bank float16 `(1, 128, steps)` of mono sound `(samples,)` at 16 kHz.
 
     The sound's mean is removed; Hanning windows of 25 ms, 10 ms apart; no dither, no energy, HTK's
-    order. Cut to 1024 steps, or padded with zeros. Not normalised yet (`MEAN`, `STD`). Needs
+    order. Cut to `steps`, or padded with zeros. Not normalised yet (`MEAN`, `STD`). Needs
     `SHORTEST` samples.
     """
     import torch
@@ -33,7 +34,7 @@ def filter_bank(sound: np.ndarray) -> np.ndarray:
         num_mel_bins=MEL_BINS,
         dither=0.0,
         frame_shift=10,
-    )[:TIME_STEPS]
-    padded = np.zeros((1, MEL_BINS, TIME_STEPS), np.float16)
+    )[:steps]
+    padded = np.zeros((1, MEL_BINS, steps), np.float16)
     padded[0, :, : len(bank)] = bank.T.numpy()
     return padded

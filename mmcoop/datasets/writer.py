@@ -45,6 +45,10 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 2**20
 _SHARD_BYTES = 512 * 2**20
 
+#: The column of what is odd about a sample, and how many samples are named for each such thing.
+NOTES_COLUMN = "notes"
+_FIRST_NOTED = 5
+
 # What `continue_dataset` keeps beside the shards while it is at work.
 _PLAN = "plan.txt"
 _JOURNAL = "rejects.jsonl"
@@ -63,7 +67,8 @@ class Header:
     "string", …). `defaults`: how the recipe advises to train on it, as `TrainConfig` fields under
     "train" and "enhance". `report`: what else is worth knowing of how it came about, for people,
     as JSON. `shared_groups`: whether a group may be in more than one split, as where published
-    splits say so; what is shared is reported as leakage either way.
+    splits say so; what is shared is reported as leakage either way. A column `notes` of text has
+    words for what is odd about a sample: they are counted in the report.
     """
 
     name: str
@@ -101,6 +106,7 @@ class DatasetWriter:
         self._ids: set[str] = set()
         self._trained: set[int] = set()
         self._spreads: dict[str, Spread] = defaultdict(Spread)
+        self._noted: dict[str, list[str]] = defaultdict(list)
         self._rejects = list(rejects)
         self._journal: TextIO | None = None
         self.settled: set[str] = set()
@@ -150,6 +156,7 @@ class DatasetWriter:
                     self._spreads[name].add(modality.by_channel(given))
         self._splits_of_group[normalised(group)].add(split)
         self._ids.add(normalised(id))
+        self._note(id, row.get(NOTES_COLUMN))
         if split == "train":
             self._trained.add(label)
         self._pending[split].append(row)
@@ -192,6 +199,9 @@ class DatasetWriter:
                     ids = batch["id"].to_pylist()
                     self.settled.update(ids)
                     self._ids.update(map(normalised, ids))
+                    if NOTES_COLUMN in self._header.columns:
+                        for id, notes in zip(ids, batch[NOTES_COLUMN].to_pylist(), strict=True):
+                            self._note(id, notes)
                     if split == "train":
                         self._trained.update(batch["label"].to_pylist())
                     for group in batch["group"].to_pylist():
@@ -204,6 +214,10 @@ class DatasetWriter:
         self._rejects += whole
         self._journal = journal.open("a", encoding="utf-8")
         self.settled.update(reject.id for reject in whole)
+
+    def _note(self, id: str, notes: str | None) -> None:
+        for note in (notes or "").split():
+            self._noted[note].append(id)
 
     def finish(self) -> None:
         """Write `rejects.parquet`, close the shards and write, last, `dataset.json`.
@@ -231,7 +245,13 @@ class DatasetWriter:
             self._flush(split)
         header = self._header
         untrained = [c for i, c in enumerate(header.classes) if i not in self._trained]
-        warning = {"classes_without_a_training_sample": untrained} if untrained else {}
+        warning: dict[str, Any] = {}
+        if untrained:
+            warning["classes_without_a_training_sample"] = untrained
+        if self._noted:
+            noted = sorted(self._noted.items())
+            warning["notes"] = {note: len(ids) for note, ids in noted}
+            warning["first_noted"] = {note: ids[:_FIRST_NOTED] for note, ids in noted}
         write_json(
             self._folder / "dataset.json",
             {

@@ -290,7 +290,7 @@ def test_info_tells_it_again(stories, mmcoop):
         "validation+test": 1,
     }
     assert facts["options"]["list"].endswith("MM-Debiased.json")
-    assert facts["columns"] == ["duration"]
+    assert facts["columns"] == ["duration", "notes"]
 
 
 # --- dry runs of the whole lists

@@ -69,7 +69,7 @@ def plan_of(clips: Sequence[Clip], reading: Reading, **changes: Any) -> Plan:
         classes=["no", "yes"],
         modalities=reading.modalities(),
         source="made by the tests",
-        columns={"duration": "float32"},
+        columns={"duration": "float32", "notes": "string"},
     )
     return Plan(header, reading, clips, **changes)
 

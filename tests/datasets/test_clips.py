@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -72,7 +73,8 @@ def unusable(one: Clip, reading: Reading, message: str) -> str:
 def test_frames_and_sound_of_a_film_are_those_of_its_window(talk, window):
     start, end = window
     row = read_clip(clip(talk, start=start, end=end), Reading(AV, frames=4))
-    assert sorted(row) == ["audio", "duration", "visual"]
+    assert sorted(row) == ["audio", "duration", "notes", "visual"]
+    assert row["notes"] == ""
     footage = read_footage(talk, start=start, end=end, frames=4, short_side=256, rate=16_000)
     assert row["duration"] == pytest.approx(1.8 if start else 4.0, abs=0.03)
     np.testing.assert_array_equal(row["audio"], filter_bank(footage.sound))
@@ -122,7 +124,7 @@ def test_the_last_frame_is_stored_where_no_flow_needs_a_next_one(film, tmp_path)
 @pytest.mark.parametrize("name", ["visual", "audio"])
 def test_only_what_is_asked_for_is_read(talk, name):
     row = read_clip(clip(talk), Reading({name: AV[name]}))
-    assert sorted(row) == sorted(["duration", name])
+    assert sorted(row) == sorted(["duration", "notes", name])
 
 
 def test_flow_is_that_between_each_frame_and_the_next(talk):
@@ -174,7 +176,7 @@ def test_modalities_may_be_in_files_of_their_own(talk, film, tmp_path):
         "face": ("image", "face"),
     }
     row = read_clip(one, Reading(kinds, shapes={"pose": (6,)}, size=32))
-    assert sorted(row) == ["audio", "duration", "face", "pose", "visual"]
+    assert sorted(row) == ["audio", "duration", "face", "notes", "pose", "visual"]
     np.testing.assert_array_equal(row["audio"], filter_bank(read_audio(speech, 16_000)))
     assert row["duration"] == pytest.approx(3.0), "the shorter one's"
     assert len(row["visual"]) == 3
@@ -243,6 +245,62 @@ def test_a_filter_bank_needs_the_25_ms_of_a_window_of_it(film, tmp_path):
             assert (row["audio"][0, :, 0] != 0).all()
 
 
+@pytest.mark.parametrize(
+    ("level", "notes"), [(0.0, "silent-sound"), (0.3, "silent-sound"), (0.001, ""), (None, "")]
+)
+def test_sound_in_which_nothing_is_heard_is_noted(film, tmp_path, level, notes):
+    """Digital silence, with or without an offset; not what is faint."""
+    if level is None:
+        sound = noise(16_000, 2.0)
+    else:
+        sound = np.full(32_000, level)
+        sound[::2] += 0.001 * (level == 0.001)
+    path = film(tmp_path / "a.wav", sound=sound, sound_codec="pcm_s16le", rate=16_000)
+    row = read_clip(clip(path), Reading({"audio": AV["audio"]}))
+    assert row["notes"] == notes
+
+
+@pytest.mark.parametrize("kinds", [AV, {"visual": AV["visual"]}, {"audio": AV["audio"]}])
+def test_a_clip_that_ends_before_its_file_says_is_noted(film, tmp_path, kinds):
+    """A recording of 4 s that was cut off at the end of a block, after which nothing is damaged."""
+    path = film(
+        tmp_path / "a.webm",
+        [picture(k) for k in range(100)],
+        codec="libvpx",
+        options={"deadline": "realtime", "cpu-used": "8"},
+        sound=noise(48_000, 4.0),
+        sound_codec="libopus",
+    )
+    reading = Reading(kinds)
+    assert read_clip(clip(path), reading)["notes"] == ""
+    with av.open(str(path)) as container:
+        block = next(p.pos for p in container.demux(video=0) if p.pts and p.pts >= 1500)
+    path.write_bytes(path.read_bytes()[:block])
+    row = read_clip(clip(path), reading)
+    assert row["duration"] == pytest.approx(1.5, abs=0.1)
+    assert row["notes"] == "cut-short"
+    assert read_clip(clip(path, start=0.2, end=1.3), reading)["notes"] == ""
+    assert read_clip(clip(path, start=0.2, end=3.3), reading)["notes"] == "cut-short"
+
+
+def test_a_clip_whose_sound_ends_before_its_pictures_lacks_nothing(film, tmp_path):
+    path = film(
+        tmp_path / "a.mkv", [picture(k) for k in range(100)], sound=noise(48_000, 1.0),
+        sound_codec="flac",
+    )  # fmt: skip
+    assert read_clip(clip(path), Reading(AV))["notes"] == ""
+
+
+@pytest.mark.parametrize(("steps", "notes"), [(200, "sound-cut"), (390, ""), (600, "")])
+def test_a_spectrogram_has_the_length_asked_for_and_what_it_cuts_is_noted(talk, steps, notes):
+    reading = Reading({"audio": AV["audio"]}, time_steps=steps)
+    row = read_clip(clip(talk), reading)
+    assert row["audio"].shape == reading.modalities()["audio"].shape == (1, 128, steps)
+    assert row["notes"] == notes
+    paper = read_clip(clip(talk), Reading({"audio": AV["audio"]}))["audio"]
+    np.testing.assert_array_equal(row["audio"], paper[..., :steps])
+
+
 def test_a_film_without_sound_or_sound_without_a_film_is_refused(film, tmp_path):
     mute = film(tmp_path / "mute.mp4", [picture(k) for k in range(50)])
     sound = film(tmp_path / "sound.wav", sound=noise(48_000, 2), sound_codec="pcm_s16le")
@@ -275,7 +333,7 @@ def test_flow_computed_before_is_that_of_the_folder_with_the_file_s_name(
         monkeypatch.setattr(reader, "read_footage", None)
     kinds = {**others, "motion": ("flow", "path")}
     row = read_clip(clip(talk), Reading(kinds, size=16, flow_folder=flow_folder))
-    assert sorted(row) == sorted([*others, "motion", "duration"])
+    assert sorted(row) == sorted([*others, "motion", "duration", "notes"])
     assert row["duration"] == pytest.approx(4.0, abs=0.03)
     # of pictures of 20 × 20: a pixel is 0.8 of one of the field
     levels = [[128 + 0.8 * (level + k - 128) for level in (100, 150)] for k in range(3)]
@@ -607,7 +665,7 @@ def test_what_is_read_is_what_the_data_set_says_of_it(talk, film, tmp_path):
         classes=["talk", "silence"],
         modalities=reading.modalities(),
         source="made by the test",
-        columns={"duration": "float32", "speaker": "string"},
+        columns={"duration": "float32", "notes": "string", "speaker": "string"},
     )
     rows = {}
     with write_dataset(tmp_path / "mine", header) as writer:

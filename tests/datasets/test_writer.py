@@ -909,3 +909,39 @@ def test_ids_groups_and_classes_are_compared_by_what_they_spell(tmp_path):
     ):
         writer.add("train", id="1", **one)
         writer.add("test", id="2", **{**one, "group": " cafe\u0301"})
+
+
+@pytest.mark.parametrize("cut", [None, 10, 300])
+def test_what_is_odd_about_samples_is_counted_in_the_report(tmp_path, cut):
+    """Of all of them, also where the work of an earlier writer is resumed."""
+    header = Header(
+        name="noted",
+        recipe="tests",
+        options={},
+        classes=["no", "yes"],
+        modalities={"x": Modality("vector", (2,), "float32", "mlp")},
+        source="made by the tests",
+        columns={"notes": "string"},
+    )
+
+    def write(rows: int) -> None:
+        with continue_dataset(tmp_path / "data", header, "plan") as writer:
+            for k in range(rows):
+                if str(k) in writer.settled:
+                    continue
+                notes = " ".join(["even"] * (k % 2 == 0) + ["third"] * (k % 3 == 0))
+                split = ("train", "validation", "test")[(k >= 320) + (k >= 340)]
+                writer.add(split, id=str(k), label=k % 2, group=str(k), x=[k, k], notes=notes)
+            if rows < 360:
+                raise RuntimeError("cut off")
+
+    if cut is not None:
+        with pytest.raises(RuntimeError):
+            write(cut)
+    write(360)
+    report = open_dataset(tmp_path / "data").report
+    assert report["notes"] == {"even": 180, "third": 120}
+    assert report["first_noted"] == {
+        "even": ["0", "2", "4", "6", "8"],
+        "third": ["0", "3", "6", "9", "12"],
+    }

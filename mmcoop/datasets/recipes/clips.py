@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mmcoop.datasets import spectrogram
 from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, check_clip
@@ -18,7 +19,7 @@ from mmcoop.datasets.rejects import Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.store import SPLITS
-from mmcoop.datasets.writer import Header, check_classes, check_new_dataset, leakage
+from mmcoop.datasets.writer import NOTES_COLUMN, Header, check_classes, check_new_dataset, leakage
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
 from mmcoop.progress import SILENT, Progress
@@ -26,6 +27,8 @@ from mmcoop.progress import SILENT, Progress
 #: So many of what there may be thousands of are named in a report.
 FIRST = 5
 
+# What every clip has beside its modalities.
+_COLUMNS = {"duration": "float32", NOTES_COLUMN: "string"}
 # For each frame that a model sees, so many are stored, from which training draws one.
 _DRAWN_FROM = 3
 
@@ -136,6 +139,10 @@ class ClipRecipe:
             unusable=listing.unusable.union(reject.id for reject in rejects),
         )
 
+    def time_steps(self, listing: Listing) -> int:
+        """The length of a spectrogram, in steps of 10 ms: the paper's, unless a recipe differs."""
+        return spectrogram.TIME_STEPS
+
     def plan(self, listing: Listing) -> Plan:
         """How to build what was found; `DataError` where nothing was, of all or of a split."""
         kinds = [kind for kind, _ in listing.kinds.values()]
@@ -144,7 +151,7 @@ class ClipRecipe:
         self._check_found(listing)
         reading = self._reading(listing)
         columns = {name: _arrow_type(cell) for name, cell in listing.clips[0].columns.items()}
-        if taken := {"id", "label", "group", *columns, "duration"} & set(listing.kinds):
+        if taken := {"id", "label", "group", *columns, *_COLUMNS} & set(listing.kinds):
             raise UsageError(f"a modality cannot be named like the column {min(taken)!r}")
         self._check_usable(listing)
         found, modalities = listing.found, reading.modalities()
@@ -157,7 +164,7 @@ class ClipRecipe:
                 modalities=modalities,
                 defaults=training_advice(modalities),
                 source=listing.source,
-                columns={**columns, "duration": "float32"},
+                columns={**columns, **_COLUMNS},
                 report={
                     "asked_for": by_split(listing.clips),
                     "found": by_split(found),
@@ -181,6 +188,7 @@ class ClipRecipe:
             kinds=listing.kinds,
             frames=self.frames,
             stored_frames=self._stored,
+            time_steps=self.time_steps(listing),
             short_side=self.short_side,
             size=self.size,
             min_seconds=self.min_seconds,

@@ -16,10 +16,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.coalitions import check_modalities
+from mmcoop.datasets import spectrogram
 from mmcoop.datasets.clips import Clip, open_array, read_array
 from mmcoop.datasets.csv_files import decimal
 from mmcoop.datasets.depth import measured
 from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, stem
+from mmcoop.datasets.media import LONGEST, file_seconds
 from mmcoop.datasets.modality import KINDS
 from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.recipes import option
@@ -36,6 +38,10 @@ from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
 from mmcoop.datasets.tables import read_texts
 from mmcoop.errors import DataError, UsageError
 from mmcoop.names import is_utf8, normalised
+
+# How many clips are measured for the length of a spectrogram, which is within these seconds.
+_MEASURED = 100
+_LEAST_SECONDS, _MOST_SECONDS = 0.1, 30.0
 
 _DEFAULT = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
 
@@ -107,6 +113,11 @@ class Folder(ClipRecipe):
         None,
         "NAME=COLUMN or NAME=COLUMN:KIND, may be repeated: the column with the path of its files "
         "(without a manifest: path), and what is taken of them. Default: audio=path visual=path",
+    )
+    sound_seconds: float | None = option(
+        None,
+        "seconds of sound in a spectrogram; longer sound is cut. Default: the median length of the "
+        f"clips, {_MOST_SECONDS:g} at most",
     )
     validation: float = option(0.1, "share that becomes validation, where there is none")
     test: float = option(0.2, "share that becomes test, where there is none")
@@ -193,6 +204,21 @@ class Folder(ClipRecipe):
             levels=levels,
         )
 
+    def time_steps(self, listing: Listing) -> int:
+        """As --sound-seconds says, else by the median length of some of the clips."""
+        seconds = self.sound_seconds
+        if seconds is None:
+            columns = [column for kind, column in listing.kinds.values() if kind == "spectrogram"]
+            lengths = _lengths(listing.found, columns[0]) if columns else []
+            if not lengths:
+                return super().time_steps(listing)
+            seconds = min(float(np.median(lengths)), _MOST_SECONDS)
+        if not _LEAST_SECONDS <= seconds <= LONGEST:
+            raise UsageError(
+                f"--sound-seconds {seconds:g}: it must be from {_LEAST_SECONDS:g} to {LONGEST}"
+            )
+        return math.ceil(round(seconds * spectrogram.STEPS_PER_SECOND, 6))
+
     def _wanted(self) -> dict[str, tuple[str, str | None]]:
         """Column and kind by modality; the kind None where it is to be found out."""
         if not self.modality:
@@ -258,6 +284,21 @@ def _file_kinds(wanted: Mapping[str, tuple[str, str | None]]) -> list[Collection
     """For each modality whose kind is known, the kinds of files it can be read from."""
     kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
     return [_FILES_OF_KIND[kind] for kind in kinds if kind] or [tuple(ENDINGS)]
+
+
+def _lengths(clips: Sequence[Clip], column: str) -> list[float]:
+    """How many seconds of sound there are of some clips, evenly chosen, as their files state."""
+    lengths = []
+    for k in np.linspace(0, len(clips) - 1, min(len(clips), _MEASURED)).round().astype(int):
+        clip = clips[k]
+        end = clip.end
+        if end is None:
+            try:
+                end = file_seconds(clip.paths[column], pictures=False)
+            except Unusable:
+                continue  # the build rejects it, and says why
+        lengths.append(end - (clip.start or 0.0))
+    return [length for length in lengths if length > _LEAST_SECONDS]
 
 
 def _groups(rows: Sequence[_Row]) -> list[str]:

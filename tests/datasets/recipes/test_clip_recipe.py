@@ -164,7 +164,7 @@ def test_the_plan_has_what_was_found_a_split_at_a_time_and_rejects_the_rest(tmp_
     assert (header.name, header.recipe, header.source) == ("given", "given", "the tests")
     assert header.classes == ["low", "high"]
     assert list(header.modalities) == ["audio"]
-    assert header.columns == {"duration": "float32"}
+    assert header.columns == {"duration": "float32", "notes": "string"}
     assert header.report == {
         "asked_for": {"train": 3, "validation": 1, "test": 1},
         "found": {"train": 2, "validation": 1, "test": 1},

@@ -4,7 +4,7 @@ import io
 import os
 import wave
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -763,7 +763,7 @@ def test_every_kind_of_modality_is_read_from_its_own_column(everything, tmp_path
     recipe.build(data, workers=2)
     dataset = open_dataset(data)
     assert {name: (spec.kind, spec.input_shape) for name, spec in dataset.modalities.items()} == {
-        "audio": ("spectrogram", (1, 128, 1024)),
+        "audio": ("spectrogram", (1, 128, 140)),  # the median of 1.0, 1.1, … 1.8 s
         "eeg": ("series", (25, 4)),
         "photo": ("image", (3, 40, 40)),
         "visual": ("frames", (2, 3, 40, 40)),
@@ -1125,3 +1125,66 @@ def test_a_cell_that_cannot_be_meant_is_refused_with_its_line(source, change, me
     # counted as an editor does, empty lines and all
     path.write_text(path.read_text().replace("\n", "\n\n", 1))
     refused(Folder(source=source, manifest=path), f"^--manifest {path}, line 5: {message}")
+
+
+# The length of spectrograms
+
+
+def write_sounds(folder: Path, lengths: Sequence[float]) -> Path:
+    """A wav file for each length in seconds, in two classes."""
+    for k, seconds in enumerate(lengths):
+        path = folder / "ab"[k % 2] / f"{k:03d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(np.zeros(round(8000 * seconds), "<i2").tobytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("lengths", "more", "steps"),
+    [
+        ([1.0, 2.0, 2.5, 3.0, 60.0], {}, 250),
+        ([1.0, 2.0], {}, 150),
+        ([90.0] * 3, {}, 3000),  # at most 30 s, unless asked for
+        ([1.0] * 4, {"sound_seconds": 2.345}, 235),
+        ([1.0] * 4, {"sound_seconds": 90}, 9000),
+    ],
+)
+def test_a_spectrogram_is_as_long_as_the_median_clip_or_as_asked_for(
+    tmp_path, lengths, more, steps
+):
+    source = write_sounds(tmp_path / "sounds", lengths)
+    recipe = Folder(source=source, modality=["audio=path"], **more)
+    assert recipe.time_steps(recipe.listing()) == steps
+
+
+def test_windows_count_with_their_own_length(tmp_path):
+    source = write_sounds(tmp_path / "sounds", [10.0] * 6)
+    rows = [
+        {"id": f"{k}", "label": "ab"[k % 2], "path": f"{'ab'[k % 2]}/{k:03d}.wav", "start": "4",
+         "end": "7" if k < 5 else ""}
+        for k in range(6)
+    ]  # fmt: skip
+    manifest = tmp_path / "clips.csv"
+    pd.DataFrame(rows).to_csv(manifest, index=False)
+    recipe = Folder(source=source, manifest=manifest, modality=["audio=path"])
+    assert recipe.time_steps(recipe.listing()) == 300
+
+
+def test_clips_that_cannot_be_measured_do_not_count(tmp_path):
+    source = write_sounds(tmp_path / "sounds", [2.0] * 4)
+    for name in ("a/x.wav", "b/y.wav"):
+        (source / name).write_bytes(b"RIFF, but no sound")
+    recipe = Folder(source=source, modality=["audio=path"])
+    assert recipe.time_steps(recipe.listing()) == 200
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), 4000.0])
+def test_a_spectrogram_of_an_impossible_length_is_refused(tmp_path, seconds):
+    source = write_sounds(tmp_path / "sounds", [2.0] * 4)
+    recipe = Folder(source=source, modality=["audio=path"], sound_seconds=seconds)
+    with pytest.raises(UsageError, match="--sound-seconds"):
+        recipe.time_steps(recipe.listing())

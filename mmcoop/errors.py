@@ -36,6 +36,6 @@ class UsageError(MmcoopError, ValueError):
 
 
 class Interrupted(MmcoopError):
-    """The user stopped it; what was done so far can be gone on with (exit code 130)."""
+    """Stopped by Ctrl-C or SIGTERM; what was done can be resumed (exit code 130 or 143)."""
 
     exit_code = 130

@@ -1,6 +1,5 @@
 """Files and folders that appear whole or not at all."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -50,7 +49,7 @@ def read_json(path: Path) -> Any:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = hidden_beside(path, "partial")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -67,7 +66,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     A folder that stood there is removed only once the new one is complete. `settle_folder`
     ends a replacement that was cut off between its two renames.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = hidden_beside(path, "partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -82,36 +81,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def resumable_folder(path: Path) -> Iterator[Path]:
     """Give a working folder that stays when the block fails, and is given again the next time.
 
-    Put in the place of `path` if the block ends well. Raises `UsageError` while another process
-    works in it.
+    Put in the place of `path` if the block ends well. One process at a time: see `locks.py`.
     """
-    working = path.with_name(f".{path.name}.building")
+    working = hidden_beside(path, "building")
     working.mkdir(parents=True, exist_ok=True)
-    with locked_folder(working, f"another process is building {path} right now"):
-        yield working
-        try:
-            _put(working, path)
-        finally:
-            settle_folder(path)
-
-
-@contextmanager
-def locked_folder(path: Path, message: str) -> Iterator[None]:
-    """Keep the folder for this process; `UsageError` with the message while another one has it."""
-    lock = os.open(path, os.O_RDONLY)
+    yield working
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = not os.path.samestat(os.fstat(lock), path.stat())  # it has just been renamed
-        except (BlockingIOError, FileNotFoundError):
-            taken = True
-        except OSError:
-            taken = False  # a file system without locks, as some of a network are
-        if taken:
-            raise UsageError(message)
-        yield
+        _put(working, path)
     finally:
-        os.close(lock)
+        settle_folder(path)
 
 
 def _put(folder: Path, path: Path) -> None:
@@ -127,12 +105,17 @@ def settle_folder(path: Path) -> None:
     put it back if not, as when the process was killed between the two renames.
     """
     old = _old(path)
-    if not path.exists() and (old.exists() or old.is_symlink()):
+    if not path.exists() and is_half_replaced(path):
         old.rename(path)
     elif old.is_symlink():
         old.unlink()
     elif old.exists():
         shutil.rmtree(old)
+
+
+def is_half_replaced(path: Path) -> bool:
+    """Whether a replacement of the folder by `whole_folder` is under way, or was cut off."""
+    return os.path.lexists(_old(path))
 
 
 def standing_folder(path: Path) -> Path:
@@ -143,8 +126,14 @@ def standing_folder(path: Path) -> Path:
     return _old(path) if _old(path).is_dir() and not path.exists() else path
 
 
+def hidden_beside(path: Path, ending: str) -> Path:
+    """`.NAME.ending` beside `path`, for what is there while it is written."""
+    full = path.resolve() if path.name in ("", "..") else path
+    return full.with_name(f".{full.name}.{ending}")
+
+
 def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    return hidden_beside(path, "old")
 
 
 def check_path(path: Path) -> None:
@@ -179,11 +168,11 @@ def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool
     check_path(path)
     if path.name in ("", "..") or path.is_mount():
         raise UsageError(f"{path} cannot be replaced: give --out the name of a folder to make")
-    settle_folder(path)
-    if path.is_dir() and not any(path.iterdir()):
+    standing = standing_folder(path)
+    if standing.is_dir() and not any(standing.iterdir()):
         return
-    if path.exists() or path.is_symlink():
-        if not is_ours(path):
+    if standing.exists() or standing.is_symlink():
+        if not is_ours(standing):
             raise UsageError(f"{path} exists and was not made by mmcoop: choose another --out")
         if not overwrite:
             raise UsageError(f"{path} exists: choose another --out, or replace it with --overwrite")

@@ -20,6 +20,7 @@ from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.core.values import ValueFunction, Worth
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
+from mmcoop.locks import locked
 from mmcoop.scores import scores_file, scores_table, valuation_details
 
 
@@ -95,7 +96,8 @@ class Valuation:
 
     def save(self, path: Path | str) -> None:
         """Write a scores file, whole or not at all, in place of what is at `path`."""
-        with scores_file(Path(path), self.modalities, self.details) as writer:
+        path = Path(path)
+        with locked(path), scores_file(path, self.modalities, self.details) as writer:
             writer.write(scores_table(self.modalities, None, self._as_batch()))
 
     def _as_batch(self) -> ValuedBatch:

@@ -9,7 +9,15 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 from multiprocessing import current_process, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
-from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask, raise_signal, signal
+from signal import (
+    SIG_BLOCK,
+    SIG_SETMASK,
+    SIGINT,
+    SIGTERM,
+    pthread_sigmask,
+    raise_signal,
+    signal,
+)
 from threading import Thread, current_thread, main_thread
 from typing import Any
 
@@ -40,7 +48,7 @@ def worker_processes(
         initargs=(threads,),
     )
     try:
-        with _ctrl_c_later():
+        with _stop_later():
             if not pool.active:  # asking starts it
                 raise RuntimeError("the pool of processes does not start")
         yield pool
@@ -80,21 +88,24 @@ class _Context(ForkServerContext):
 
 
 @contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block; processes that are started in it never see it."""
+def _stop_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block. Processes that are started in it never see
+    Ctrl-C; SIGTERM ends them.
+    """
     resource_tracker.ensure_running()  # starting it, as others do, would unblock the signal
-    seen = []
-    mine = current_thread() is main_thread()  # no other one may have a handler
-    handler = signal(SIGINT, lambda *_: seen.append(True)) if mine else None
+    seen: list[int] = []
+    handlers = {}
+    if current_thread() is main_thread():  # no other one may have a handler
+        handlers = {n: signal(n, lambda n, _: seen.append(n)) for n in (SIGINT, SIGTERM)}
     mask = pthread_sigmask(SIG_BLOCK, [SIGINT])
     try:
         yield
     finally:
         pthread_sigmask(SIG_SETMASK, mask)
-        if mine:
-            signal(SIGINT, handler)
+        for number, handler in handlers.items():
+            signal(number, handler)
         if seen:
-            raise_signal(SIGINT)
+            raise_signal(seen[0])
 
 
 def _begin(threads: int) -> None:

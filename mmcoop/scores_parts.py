@@ -15,8 +15,9 @@ import torch
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import locked_folder, read_json, whole_file, write_json
-from mmcoop.scores import ROW_GROUP, scores_file, scores_table
+from mmcoop.files import check_new_file, hidden_beside, read_json, whole_file, write_json
+from mmcoop.locks import locked
+from mmcoop.scores import ROW_GROUP, read_scores_details, scores_file, scores_table
 
 STATE = "state.pt"
 _DETAILS = "details.json"
@@ -29,19 +30,27 @@ class ScoresParts:
     """The parts of a scores file so far, in a folder beside the place of the file.
 
     `done`: how many samples of each stretch (a split, a fold) are in it. `summaries`: one a split,
-    and one of all of them if there is one called "all".
+    and one of all of them if there is one called "all". `published`: whether the scores file made
+    of them is in its place, so that only the summaries are still needed.
     """
 
-    def __init__(self, folder: Path, modalities: tuple[str, ...], summaries: Mapping[str, Summary]):
+    def __init__(
+        self,
+        folder: Path,
+        modalities: tuple[str, ...],
+        summaries: Mapping[str, Summary],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.modalities = modalities
         self.summaries = summaries
         self.done: dict[str, int] = {}
+        self.published = False
         self._parts = 0
         self._waiting: list[pa.Table] = []
         self._written = time.monotonic()
-        if (folder / STATE).is_file():
-            self._load()
+        if state is not None:
+            self._load(state)
 
     def add(
         self,
@@ -68,33 +77,50 @@ class ScoresParts:
             pq.write_table(pa.concat_tables(self._waiting), path, write_page_checksum=True)
         self._waiting, self._written = [], time.monotonic()
         self._parts += 1
-        summaries = {split: summary.state() for split, summary in self.summaries.items()}
-        state = {"parts": self._parts, "done": self.done, "summaries": summaries}
-        with whole_file(self.folder / STATE) as path:
-            torch.save(state, path)
+        self._save()
+
+    def publish(self, path: Path, details: Mapping[str, Any]) -> None:
+        """Make the scores file at `path` of the parts, and remove them.
+
+        The state goes last: cut off before, the file is made again, or the rest removed.
+        """
+        if not self.published:
+            self.flush()
+            with scores_file(path, self.modalities, details) as writer:
+                for table in self.tables():
+                    writer.write(table)
+            self.published = True
+            self._save()
+        _remove(self.folder)
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of all parts, a part at a time."""
         for k in range(self._parts):
             yield pq.read_table(self._part(k))
 
+    def _save(self) -> None:
+        summaries = {split: summary.state() for split, summary in self.summaries.items()}
+        state = {
+            "parts": self._parts,
+            "done": self.done,
+            "summaries": summaries,
+            "published": self.published,
+        }
+        with whole_file(self.folder / STATE) as path:
+            torch.save(state, path)
+
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.parquet"
 
-    def _load(self) -> None:
-        path = self.folder / STATE
-        try:
-            state = torch.load(path, weights_only=True)
+    def _load(self, state: Mapping[str, Any]) -> None:
+        with _damage(self.folder / STATE):
             self._parts, self.done = state["parts"], state["done"]
+            self.published = state.get("published", False)
             for split, content in state["summaries"].items():
                 self.summaries[split].load(content)
-            for k in range(self._parts):
-                path = self._part(k)
-                pq.read_table(path, page_checksum_verification=True)
-        except Exception as error:  # noqa: BLE001
-            raise DataError(
-                f"{path} is damaged ({type(error).__name__}): value anew, without --resume"
-            ) from None
+        for k in range(0 if self.published else self._parts):
+            with _damage(self._part(k)):
+                pq.read_table(self._part(k), page_checksum_verification=True)
 
 
 @contextmanager
@@ -105,28 +131,33 @@ def resumable_scores(
     summaries: Mapping[str, Summary],
     *,
     resume: bool,
+    overwrite: bool = False,
 ) -> Iterator[ScoresParts]:
     """A scores file to write into, with one summary a split; it appears, whole, when the block ends
     well. Until then its parts stand in `.NAME.parts` beside it, from which `resume` goes on.
 
-    Raises `UsageError` where another process writes it, and where `resume` finds the parts of
-    another valuation; `DataError` where it finds damaged ones.
+    Raises `UsageError` where another process writes it, where an unfinished valuation is there and
+    it is neither to be resumed nor overwritten, and where `resume` finds the parts or the file of
+    another one; `DataError` where it finds damaged parts.
     """
-    folder = path.with_name(f".{path.name}.parts")
-    folder.mkdir(exist_ok=True)
-    with locked_folder(folder, f"another process is writing {path} right now"):
-        complete = False
+    folder = hidden_beside(path, "parts")
+    with locked(path):
+        if path.exists() and not (overwrite or (resume and _is_of(path, modalities, details))):
+            check_new_file(path, overwrite)
+        state = _state_to_resume(folder, path) if resume or not overwrite else None
+        if state is not None and not resume:
+            raise UsageError(
+                f"an unfinished valuation for {path} is there: go on with it by --resume, or value "
+                "again with --overwrite"
+            )
         try:
-            if not (resume and (folder / STATE).is_file()):
+            if state is None:
                 _begin(folder, modalities, details)
-            _check_same(folder, modalities, details, path)
-            parts = ScoresParts(folder, modalities, summaries)
+            elif not state.get("published"):
+                _check_same(folder, modalities, details, path)
+            parts = ScoresParts(folder, modalities, summaries, state)
             yield parts
-            parts.flush()
-            with scores_file(path, modalities, details) as writer:
-                for table in parts.tables():
-                    writer.write(table)
-            complete = True
+            parts.publish(path, details)
         except KeyboardInterrupt:
             if not (folder / STATE).is_file():
                 raise
@@ -134,15 +165,61 @@ def resumable_scores(
                 "stopped; what was valued is kept: go on with the same command and --resume"
             ) from None
         finally:
-            if complete or not (folder / STATE).is_file():
-                shutil.rmtree(folder)
+            if not (folder / STATE).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _state_to_resume(folder: Path, path: Path) -> dict[str, Any] | None:
+    """The state of the unfinished valuation in `folder`; None where there is none."""
+    if not (folder / STATE).is_file():
+        return None
+    with _damage(folder / STATE):
+        state = dict(torch.load(folder / STATE, weights_only=True))
+    # the file that was made of the parts has been removed since: nothing is left to resume
+    return None if state.get("published") and not path.is_file() else state
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Whatever fails in the block is the fault of the file at `path`."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        raise DataError(
+            f"{path} is damaged ({type(error).__name__}): value again with --overwrite"
+        ) from None
+
+
+def _is_of(path: Path, modalities: tuple[str, ...], details: Mapping[str, Any]) -> bool:
+    """Whether the file at `path` holds the scores of this valuation."""
+    try:
+        found = read_scores_details(path)
+    except DataError:
+        return False
+    return {**found, "format": None} == {**_as_json(modalities, details), "format": None}
+
+
+def _as_json(modalities: tuple[str, ...], details: Mapping[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps({"modalities": modalities, **details}))
+    return content
 
 
 def _begin(folder: Path, modalities: tuple[str, ...], details: Mapping[str, Any]) -> None:
     """Throw away what an earlier valuation has left, and write down which one this is."""
+    folder.mkdir(exist_ok=True)
+    (folder / STATE).unlink(missing_ok=True)  # first: without it the rest counts for nothing
     for old in folder.iterdir():
         old.unlink()
-    write_json(folder / _DETAILS, {"modalities": modalities, **details})
+    write_json(folder / _DETAILS, _as_json(modalities, details))
+
+
+def _remove(folder: Path) -> None:
+    """Remove parts that are no longer needed, the state last."""
+    for path in folder.iterdir():
+        if path.name != STATE:
+            path.unlink()
+    (folder / STATE).unlink()
+    folder.rmdir()
 
 
 def _check_same(
@@ -153,12 +230,12 @@ def _check_same(
         before = dict(read_json(folder / _DETAILS))
     except (DataError, TypeError, ValueError) as error:
         raise DataError(
-            f"{folder / _DETAILS} is damaged ({error}): value anew, without --resume"
+            f"{folder / _DETAILS} is damaged ({error}): value again with --overwrite"
         ) from None
-    now = json.loads(json.dumps({"modalities": modalities, **details}))
+    now = _as_json(modalities, details)
     for name in {**now, **before}:
         if before.get(name) != now.get(name):
             raise UsageError(
                 f"{path} was begun with {name} {before.get(name)!r}, not {now.get(name)!r}: go on "
-                "as it began, or value anew, without --resume"
+                "as it began, or value again with --overwrite"
             )

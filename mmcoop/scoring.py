@@ -24,6 +24,7 @@ from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
 from mmcoop.errors import UsageError
 from mmcoop.files import check_new_file
+from mmcoop.locks import check_unlocked
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import check_scores_name, valuation_details
 from mmcoop.scores_parts import resumable_scores
@@ -115,12 +116,13 @@ def score(
     """Value stretches of samples, one after the other, into the scores file `out`.
 
     Samples go through the evaluation transform. Memory does not grow with the number of samples.
-    Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes.
+    Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes. A
+    file of this valuation that `resume` finds complete is written again, the same, for its summary.
     `split` is the one that all are of, or `all`; `details` are written into the file.
 
     Raises `UsageError` where `out` may not be written, and for a request that does not fit.
     """
-    check_request(request, split, out, overwrite)
+    check_request(request, split, out, overwrite or resume)
     further = request.further(modalities)
     names = (*SPLITS, ALL_SPLITS) if split == ALL_SPLITS else (split,)
     share = value_function(request.how.value).fair_share
@@ -135,7 +137,9 @@ def score(
         for name in names
     }
     gap = None
-    with resumable_scores(out, modalities, details, summaries, resume=resume) as parts:
+    with resumable_scores(
+        out, modalities, details, summaries, resume=resume, overwrite=overwrite
+    ) as parts:
         for stretch in stretches:
             done = parts.done.get(stretch.name, 0)
             left = stretch.samples[done:]
@@ -151,12 +155,13 @@ def score(
     return Scored(summaries, gap)
 
 
-def check_request(request: Request, split: str, out: Path, overwrite: bool) -> None:
+def check_request(request: Request, split: str, out: Path, may_exist: bool) -> None:
     """Raise `UsageError` where `out` may not be written, or samples of a data set cannot be told
     what is asked for.
     """
     check_scores_name(out)
-    check_new_file(out, overwrite)
+    check_unlocked(out)
+    check_new_file(out, may_exist)
     if split not in (*SPLITS, ALL_SPLITS):
         raise UsageError(
             f"unknown split {split!r}: choose one of {', '.join((*SPLITS, ALL_SPLITS))}"
@@ -196,7 +201,7 @@ def score_model(
     model says that its modalities are others.
     """
     out = Path(out)
-    check_request(request, split, out, where.get("overwrite", False))
+    check_request(request, split, out, where.get("overwrite", False) or where.get("resume", False))
     names = tuple(dataset.modalities) if modalities is None else modalities
     for modality in names:
         if modality not in dataset.modalities:

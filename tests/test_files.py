@@ -1,7 +1,5 @@
 """Files and folders appear whole or not at all."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -307,73 +305,6 @@ def test_a_block_that_fails_keeps_its_work_for_the_next_one(tmp_path, error, old
     }
 
 
-def test_one_process_at_a_time_works_in_a_resumable_folder(tmp_path):
-    path = tmp_path / "folder"
-    code = """
-import sys, time
-from pathlib import Path
-from mmcoop.files import resumable_folder
-
-with resumable_folder(Path(sys.argv[1])) as working:
-    (working / "content").write_text("half")
-    print("working", flush=True)
-    time.sleep(60)
-"""
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, path],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "working\n"
-        with (
-            pytest.raises(UsageError, match="another process is building .*folder right now"),
-            resumable_folder(path),
-        ):
-            pytest.fail("two at once")
-        assert contents(building(path)) == {"content": "half"}
-    finally:
-        other.kill()
-        other.communicate()
-    with resumable_folder(path) as working:  # nothing is left of a process that was killed
-        assert contents(working) == {"content": "half"}
-    assert contents(tmp_path) == {"folder/content": "half"}
-
-
-def test_a_folder_that_is_put_in_its_place_while_another_waits_is_not_worked_in(
-    tmp_path, monkeypatch
-):
-    """The other process ends between the moments in which this one opens and locks its folder."""
-    path = tmp_path / "folder"
-    lock = fcntl.flock
-
-    def end_and_lock(*arguments: int) -> None:
-        (building(path) / "content").write_text("complete")
-        building(path).rename(path)
-        lock(*arguments)
-
-    monkeypatch.setattr(fcntl, "flock", end_and_lock)
-    with (
-        pytest.raises(UsageError, match="another process is building .*folder right now"),
-        resumable_folder(path),
-    ):
-        pytest.fail("it works in a folder that is complete")
-    assert contents(tmp_path) == {"folder/content": "complete"}
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF, errno.ENOTSUP])
-def test_a_disk_without_locks_does_without(tmp_path, monkeypatch, number):
-    def refuse(*arguments: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with resumable_folder(tmp_path / "folder") as working:
-        (working / "content").write_text("new")
-    assert contents(tmp_path) == {"folder/content": "new"}
-
-
 def test_a_file_in_the_place_of_the_working_folder_is_an_error(tmp_path):
     building(tmp_path / "folder").touch()
     with pytest.raises(FileExistsError), resumable_folder(tmp_path / "folder"):
@@ -514,4 +445,5 @@ def test_a_folder_whose_replacement_was_killed_still_counts_as_existing(tmp_path
     killed_in(path, "1")
     with pytest.raises(UsageError, match="folder exists: choose another"):
         check_new_folder(path, False, always)
+    settle_folder(path)
     assert contents(path) == {"content": "old"}

@@ -1,6 +1,8 @@
 """A scores file that is written in parts: cut off anywhere, it goes on to the same bytes."""
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,13 +85,16 @@ def write(
     path: Path,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     before: Callable[[int], None] = lambda number: None,
     details: dict[str, Any] = DETAILS,
 ) -> list[Any]:
     """Value all batches into `path`, calling `before` with the number of each; gives what the
     summaries say."""
     summaries = new_summaries()
-    with resumable_scores(path, NAMES, details, summaries, resume=resume) as parts:
+    with resumable_scores(
+        path, NAMES, details, summaries, resume=resume, overwrite=overwrite
+    ) as parts:
         for number, (size, split) in enumerate(zip(SIZES, SPLITS, strict=True)):
             stretch = f"the {split} ones"
             first = sum(SIZES[k] for k in range(number) if SPLITS[k] == split)
@@ -156,7 +161,7 @@ def test_parts_stand_beside_the_place_of_the_file_until_it_is_whole(at_once, tmp
         assert len(parts) == number
 
     write(path, before=before)
-    assert seen == [[".scores.parquet.parts"]] * len(SIZES)
+    assert seen == [[".scores.parquet.lock", ".scores.parquet.parts"]] * len(SIZES)
     assert names(tmp_path) == ["scores.parquet"]
 
 
@@ -167,6 +172,7 @@ def test_a_part_is_written_when_a_row_group_is_full_or_some_time_has_passed(monk
     def count(name: str) -> list[int]:
         flushed[name] = []
         write(tmp_path / "scores.parquet", before=lambda n: flushed[name].append(len(parted())))
+        (tmp_path / "scores.parquet").unlink()
         return flushed[name]
 
     def parted() -> list[str]:
@@ -278,6 +284,39 @@ def test_cut_off_between_a_part_and_its_state_or_at_the_very_end_it_goes_on(
     assert (path.read_bytes(), said) == whole
 
 
+@pytest.mark.parametrize("left", range(5))
+def test_cut_off_while_it_tidies_up_it_ends_well(whole, at_once, tmp_path, left):
+    """After so many of the parts, details and state of a published file have been removed."""
+    path = tmp_path / "scores.parquet"
+    removed: list[Path] = []
+    remove = Path.unlink
+
+    def unlink(file: Path, missing_ok: bool = False) -> None:
+        if file.parent.name == ".scores.parquet.parts" and file.exists():
+            if len(removed) == 2 * left:
+                raise KeyboardInterrupt
+            removed.append(file)
+        remove(file, missing_ok)
+
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(Path, "unlink", unlink)
+        with contextlib.suppress(KeyboardInterrupt, Interrupted):
+            write(path)
+    assert path.read_bytes() == whole[0]
+    said = write(path, resume=True, before=lambda number: pytest.fail("valued again"))
+    assert (path.read_bytes(), said) == whole
+    assert names(tmp_path) == ["scores.parquet"]
+
+
+def test_a_finished_file_may_be_resumed_and_one_of_another_valuation_not(whole, tmp_path):
+    path = tmp_path / "scores.parquet"
+    write(path)
+    assert (write(path, resume=True), path.read_bytes()) == (whole[1], whole[0])
+    with pytest.raises(UsageError, match=f"{path} exists"):
+        write(path, resume=True, details={**DETAILS, "value": "correct"})
+    assert path.read_bytes() == whole[0]
+
+
 def test_what_a_kill_left_half_written_is_thrown_away(whole, at_once, tmp_path):
     path = tmp_path / "scores.parquet"
     with pytest.raises(RuntimeError, match="in between"):
@@ -301,12 +340,16 @@ def test_with_nothing_to_go_on_from_it_begins(whole, tmp_path):
     assert (write(path, resume=True), path.read_bytes()) == (whole[1], whole[0])
 
 
-def test_a_fresh_start_throws_old_parts_away(whole, at_once, tmp_path):
+def test_parts_are_thrown_away_on_request_only(whole, at_once, tmp_path):
     path = tmp_path / "scores.parquet"
     with pytest.raises(RuntimeError, match="in between"):
         write(path, before=stop_at(6), details={"value": "correct"})
+    kept = names(tmp_path / ".scores.parquet.parts")
+    with pytest.raises(UsageError, match=r"unfinished valuation .*--resume"):
+        write(path)
+    assert names(tmp_path / ".scores.parquet.parts") == kept
     valued_again: list[int] = []
-    said = write(path, before=valued_again.append)
+    said = write(path, overwrite=True, before=valued_again.append)
     assert valued_again == list(range(len(SIZES)))
     assert (path.read_bytes(), said) == whole
     assert names(tmp_path) == ["scores.parquet"]
@@ -316,9 +359,12 @@ def test_a_file_that_is_replaced_stays_until_the_new_one_is_whole(whole, at_once
     path = tmp_path / "scores.parquet"
     path.write_text("what was there")
     with pytest.raises(RuntimeError, match="in between"):
-        write(path, before=stop_at(3))
+        write(path, overwrite=True, before=stop_at(3))
     assert path.read_text() == "what was there"
-    said = write(path, resume=True)
+    for more in ({}, {"resume": True}):
+        with pytest.raises(UsageError, match=f"{path} exists"):
+            write(path, **more)
+    said = write(path, resume=True, overwrite=True)
     assert (path.read_bytes(), said) == whole
 
 
@@ -366,7 +412,7 @@ def test_parts_of_another_valuation_are_refused_by_name_and_stay(
     with pytest.raises(UsageError) as error:
         write(path, resume=True, details=other)
     assert str(error.value).startswith(f"{path} was begun with {message}")
-    assert str(error.value).endswith("go on as it began, or value anew, without --resume")
+    assert str(error.value).endswith("go on as it began, or value again with --overwrite")
     said = write(path, resume=True)
     assert (path.read_bytes(), said) == whole
 
@@ -389,7 +435,7 @@ def test_two_at_once_are_refused_and_the_first_is_not_disturbed(whole, at_once, 
     path = tmp_path / "scores.parquet"
 
     def before(number: int) -> None:
-        with pytest.raises(UsageError, match=f"^another process is writing {path} right now$"):
+        with pytest.raises(UsageError, match=f"^{path} is in use by process {os.getpid()} since"):
             write(path, resume=resume)
 
     said = write(path, before=before)
@@ -479,9 +525,9 @@ def test_damaged_parts_are_refused_with_the_way_out_and_stay(whole, at_once, tmp
     with pytest.raises(DataError) as error:
         write(path, resume=True)
     assert str(error.value).startswith(f"{damaged} is damaged (")
-    assert str(error.value).endswith("): value anew, without --resume")
+    assert str(error.value).endswith("): value again with --overwrite")
     assert names(parts) == before
-    said = write(path)
+    said = write(path, overwrite=True)
     assert (path.read_bytes(), said) == whole
 
 
@@ -502,7 +548,9 @@ def test_the_state_is_loaded_without_running_code(at_once, tmp_path):
 def test_what_is_done_is_told_by_stretch(at_once, tmp_path):
     with pytest.raises(RuntimeError, match="in between"):
         write(tmp_path / "scores.parquet", before=stop_at(6))
-    parts = ScoresParts(tmp_path / ".scores.parquet.parts", NAMES, new_summaries())
+    folder = tmp_path / ".scores.parquet.parts"
+    state = torch.load(folder / "state.pt", weights_only=True)
+    parts = ScoresParts(folder, NAMES, new_summaries(), state)
     assert parts.done == {"the train ones": 16, "the test ones": 12}
     assert sum(len(table) for table in parts.tables()) == 28
     details = json.loads((parts.folder / "details.json").read_text())

@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from mmcoop.cli import build_dataset, compare, enhance, evaluate, info, train, valuate
-from mmcoop.errors import MmcoopError, said
+from mmcoop.errors import Interrupted, MmcoopError, said
 from mmcoop.names import is_utf8
 from mmcoop.printable import printable
+from mmcoop.stopping import TERMINATED, stop_on_sigterm
 
 
 class StoryGroup(TyperGroup):
@@ -75,19 +76,36 @@ app.command("info")(info.info)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 for success, 2 for wrong usage, 1 for other bad input."""
+    """Run the command line and exit: 0 for success, 2 for wrong usage, 1 for other bad input, 130
+    after Ctrl-C and 143 after SIGTERM.
+    """
+    with stop_on_sigterm() as was_terminated:
+        code = _exit_code(None if arguments is None else list(arguments))
+    if was_terminated() and code == Interrupted.exit_code:
+        code = TERMINATED
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str] | None) -> int | str | None:
     try:
-        app(None if arguments is None else list(arguments), prog_name="mmcoop")
+        app(arguments, prog_name="mmcoop")
     except MmcoopError as error:
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except UnicodeEncodeError as error:
         # of the path of a file to read: Python reads some that Arrow and others cannot
         if is_utf8(error.object):
             raise
         print(printable(f"Error: {error.object} is not UTF-8: rename it"), file=sys.stderr)
-        sys.exit(1)
+        return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(printable(f"Error: {said(error)}{where}"), file=sys.stderr)
-        sys.exit(1)
+        return 1
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+    except SystemExit as end:
+        if end.code == Interrupted.exit_code:
+            print("Error: stopped", file=sys.stderr)
+        return end.code
+    return 0

@@ -47,6 +47,7 @@ def evaluate(
     """
     from mmcoop.reporting.tables import class_table, evaluation_table
     from mmcoop.training.evaluation import evaluate_run
+    from mmcoop.training.run import replaced_parent
     from mmcoop.workspace import dataset_of, find_run
 
     runs = [find_run(path) for path in run] if run else [find_run(None)]
@@ -67,9 +68,13 @@ def evaluate(
         )
         for one in runs
     ]
+    problems = [replaced_parent(one, runs) for one in runs]
+    for evaluation, problem in zip(evaluations, problems, strict=True):
+        evaluation |= {"parent_problem": problem} if problem else {}
     title = f"{split} split, {evaluations[0]['samples']:,} samples:"
     tables: list[Any] = [title, evaluation_table(evaluations)]
     if classes:
         tables.append(class_table(evaluations))
+    tables += filter(None, problems)
     answer = evaluations[0] if len(evaluations) == 1 else evaluations
     report(answer, tables, as_json=as_json, quiet=quiet)

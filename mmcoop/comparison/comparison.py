@@ -19,6 +19,7 @@ from mmcoop.files import (
     whole_folder,
     write_json,
 )
+from mmcoop.locks import check_unlocked, locked, recover
 from mmcoop.training.config import make_config
 
 FORMAT, FORMAT_VERSION = "mmcoop comparison", 1
@@ -144,6 +145,7 @@ def load_comparison(folder: Path | str) -> Comparison:
     """Open a comparison folder; `DataError` where there is none that this version can read."""
     folder = Path(folder)
     check_path(folder)
+    recover(folder)
     path = folder / "comparison.json"
     if not path.is_file():
         raise DataError(
@@ -167,7 +169,8 @@ def new_comparison(
 ) -> Comparison:
     """Make the folder of a comparison that is about to start.
 
-    Raises `UsageError` where it may not be made, and for cases that cannot be trained.
+    Raises `UsageError` where it may not be made, while another process works on it, and for cases
+    that cannot be trained.
     """
     folder = Path(folder)
     if plan.match == "seconds" and make_config(*layers(dataset, plan)).schedule == "cosine":
@@ -176,11 +179,24 @@ def new_comparison(
             "needs to know; choose step or constant"
         )
     make_cases(dataset, plan.methods, plan.fusions, plan.options, *layers(dataset, plan))
-    check_new_folder(folder, overwrite, is_comparison)
+    check_unlocked(folder)
+    _check_place(folder, overwrite)
     about = {"path": str(dataset.folder), "name": dataset.name, "fingerprint": dataset.fingerprint}
-    with whole_folder(folder) as temporary:
-        Comparison(temporary, plan, about).save()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _check_place(folder, overwrite)  # another process may have made one since
+        with whole_folder(folder) as temporary:
+            Comparison(temporary, plan, about).save()
     return Comparison(folder, plan, about)
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
+    if not overwrite and is_comparison(folder):
+        raise UsageError(
+            f"{folder} exists: resume or extend it with --resume, choose another --out, or replace "
+            "it with --overwrite"
+        )
+    check_new_folder(folder, overwrite, is_comparison)
 
 
 def layers(dataset: Dataset, plan: Plan) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from mmcoop.errors import DataError, MmcoopError
 from mmcoop.files import read_json, write_json
 from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import Progress
+from mmcoop.stopping import stop_on_sigterm
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.evaluation import evaluate_run
 from mmcoop.training.run import Run, is_run, load_run
@@ -112,35 +113,45 @@ def _problem(pool: Any, task: Any) -> str | None:
 
 
 def _do(job: Job, dataset_folder: Path, device: str, workers: int) -> str | None:
-    """In a process of its own; returns what went wrong."""
+    """In a process of its own; returns what went wrong.
+
+    SIGTERM, with which the pool ends its processes, stops the run as Ctrl-C would.
+    """
     try:
-        dataset = open_dataset(dataset_folder)
-        run = _trained(job, dataset, device, workers)
-        test = None
-        if job.scores is not None:
-            job.scores.parent.mkdir(exist_ok=True)
-            test = evaluate_run(run, dataset, out=job.scores, device=device, workers=workers)
-        last = run.metrics.iloc[-1]
-        outcome = {
-            "run": run.name,
-            "config": run.config.to_json(),
-            "epochs": int(last["epoch"]),
-            "best_epoch": run.best_epoch["epoch"],
-            "validation": {
-                "accuracy": run.best_epoch["validation_accuracy"],
-                "loss": run.best_epoch["validation_loss"],
-            },
-            "cost": run.cost,
-            "last_epoch_rows": int(last["rows_encoded"] + last["rows_valued"]),
-            "test": test,
-        }
-        job.result.parent.mkdir(parents=True, exist_ok=True)
-        write_json(job.result, outcome)
+        with stop_on_sigterm():
+            _train_and_test(job, dataset_folder, device, workers)
+    except KeyboardInterrupt:
+        return "stopped"
     except MmcoopError as error:
         return str(error)
     except OSError as error:
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     return None
+
+
+def _train_and_test(job: Job, dataset_folder: Path, device: str, workers: int) -> None:
+    dataset = open_dataset(dataset_folder)
+    run = _trained(job, dataset, device, workers)
+    test = None
+    if job.scores is not None:
+        job.scores.parent.mkdir(exist_ok=True)
+        test = evaluate_run(run, dataset, out=job.scores, device=device, workers=workers)
+    last = run.metrics.iloc[-1]
+    outcome = {
+        "run": run.name,
+        "config": run.config.to_json(),
+        "epochs": int(last["epoch"]),
+        "best_epoch": run.best_epoch["epoch"],
+        "validation": {
+            "accuracy": run.best_epoch["validation_accuracy"],
+            "loss": run.best_epoch["validation_loss"],
+        },
+        "cost": run.cost,
+        "last_epoch_rows": int(last["rows_encoded"] + last["rows_valued"]),
+        "test": test,
+    }
+    job.result.parent.mkdir(parents=True, exist_ok=True)
+    write_json(job.result, outcome)
 
 
 def _trained(job: Job, dataset: Dataset, device: str, workers: int) -> Run:

@@ -16,7 +16,8 @@ from mmcoop.comparison.running import Job, run_jobs
 from mmcoop.comparison.tuning import best_trial, trial_case
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, Interrupted
-from mmcoop.files import locked_folder, whole_file
+from mmcoop.files import whole_file
+from mmcoop.locks import locked
 from mmcoop.progress import SILENT, Progress
 from mmcoop.training.config import TrainConfig
 
@@ -49,7 +50,7 @@ def run_comparison(
     for name, reason in left_out.items():
         progress.note(f"{name} is left out: {reason}")
     work = _Work(folder, dataset, plan, settings, jobs, device, workers, progress)
-    with locked_folder(folder, f"another process works on {folder} right now"):
+    with locked(folder):
         comparison.save()  # with the methods and seeds that were added
         try:
             done = work.all(cases)

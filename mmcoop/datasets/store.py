@@ -20,6 +20,7 @@ from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Reject
 from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import check_path, read_json, sha256
+from mmcoop.locks import recover
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
@@ -280,6 +281,7 @@ def open_dataset(folder: Path | str) -> Dataset:
     """
     folder = Path(folder)
     check_path(folder)
+    recover(folder)
     if not is_dataset(folder):
         raise DataError(
             f"{folder} is not a dataset folder (no dataset.json): build one with "

@@ -36,6 +36,7 @@ from mmcoop.files import (
     whole_folder,
     write_json,
 )
+from mmcoop.locks import check_unlocked, locked
 from mmcoop.names import is_utf8, normalised
 
 # Rows are written in record batches of this many, or fewer that are large, and shards are closed
@@ -408,7 +409,7 @@ def write_dataset(
     `UsageError` where `folder` exists and may not be replaced.
     """
     check_new_dataset(folder, overwrite)
-    with whole_folder(folder) as temporary:
+    with _new_dataset(folder, overwrite), whole_folder(folder) as temporary:
         writer = DatasetWriter(temporary, header)
         try:
             yield writer
@@ -434,7 +435,7 @@ def continue_dataset(
     process is at work.
     """
     check_new_dataset(folder, overwrite)
-    with resumable_folder(folder) as working:
+    with _new_dataset(folder, overwrite), resumable_folder(folder) as working:
         mark = working / _PLAN
         if not (mark.is_file() and mark.read_text(encoding="utf-8") == plan):
             for path in working.iterdir():
@@ -464,6 +465,20 @@ def check_classes(classes: Sequence[str]) -> None:
 
 def check_new_dataset(folder: Path, overwrite: bool) -> None:
     """Raise `UsageError` where no dataset folder may be made; worth asking before long work."""
+    check_unlocked(folder)
+    _check_place(folder, overwrite)
+
+
+@contextmanager
+def _new_dataset(folder: Path, overwrite: bool) -> Iterator[None]:
+    """Keep the place of a data set for this process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _check_place(folder, overwrite)  # another process may have made one since
+        yield
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
     check_new_folder(folder, overwrite, lambda f: has_format(f / "dataset.json", FORMAT))
 
 

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 
 from mmcoop.core.coalitions import telling_coalitions
 from mmcoop.reporting.tables import accuracy_table, before_after_table
-from mmcoop.training.run import Run
+from mmcoop.training.run import Run, replaced_parent
 
 _ACCURACY = "validation_accuracy_"
 
@@ -31,7 +31,13 @@ def trained(run: Run) -> tuple[dict[str, Any], list[RenderableType]]:
 
 
 def enhanced(before: Run, after: Run) -> tuple[dict[str, Any], list[RenderableType]]:
-    """What a fine-tuning changed, best epoch against best epoch."""
+    """What a fine-tuning changed, best epoch against best epoch.
+
+    Where `before` has been trained again since, only what the fine-tuning ended with.
+    """
+    if problem := replaced_parent(after, [before]):
+        answer, tables = trained(after)
+        return answer | {"parent_problem": problem}, [*tables, problem]
     old, new = best_metrics(before), best_metrics(after)
     names = _validation(new)
     answer, _ = trained(after)

@@ -1,5 +1,6 @@
 """Checkpoints: a folder of weights (safetensors) and, to go on from, the state of training."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -35,7 +36,23 @@ def save_checkpoint(
         )
         write_json(temporary / _INFO, info)
         if state is not None:
-            torch.save(state, temporary / _STATE)
+            torch.save(_canonical(state), temporary / _STATE)
+
+
+def _canonical(value: Any) -> Any:
+    """`value` in the one form in which equal states are equal bytes.
+
+    Pickle writes an object it has met before as a reference to it, and a tensor with all of the
+    memory that it is a view of: what was loaded from a checkpoint shares less than what was made.
+    """
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu().contiguous()
+        return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+    if isinstance(value, Mapping):
+        return {_canonical(key): _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_canonical(entry) for entry in value)
+    return sys.intern(value) if type(value) is str else value
 
 
 def has_checkpoint(folder: Path) -> bool:

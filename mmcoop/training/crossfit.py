@@ -13,7 +13,7 @@ import numpy as np
 from mmcoop.datasets.splitting import folds_by_group
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import Interrupted, UsageError
-from mmcoop.files import locked_folder, settle_folder
+from mmcoop.locks import locked, recover
 from mmcoop.progress import SILENT, Progress
 from mmcoop.training.given_scores import reread_given_scores
 from mmcoop.training.run import Run, is_run, load_parent, load_run
@@ -77,7 +77,7 @@ def _fold_runs(
     labels = dataset.split("train").labels
     folds = int(fold_of.max()) + 1
     folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(folder, f"another process trains the folds in {folder} right now"):
+    with locked(folder):
         for k in range(folds):
             held_out = fold_of == k
             title = f"fold {k + 1} of {folds}"
@@ -110,7 +110,7 @@ def _trained(
 
     Raises `UsageError` where another run is at `place`.
     """
-    settle_folder(place)
+    recover(place)
     if not is_run(place):
         scores = None if like.scores is None else like.scores["path"]
         return train(place, part, like.config, parent=parent, scores=scores, **where)

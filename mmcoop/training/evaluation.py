@@ -85,7 +85,7 @@ def valuate_run(
     for a request that does not fit; `DataError` for another data set.
     """
     out = Path(out)
-    check_request(request, split, out, overwrite)
+    check_request(request, split, out, overwrite or resume)
     if folds and split != "train":
         raise UsageError(
             f"cross-fitting is of training samples, not of {split} ones: choose --split train"

@@ -1,6 +1,6 @@
 """The run folder: everything one training leaves behind. `docs/formats.md` describes the files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, MmcoopError
 from mmcoop.files import check_path, read_json, whole_file, whole_folder, write_json
+from mmcoop.locks import recover
 from mmcoop.scores import versions
 from mmcoop.training.build import Architecture
 from mmcoop.training.checkpoint import load_info, load_weights, weights_hash
@@ -212,9 +213,32 @@ def load_parent(run: Run) -> Run | None:
     if run.parent is None:
         return None
     parent = load_run(run.parent["path"])
-    if parent.weights_hash != run.parent["weights"]:
-        raise DataError(f"{parent.folder} is not the run any more that {run.folder} started from")
+    if not is_parent(parent, run):
+        raise DataError(
+            f"{parent.folder} has been trained again since {run.folder} was fine-tuned from it"
+        )
     return parent
+
+
+def is_parent(run: Run, child: Run) -> bool:
+    """Whether `run` is, with the weights it has now, what `child` was fine-tuned from."""
+    return child.parent is not None and child.parent["weights"] == run.weights_hash
+
+
+def replaced_parent(child: Run, runs: Iterable[Run]) -> str | None:
+    """That `child` must not be compared with one of the `runs`, which is in the place of the run it
+    was fine-tuned from but is another one; None where that is not so.
+    """
+    if child.parent is None:
+        return None
+    place = Path(child.parent["path"]).resolve()
+    for run in runs:
+        if run.folder.resolve() == place and not is_parent(run, child):
+            return (
+                f"{run.folder} has been trained again since {child.folder} was fine-tuned from it: "
+                "what differs between them is not what the fine-tuning changed"
+            )
+    return None
 
 
 def is_run(folder: Path) -> bool:
@@ -229,6 +253,7 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     check_path(folder)
+    recover(folder)
     if not is_run(folder):
         raise DataError(f"{folder} is not a run folder (no run.json): train one with mmcoop train")
     path = folder / "run.json"

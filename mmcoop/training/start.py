@@ -9,7 +9,14 @@ import torch
 
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError
-from mmcoop.files import check_new_folder, has_format, settle_folder, sha256, whole_folder
+from mmcoop.files import (
+    check_new_folder,
+    has_format,
+    settle_folder,
+    sha256,
+    whole_folder,
+)
+from mmcoop.locks import check_unlocked, locked
 from mmcoop.methods import METHODS
 from mmcoop.progress import SILENT, Progress
 from mmcoop.training.build import architecture_of
@@ -49,10 +56,11 @@ def train(
     epoch, and values no sample. The test split is not read. Interrupted or killed, `resume` goes
     on.
 
-    Raises `UsageError` where the folder exists and may not be replaced, `DataError` where the
-    loss is no longer a number, `Interrupted` on Ctrl-C.
+    Raises `UsageError` where the folder exists and may not be replaced or another process trains
+    in it, `DataError` where the loss is no longer a number, `Interrupted` on Ctrl-C.
     """
     folder = Path(folder)
+    check_unlocked(folder)
     architecture = architecture_of(dataset, config)
     if parent is not None:
         parent.check_dataset(dataset)
@@ -63,8 +71,7 @@ def train(
             )
         if parent.folder.resolve() == folder.resolve():
             raise UsageError(f"{folder} is the run to start from: choose another --out")
-    _check_not_begun(folder, overwrite)
-    check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
+    _check_new_run(folder, overwrite)
     given = recorded = None
     if scores is not None:
         if not METHODS.load(config.method).adds_rows:
@@ -77,20 +84,23 @@ def train(
     training = Training(run, dataset, pick_device(device), workers, progress, given)
     if parent is not None:
         load_weights(training.model, parent.best)
-    run.create()  # all that can be refused has been: from here on there is a run folder
-    return training.finish()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _check_new_run(folder, overwrite)  # another process may have made one since
+        run.create()  # all that can be refused has been: from here on there is a run folder
+        return training.finish()
 
 
-def _check_not_begun(folder: Path, overwrite: bool) -> None:
-    """Raise `UsageError` where a run in `folder` is not finished, saying how to go on with it."""
-    if overwrite or not is_run(folder):
-        return
-    run = load_run(folder)
-    if run.status != FINISHED:
+def _check_new_run(folder: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where no run may be made in `folder`; if an unfinished one is there, with
+    the command that resumes it.
+    """
+    if not overwrite and is_run(folder) and (run := load_run(folder)).status != FINISHED:
         raise UsageError(
-            f"{folder} holds a run that is not finished: go on with it by {run.resume_command}, "
-            "choose another --out, or replace it with --overwrite"
+            f"{folder} holds an unfinished run: resume it with {run.resume_command}, choose "
+            "another --out, or replace it with --overwrite"
         )
+    check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
 
 
 def resume(
@@ -109,25 +119,29 @@ def resume(
     the run was given are read again from where they were, or from `scores` if they were moved.
     Raises `DataError` where the folder is not a run or was trained on another data set, or its
     scores are not the same any more, `UsageError` where its settings are not the `expected` ones
-    (of those named there), or its scores not `scores`.
+    (of those named there) or its scores not `scores`, or another process trains it.
     """
-    settle_folder(Path(folder))
-    run = load_run(folder)
-    run.check_dataset(dataset)
-    begun, expected = run.config.to_json(), expected or {}
-    if expected.get("method", run.config.method) != run.config.method:
-        begun["options"] = {}  # they are those of the other method
-    wanted = make_config(begun, expected)
-    if wanted != run.config:
-        now, then = wanted.to_json(), run.config.to_json()
-        odd = next(name for name in now if now[name] != then[name])
-        raise UsageError(
-            f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
-            "began; leave the option out, or start anew with --overwrite"
-        )
-    if scores is not None:
-        _check_same_scores(run, Path(scores))
+    folder = Path(folder)
+    check_unlocked(folder)
+    run = _run_to_resume(folder, dataset, expected or {}, scores)
     if run.status == FINISHED:
+        return run
+    with locked(folder):
+        return _resumed(folder, dataset, scores, device, workers, progress)
+
+
+def _resumed(
+    folder: Path,
+    dataset: Dataset,
+    scores: Path | str | None,
+    device: str,
+    workers: int,
+    progress: Progress,
+) -> Run:
+    """The run in a locked `folder`, trained to its end."""
+    settle_folder(folder)
+    run = load_run(folder)
+    if run.status == FINISHED:  # by another process, before the lock was taken
         return run
     settle_folder(run.best)
     settle_folder(run.last)
@@ -140,6 +154,28 @@ def resume(
     elif (parent := load_parent(run)) is not None:
         load_weights(training.model, parent.best)
     return training.finish()
+
+
+def _run_to_resume(
+    folder: Path, dataset: Dataset, expected: Mapping[str, Any], scores: Path | str | None
+) -> Run:
+    """The run in `folder`, checked as `resume` promises; nothing is changed."""
+    run = load_run(folder)
+    run.check_dataset(dataset)
+    begun = run.config.to_json()
+    if expected.get("method", run.config.method) != run.config.method:
+        begun["options"] = {}  # they are those of the other method
+    wanted = make_config(begun, expected)
+    if wanted != run.config:
+        now, then = wanted.to_json(), run.config.to_json()
+        odd = next(name for name in now if now[name] != then[name])
+        raise UsageError(
+            f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
+            "began; leave the option out, or start anew with --overwrite"
+        )
+    if scores is not None:
+        _check_same_scores(run, Path(scores))
+    return run
 
 
 def _check_same_scores(run: Run, path: Path) -> None:
@@ -179,10 +215,12 @@ def extend(
     from_scratch = shorter.parent is None and shorter.scores is None
     if not (from_scratch and shorter.config.begins(config)):
         raise UsageError(f"{shorter.folder} is not the beginning of the run that is asked for")
-    if folder == shorter.folder:
-        new_run(folder, config, shorter.architecture, dataset, None).set_status(STOPPED)
-    else:
-        with whole_folder(folder) as temporary:
-            shutil.copytree(shorter.folder, temporary, dirs_exist_ok=True)
-            new_run(temporary, config, shorter.architecture, dataset, None).set_status(STOPPED)
-    return resume(folder, dataset, device=device, workers=workers, progress=progress)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if folder == shorter.folder:
+            new_run(folder, config, shorter.architecture, dataset, None).set_status(STOPPED)
+        else:
+            with whole_folder(folder) as temporary:
+                shutil.copytree(shorter.folder, temporary, dirs_exist_ok=True)
+                new_run(temporary, config, shorter.architecture, dataset, None).set_status(STOPPED)
+        return _resumed(folder, dataset, None, device, workers, progress)

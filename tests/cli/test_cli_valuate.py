@@ -25,6 +25,7 @@ from mmcoop.core.valuation import value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.writer import Header, write_dataset
+from mmcoop.locks import locked
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.start import train
 
@@ -787,8 +788,8 @@ run("other", *model, "--resume", "--value", "margin")
 run("resumed", *model, "--resume")
 same = [(place / "s.parquet").read_bytes() == (place / "whole").read_bytes()]
 run("replacing", *model, "--overwrite", stop=signal.SIGKILL, when=parts / "state.pt")
-run("not replaced", *model, "--resume")
-run("replaced", *model, "--resume", "--overwrite")
+run("not replaced", *model, "--resume", "--value", "margin")
+run("replaced", *model, "--resume")
 same.append((place / "s.parquet").read_bytes() == (place / "whole").read_bytes())
 (place / "s.parquet").unlink()
 fit = ["--run", "runs/joint", "--cross-fit", "2", "--value", "probability", "--json", "--quiet"]
@@ -827,7 +828,7 @@ def test_cut_off_in_any_way_it_goes_on_with_resume(folder, tmp_path):
     assert codes["early"] == 130
     assert left["early"] == []
     assert codes["killed"] == -9
-    assert left["killed"] == [".s.parquet.parts"]
+    assert left["killed"] == [".s.parquet.lock", ".s.parquet.parts"]
     assert codes["interrupted"] == 130
     assert left["interrupted"] == [".s.parquet.parts"]
     assert said["interrupted"] == (
@@ -839,13 +840,14 @@ def test_cut_off_in_any_way_it_goes_on_with_resume(folder, tmp_path):
     assert left["resumed"] == ["s.parquet"]
     assert json.loads(said["resumed"]) == json.loads(said["whole"])
     assert codes["replacing"] == -9
-    assert left["replacing"] == [".s.parquet.parts", "s.parquet"]
+    assert left["replacing"] == [".s.parquet.lock", ".s.parquet.parts", "s.parquet"]
     assert codes["not replaced"] == 2
     assert "or replace it with --overwrite" in said["not replaced"]
     assert codes["replaced"] == 0
     assert json.loads(said["replaced"]) == json.loads(said["whole"])
     assert codes["fit killed"] == -9
-    assert left["fit killed"] == [".s.parquet.parts", "s-folds"]
+    kept = [".s-folds.lock", ".s.parquet.lock", ".s.parquet.parts", "s-folds"]
+    assert left["fit killed"] == kept
     for name in ("fit", "fit again", "fit anew"):
         assert codes[name] == 0, said[name]
         assert left[name] == ["s-folds", "s.parquet"]
@@ -854,13 +856,9 @@ def test_cut_off_in_any_way_it_goes_on_with_resume(folder, tmp_path):
 
 
 def test_what_another_process_is_writing_is_refused(valuate, tmp_path):
-    from mmcoop.files import locked_folder
-
-    parts = tmp_path / "out/.s.parquet.parts"
-    parts.mkdir()
-    with locked_folder(parts, "taken"):
-        for more in ([], ["--resume"]):
-            refused(valuate(*more), 2, f"another process is writing {tmp_path}/out/s.parquet right")
+    with locked(tmp_path / "out/s.parquet"):
+        for more in ([], ["--resume"], ["--overwrite"]):
+            refused(valuate(*more), 2, f"{tmp_path}/out/s.parquet is in use by process")
     assert valuate().returncode == 0
 
 

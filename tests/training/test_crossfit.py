@@ -21,7 +21,7 @@ from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import locked_folder
+from mmcoop.locks import locked
 from mmcoop.progress import Progress
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.evaluation import valuate_run, value_run
@@ -324,7 +324,7 @@ def test_a_run_whose_start_is_not_there_any_more_is_refused_at_once(run, dataset
     shutil.copy(start / LAST, start / BEST)
     moved = start / BEST
     moved.write_bytes(moved.read_bytes() + b" ")
-    expected = f"^{start} is not the run any more that {child.folder} started from$"
+    expected = f"^{start} has been trained again since {child.folder} was fine-tuned from it$"
     with pytest.raises(DataError, match=expected):
         cross_fit(child, dataset, 2, tmp_path / "folds")
     shutil.rmtree(start)
@@ -478,8 +478,8 @@ def test_a_folder_of_other_folds_is_refused_and_stays(run, child, dataset, quick
 def test_two_processes_do_not_train_in_one_folder(run, dataset, tmp_path):
     (tmp_path / "folds").mkdir()
     with (
-        locked_folder(tmp_path / "folds", "taken"),
-        pytest.raises(UsageError, match="^another process trains the folds in .* right now$"),
+        locked(tmp_path / "folds"),
+        pytest.raises(UsageError, match=f"/folds is in use by process {os.getpid()} since "),
     ):
         next(iter(cross_fit(run, dataset, 2, tmp_path / "folds")))
 

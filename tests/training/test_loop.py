@@ -771,7 +771,7 @@ def test_a_child_does_not_go_on_from_a_parent_that_has_changed(parent, noisy, qu
             progress=stop,
         )
     train(folder, open_dataset(noisy), quick(seed=8), overwrite=True)
-    expected = f"^{folder} is not the run any more that {tmp_path / 'run'} started from$"
+    expected = f"^{folder} has been trained again since {tmp_path / 'run'} was fine-tuned from it$"
     with pytest.raises(DataError, match=expected):
         resume(tmp_path / "run", open_dataset(noisy))
 

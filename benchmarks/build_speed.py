@@ -62,7 +62,7 @@ def main() -> None:
     ]
     reading = Reading(KINDS)
     header = Header("bench", "bench", {}, ["class", "other"], reading.modalities(), "clips",
-                    columns={"duration": "float32"})  # fmt: skip
+                    columns={"duration": "float32", "notes": "string"})  # fmt: skip
     speeds: dict[str, list[float]] = {"decode and throw away": [], "build": []}
     context = get_context("forkserver")
     for _ in range(arguments.rounds):

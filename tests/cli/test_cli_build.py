@@ -237,7 +237,12 @@ def test_what_was_not_found_is_among_the_rejects(story):
 def test_a_model_of_the_default_encoders_is_trained_and_enhanced(story):
     dataset = dataset_of(story)
     side = 224 if dataset.name == "folder" else 64
-    assert {m.input_shape[-1] for m in dataset.modalities.values()} <= {side, 1024}
+    for modality in dataset.modalities.values():
+        # only the published recipes have spectrograms of the published length
+        if modality.kind != "spectrogram":
+            assert modality.input_shape[-1] == side
+        elif dataset.name != "folder":
+            assert modality.input_shape[-1] == 1024
     for run in ("joint", "joint-sample"):
         found = load_run(story.folder / "runs" / run)
         assert found.status == "finished"

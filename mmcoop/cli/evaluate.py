@@ -34,8 +34,9 @@ def evaluate(
     """Evaluate runs on the test split: what is left when modalities are missing.
 
     Gives the accuracy of every coalition of modalities, as a whole and by class, the mean
-    contributions and what the training took. Of the commands that train or score, only this one
-    and `valuate --split test` read the test split.
+    contributions, with 95 % bootstrap intervals, and what the training took; of several runs also
+    the difference of each to the first, with a paired test. Of the commands that train or score,
+    only this one and `valuate --split test` read the test split.
 
     Examples:
 
@@ -45,8 +46,9 @@ def evaluate(
 
     - `mmcoop evaluate --run runs/joint --json`
     """
-    from mmcoop.reporting.tables import class_table, evaluation_table
-    from mmcoop.training.evaluation import evaluate_run
+    from mmcoop.comparison.differences import difference
+    from mmcoop.reporting.tables import class_table, evaluation_legend, evaluation_table
+    from mmcoop.training.evaluation import evaluation_of
     from mmcoop.training.run import replaced_parent
     from mmcoop.workspace import dataset_of, find_run
 
@@ -57,8 +59,8 @@ def evaluate(
             f"these runs were trained on different data sets: {listed}; evaluate them one by one"
         )
     shown = options.progress(quiet)
-    evaluations = [
-        evaluate_run(
+    found = [
+        evaluation_of(
             one,
             dataset_of(one, data),
             split,
@@ -68,11 +70,15 @@ def evaluate(
         )
         for one in runs
     ]
+    evaluations = [one.answer for one in found]
+    for one in found[1:]:
+        one.answer["difference"] = difference(found[0], one)
     problems = [replaced_parent(one, runs) for one in runs]
     for evaluation, problem in zip(evaluations, problems, strict=True):
         evaluation |= {"parent_problem": problem} if problem else {}
-    title = f"{split} split, {evaluations[0]['samples']:,} samples:"
-    tables: list[Any] = [title, evaluation_table(evaluations)]
+    of_groups = f" of {groups:,} groups" if (groups := evaluations[0]["groups"]) else ""
+    title = f"{split} split, {evaluations[0]['samples']:,} samples{of_groups}:"
+    tables: list[Any] = [title, evaluation_table(evaluations), *evaluation_legend(evaluations)]
     if classes:
         tables.append(class_table(evaluations))
     tables += filter(None, problems)

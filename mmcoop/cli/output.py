@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import RenderableType
+from rich.table import Table
 
 from mmcoop.printable import json_text
+from mmcoop.reporting.fitting import FittedTable
 from mmcoop.reporting.terminal import Terminal
 
 
@@ -16,4 +18,6 @@ def report(answer: Any, tables: Iterable[RenderableType], *, as_json: bool, quie
     elif not quiet:
         terminal = Terminal()
         for table in tables:
+            if isinstance(table, Table) and len(table.columns) > 2:
+                table = FittedTable(table)
             terminal.print(table, soft_wrap=isinstance(table, str))

@@ -210,6 +210,7 @@ def valuate(
         "workers": workers,
         "progress": options.progress(quiet),
     }
+    held_out: float | None = None
     if more["model"] is None:
         for name in ("weights", "modality", "batch_size"):
             if more[name]:
@@ -219,6 +220,8 @@ def valuate(
         subject: dict[str, Any] = {"run": str(valued.folder)}
         if more["cross_fit"]:
             subject["cross_fit"] = more["cross_fit"]
+        elif split == "train":
+            held_out = valued.best_epoch["validation_accuracy"]
         dataset = dataset_of(valued, data)
         scored = valuate_run(
             valued, dataset, split, out, folds=more["cross_fit"] or 0, device=device, **where
@@ -245,5 +248,5 @@ def valuate(
                 batch_size=more["batch_size"] or _BATCH_SIZE,
                 **where,
             )
-    answer, tables = valuation_report(subject, split, out, request.how, scored)
+    answer, tables = valuation_report(subject, split, out, request.how, scored, held_out)
     report(answer, tables, as_json=as_json, quiet=quiet)

@@ -1,5 +1,6 @@
 """The comparison folder: which methods, fusions and seeds, the runs, and what came of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from mmcoop.comparison.cases import BASELINE, make_cases
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     check_new_folder,
@@ -118,6 +119,25 @@ class Comparison:
     def _scores(self, run: str, column: str) -> pd.Series:
         path = self.folder / "scores" / f"{run}.parquet"
         return pd.read_parquet(path, columns=["id", column]).set_index("id")[column]
+
+    def chance(self, run: str) -> float:
+        """The accuracy of predicting the most frequent class of the test samples; NaN where the
+        scores of the run do not have the labels.
+        """
+        path = self.folder / "scores" / f"{run}.parquet"
+        if "label" not in pq.read_schema(path).names:
+            return math.nan
+        return float(self._scores(run, "label").value_counts(normalize=True).max())
+
+    @property
+    def validation_samples(self) -> int | None:
+        """How many chose the best epochs; None where the data set is not there any more."""
+        try:
+            dataset = open_dataset(self.dataset["path"])
+        except (DataError, KeyError):
+            return None
+        same = dataset.fingerprint == self.dataset["fingerprint"]
+        return dataset.rows["validation"] if same else None
 
     def with_more(self, **more: Any) -> "Comparison":
         """The comparison with further methods, fusions and seeds, see `Plan.with_more`."""

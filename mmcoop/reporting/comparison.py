@@ -1,5 +1,6 @@
 """The tables of a comparison: in the terminal, and as CSV, Markdown and LaTeX files."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmcoop.comparison.comparison import Comparison
 from mmcoop.comparison.statistics import LEAST_SEEDS
 from mmcoop.comparison.summary import REFERENCES
 from mmcoop.files import whole_file
+from mmcoop.reporting.tables import few_samples, p_value
 
 #: Marks a gain that is not significant.
 MARK = "°"
@@ -130,7 +132,26 @@ def legend(comparison: Comparison, summary: pd.DataFrame) -> list[str]:
         )
     if plan.tune:
         lines.append(f"Tuned on validation, {plan.tune} trials a method.")
-    return lines
+    return lines + cautions(comparison, summary)
+
+
+def cautions(comparison: Comparison, summary: pd.DataFrame) -> list[str]:
+    """What there is too little of for the numbers to say much."""
+    run = comparison.runs["run"].iloc[0]
+    samples, groups = len(comparison.hits(run)), comparison.groups(run)
+    tested = (samples, "samples") if groups is None else (groups.nunique(), "groups of samples")
+    lines = [few_samples("test", *tested)]
+    if (chosen_on := comparison.validation_samples) is not None:
+        lines.append(few_samples("validation", chosen_on))
+    chance, best = comparison.chance(run), float(summary["accuracy"].max())
+    # two standard errors of an accuracy at chance
+    if best < chance + 2 * math.sqrt(chance * (1 - chance) / tested[0]):
+        lines.append(
+            f"No run is clearly above chance: the best method has {100 * best:.1f} %, and always "
+            f"saying the most frequent class {100 * chance:.1f} %. Differences between methods say "
+            "nothing before one of them learns the task."
+        )
+    return [f"Caution: {line[0].lower()}{line[1:]}" for line in lines if line]
 
 
 def comparison_tables(comparison: Comparison, summary: pd.DataFrame) -> list[RenderableType]:
@@ -201,15 +222,9 @@ def _gain(reference: str) -> Callable[[Mapping[str, Any]], str]:
 def _p_values(reference: str) -> Callable[[Mapping[str, Any]], str]:
     def cell(row: Mapping[str, Any]) -> str:
         ps = [row.get(f"p_{over}_{reference}") for over in ("seeds", "samples")]
-        return " / ".join(map(_p_value, ps)) if any(p is not None for p in ps) else ""
+        return " / ".join(map(p_value, ps)) if any(p is not None for p in ps) else ""
 
     return cell
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return "–"
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _markdown(sheet: Sheet) -> str:

@@ -37,14 +37,18 @@ def accuracy_table(
 def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     """Evaluations side by side: accuracy by coalition, mean contributions, cost.
 
-    With two of them, a column says how the second differs from the first.
+    One alone has a column of intervals. With two of them, a column says how the second differs from
+    the first; with several, rows have what is known of their differences to the first.
     """
+    alone = len(evaluations) == 1 and "coalition_intervals" in evaluations[0]
     table = Table()
     table.add_column("", overflow="fold")  # the names of coalitions of many modalities are long
     for evaluation in evaluations:
         table.add_column(evaluation["run"], justify="right")
     if len(evaluations) == 2:
         table.add_column("change", justify="right")
+    if alone:
+        table.add_column("95 % interval", justify="right")
     for group, label, scale, form in (
         ("coalitions", "accuracy {}, %", 100, "{:.1f}"),
         ("contributions", "mean φ {}", 1, "{:.3f}"),
@@ -53,7 +57,11 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         keys = list(dict.fromkeys(key for e in evaluations for key in e[group]))
         for key in telling_coalitions(keys) if group == "coalitions" else keys:
             numbers = [scale * e[group][key] if key in e[group] else None for e in evaluations]
-            table.add_row(label.format(key), *_cells(numbers, form))
+            ends = evaluations[0].get(_INTERVALS.get(group, ""), {}).get(key) if alone else None
+            interval = [_interval(ends, scale, form)] if ends else []
+            table.add_row(label.format(key), *_cells(numbers, form), *interval)
+        if group == "coalitions":
+            _add_differences(table, evaluations)
         table.add_section()
     for key, label in (
         ("rows_encoded", "rows to learn from"),
@@ -62,6 +70,70 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     ):
         table.add_row(label, *_cells([e["cost"][key] for e in evaluations], "{:,.0f}"))
     return table
+
+
+_INTERVALS = {"coalitions": "coalition_intervals", "contributions": "contribution_intervals"}
+
+
+def _interval(ends: Sequence[float], scale: float = 1, form: str = "{:.1f}") -> str:
+    return " … ".join(form.format(scale * end) for end in ends)
+
+
+def _add_differences(table: Table, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Rows on the accuracy from all modalities: intervals, and the test of what differs."""
+    others = evaluations[1:]
+    if not others or any("difference" not in one for one in others):
+        return
+    every = [list(one["coalition_intervals"].values())[-1] for one in evaluations]
+    differences = [one["difference"] for one in others]
+    gains = [_interval(d["interval"], 100, "{:+.1f}") for d in differences]
+    tests = [f"{p_value(d['p'])} ({d['samples']:,} differ)" for d in differences]
+    cells = [_interval(ends, 100) for ends in every]
+    if len(others) == 1:
+        table.add_row("all modalities: 95 % interval", *cells, *gains)
+        table.add_row("all modalities: p of the change", "", "", *tests)
+    else:
+        table.add_row("all modalities: 95 % interval", *cells)
+        table.add_row("all modalities: gain over the first", "", *gains)
+        table.add_row("all modalities: p of the gain", "", *tests)
+
+
+#: Below so many samples, or groups of them, an accuracy is a rough one.
+FEW = 100
+
+
+def few_samples(split: str, count: int, what: str = "samples") -> str:
+    """A caution where a split is small; nothing where it is not."""
+    if count >= FEW:
+        return ""
+    half = 100 / max(count, 1) ** 0.5
+    return (
+        f"Only {count} {what} in the {split} split: an accuracy is known to about ±{half:.0f} "
+        "points, and smaller differences say little."
+    )
+
+
+def evaluation_legend(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How intervals and tests are to be read, and what there is too little of."""
+    first = evaluations[0]
+    groups = first.get("groups")
+    lines = []
+    if len(evaluations) > 1:
+        by = "groups" if groups else "samples"
+        lines.append(
+            f"Intervals are by the bootstrap, p by McNemar's test, both over {by}: they are of "
+            "these runs on other samples. What other seeds would give, mmcoop compare says."
+        )
+    what = "groups of samples" if groups else "samples"
+    caution = few_samples(first["split"], groups or first["samples"], what)
+    return [*lines, *([caution] if caution else [])]
+
+
+def p_value(p: float | None) -> str:
+    """0.0312 → ".031", 0.0002 → "<.001"; a dash for no test."""
+    if p is None:
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def class_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:

@@ -16,10 +16,16 @@ from mmcoop.scoring import Scored
 
 
 def valuation_report(
-    subject: Mapping[str, Any], split: str, out: Path, how: Valuing, scored: Scored
+    subject: Mapping[str, Any],
+    split: str,
+    out: Path,
+    how: Valuing,
+    scored: Scored,
+    held_out: float | None = None,
 ) -> tuple[dict[str, Any], list[Any]]:
     """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}` or
-    `{"model": …}`, and the folds, if there were any, as `cross_fit`.
+    `{"model": …}`, and the folds, if there were any, as `cross_fit`. `held_out`: the accuracy on
+    validation samples, where training samples were valued by a model that has seen them.
     """
     summaries = dict(scored.summaries)
     whole = summaries[split]
@@ -47,6 +53,9 @@ def valuation_report(
             f"{whole.unpredicted:,} of them have logits with NaN, which predict no class (-1) and "
             "count as wrong: look for NaN in the weights and in the data",
         )
+    if "train" in summaries and "validation" in summaries:
+        held_out = summaries["validation"].accuracy.get("+".join(whole.modalities))
+    tables += memorised(summaries.get("train"), held_out)
     if len(summaries) > 1:
         answer["splits"] = {
             split: valuation_answer(part) for split, part in summaries.items() if part is not whole
@@ -58,6 +67,25 @@ def valuation_report(
     if answer["further"] or scored.emap_gap is not None:
         tables.append(further_table(answer))
     return answer, tables
+
+
+#: From so much more accuracy on training samples than on validation samples on, they are memorised.
+MEMORISED = 0.05
+
+
+def memorised(train: Summary | None, held_out: float | None) -> list[str]:
+    """A sentence where the model knows training samples by heart, which flatters contributions."""
+    if train is None or held_out is None or not train.accuracy:
+        return []
+    known = train.accuracy["+".join(train.modalities)]
+    if not known - held_out >= MEMORISED:
+        return []
+    return [
+        f"The model is right on {percent(known)} of the training samples, which it has seen, and "
+        f"on {percent(held_out)} of the validation samples: contributions to training samples show "
+        "what it has memorised too. Value samples that it has not seen: --cross-fit 5, or --split "
+        "validation."
+    ]
 
 
 def valuation_answer(summary: Summary) -> dict[str, Any]:

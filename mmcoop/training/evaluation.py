@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcoop.core.bootstrap import REPLICATES
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
@@ -143,17 +146,55 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Accuracy of every coalition: what is left when modalities are missing.
 
-    Returns `run, split, samples, accuracy, macro_f1` (the mean over all classes, 0 for one that is
-    neither there nor predicted), `mean_average_precision` (the mean over the classes that are
-    there, one against the rest), `coalitions` (accuracy by coalition name), `classes` (the same by
-    class), `contributions` (mean φ by modality), `low_contributing` (share of samples with φ < 1)
-    and `cost` (what the training took, with that of the run it was fine-tuned from). Shares are in
-    0…1; a class without samples has none. With `out`, the samples' scores are written there from
-    the same pass, in place of what is there.
+    Returns:
+        `run, split, samples`; `groups`, how many there are, None where every sample is one;
+        `accuracy`; `macro_f1`, the mean over all classes, 0 for one that is neither there nor
+        predicted; `mean_average_precision`, the mean over the classes that are there, one against
+        the rest; `coalitions`, accuracy by coalition name; `classes`, the same by class;
+        `contributions`, mean φ by modality; `low_contributing`, share of samples with φ < 1;
+        `coalition_intervals`, `contribution_intervals`, 95 % bootstrap intervals of these, over
+        groups; `cost`, what the training took, with that of the run it was fine-tuned from. Shares
+        are in 0…1; a class without samples has none.
+
+    With `out`, the samples' scores are written there from the same pass, in place of what is there.
     """
+    where: dict[str, Any] = {"device": device, "workers": workers, "progress": progress}
+    return evaluation_of(run, dataset, split, out=out, **where).answer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of a run on a split.
+
+    Attributes:
+        answer: what `evaluate_run` returns.
+        ids: of the samples, in the order of the split.
+        hits: how right the run is on each, float64 `(samples,)` (`ValuedBatch.hits`).
+        groups: which samples depend on each other, a name each; None where all are independent.
+    """
+
+    answer: dict[str, Any]
+    ids: list[str]
+    hits: np.ndarray
+    groups: list[str] | None
+
+
+def evaluation_of(
+    run: Run,
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """`evaluate_run`, with what each sample came to, so that runs can be compared."""
     n_classes = len(run.architecture.classes)
-    summary = Summary(run.modalities, n_classes)
-    labels, logits = [], []
+    summary = Summary(run.modalities, n_classes, replicates=REPLICATES)
+    labels, logits, hits = [], [], []
+    ids: list[str] = []
+    groups: list[str] = []
     with (
         nullcontext()
         if out is None
@@ -163,17 +204,22 @@ def evaluate_run(
             run, dataset, split, device=device, workers=workers, progress=progress
         ):
             summary.add(batch)
-            assert batch.labels is not None
+            assert batch.labels is not None and batch.correct is not None
             labels.append(batch.labels)
             logits.append(batch.outputs)
+            hits.append(batch.correct)
+            ids += batch.ids or []
+            groups += batch.groups or []
             if scores is not None:
                 scores.add(split, batch)
     accuracy = summary.accuracy
     grand = "+".join(run.modalities)
-    return {
+    grouped = len(set(groups)) < summary.samples
+    answer = {
         "run": str(run.folder),
         "split": split,
         "samples": summary.samples,
+        "groups": len(set(groups)) if grouped else None,
         "accuracy": accuracy[grand],
         "macro_f1": summary.macro_f1[grand],
         "mean_average_precision": _mean_average_precision(torch.cat(labels), torch.cat(logits)),
@@ -187,8 +233,17 @@ def evaluate_run(
         },
         "contributions": summary.mean_contribution,
         "low_contributing": summary.low_contributing,
+        "coalition_intervals": {
+            name: list(summary.interval(f"accuracy_{name}"))
+            for name in accuracy
+            if summary.has(f"accuracy_{name}")
+        },
+        "contribution_intervals": {
+            m: list(summary.interval(f"contribution_{m}")) for m in run.modalities
+        },
         "cost": run.whole_cost,
     }
+    return Evaluation(answer, ids, torch.cat(hits).numpy(), groups if grouped else None)
 
 
 def _details(

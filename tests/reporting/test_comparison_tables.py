@@ -10,7 +10,12 @@ import pytest
 
 from mmcoop.comparison.comparison import Comparison, Plan
 from mmcoop.comparison.summary import summarise
-from mmcoop.reporting.comparison import comparison_sheets, comparison_tables, write_comparison
+from mmcoop.reporting.comparison import (
+    comparison_sheets,
+    comparison_tables,
+    legend,
+    write_comparison,
+)
 
 #: Right (1) or wrong (0) on eight test samples, by method and seed.
 HITS = {
@@ -98,6 +103,20 @@ def test_samples_of_one_group_count_as_one(comparison):
     assert "8 test samples are of 7 groups" in shown and "groups of samples (McNemar)" in shown
 
 
+def test_few_samples_and_runs_at_chance_are_cautioned_against(comparison):
+    for path in (comparison.folder / "scores").iterdir():
+        table = pq.read_table(path)
+        labels = pa.array([int(id in "abc") for id in table["id"].to_pylist()])
+        pq.write_table(table.append_column("label", labels), path)
+    shown = legend(comparison, summarise(comparison))
+    # 5 of 8 are of one class: 62.5 % by chance, give or take twice 17.1 points; the best has 87.5 %
+    assert [line[:30] for line in shown if "Caution" in line] == [
+        "Caution: only 8 samples in the",
+        "Caution: no run is clearly abo",
+    ]
+    assert "the best method has 87.5 %" in shown[-1] and "class 62.5 %" in shown[-1]
+
+
 def test_two_seeds_are_no_test_and_nothing_is_significant(comparison):
     runs = pd.read_parquet(comparison.folder / "runs.parquet")
     runs[runs["seed"] < 2].to_parquet(comparison.folder / "runs.parquet")
@@ -164,7 +183,9 @@ def test_the_files_hold_the_same_cells(comparison):
 
 
 def test_the_terminal_is_told_how_to_read_it_and_what_is_missing(comparison):
-    *_, means, gains, mark, rows, left_out = comparison_tables(comparison, summarise(comparison))
+    shown = comparison_tables(comparison, summarise(comparison))
+    *_, means, gains, mark, rows, few, left_out = shown
+    assert few.startswith("Caution: only 8 samples in the test split")
     assert means.startswith("Numbers are means over 3 seeds ± the 95 % confidence interval")
     assert gains.startswith("A gain is in points of accuracy")
     assert mark.startswith("° marks a gain that is not significant") and "Holm" in mark

@@ -14,8 +14,10 @@ from mmcoop.reporting.tables import (
     accuracy_table,
     before_after_table,
     class_table,
+    evaluation_legend,
     evaluation_table,
     facts_table,
+    p_value,
     percent,
     rejects_table,
 )
@@ -337,3 +339,49 @@ def test_a_long_fact_is_folded_and_not_cut():
 def _split(text: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if "│" in line]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+# --- intervals and tests
+
+
+def measured(run: str, low: float, high: float, **more: Any) -> dict[str, Any]:
+    intervals = {"audio+visual": [low, high]}
+    phi = {"audio": [1.1, 1.3], "visual": [0.5, 0.7]}
+    about = {"coalition_intervals": intervals, "contribution_intervals": phi, "groups": None}
+    return evaluation(run, **about, **more)
+
+
+def test_one_evaluation_has_a_column_of_intervals():
+    rows = {row[0]: row for row in cells(evaluation_table([measured("joint", 0.915, 0.957)]))}
+    assert rows[""] == ["", "joint", "95 % interval"]
+    assert rows["accuracy audio+visual, %"][2] == "91.5 … 95.7"
+    assert rows["accuracy audio, %"][2] == ""
+    assert rows["mean φ audio"][2] == "1.100 … 1.300"
+
+
+def test_of_several_evaluations_there_is_what_their_difference_is_worth():
+    gain = {"to": "joint", "accuracy": 0.4, "interval": [-0.1, 0.9], "p": 0.375, "samples": 5}
+    sure = {"to": "joint", "accuracy": 0.1, "interval": [0.08, 0.12], "p": 1e-9, "samples": 900}
+    joint = measured("joint", 0.2, 0.8, samples=7)
+    one, other = (
+        measured("b", 0.5, 1.0, difference=gain),
+        measured("c", 0.7, 0.9, difference=sure),
+    )
+    two = {row[0]: row[1:] for row in cells(evaluation_table([joint, one]))}
+    assert two["all modalities: 95 % interval"] == ["20.0 … 80.0", "50.0 … 100.0", "-10.0 … +90.0"]
+    assert two["all modalities: p of the change"] == ["", "", ".375 (5 differ)"]
+    three = {row[0]: row[1:] for row in cells(evaluation_table([joint, one, other]))}
+    assert three["all modalities: gain over the first"] == ["", "-10.0 … +90.0", "+8.0 … +12.0"]
+    assert three["all modalities: p of the gain"] == ["", ".375 (5 differ)", "<.001 (900 differ)"]
+    reading, caution = evaluation_legend([joint, one])
+    assert "over samples" in reading and "Only 7 samples in the test split" in caution
+    assert evaluation_legend([measured("joint", 0.9, 1.0)]) == []
+    (caution,) = evaluation_legend([{**measured("joint", 0.9, 1.0), "groups": 9}])
+    assert "Only 9 groups of samples" in caution and "±33 points" in caution
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(None, "–"), (1e-300, "<.001"), (0.0312, ".031"), (1.0, "1.000")]
+)
+def test_a_p_value_is_never_0(p, text):
+    assert p_value(p) == text

@@ -356,3 +356,29 @@ def test_with_standard_errors_and_splits_the_table_still_fits_in_80_columns():
         assert whole.count(name) == 1  # in the first row of its splits
     for summary in parts.values():
         assert f"{summary.mean_contribution['camera']:.3f}" in text
+
+
+# --- samples that the model knows by heart
+
+
+@pytest.mark.parametrize(("held_out", "noted"), [(0.75, True), (0.97, False), (None, False)])
+def test_what_was_memorised_is_said_beside_the_table(held_out, noted):
+    train = summary_of(random_values(2))  # right on all
+    _, tables = valuation_report(
+        {"run": "r"}, "train", Path("s.parquet"), Valuing(), Scored({"train": train}), held_out
+    )
+    found = [line for line in tables if isinstance(line, str) and "--cross-fit" in line]
+    assert len(found) == noted
+    if noted:
+        assert "100.0 % of the training samples" in found[0] and "75.0 %" in found[0]
+
+
+def test_of_all_splits_training_samples_are_set_beside_validation_samples():
+    parts = {
+        "train": summary_of(random_values(2)),
+        "validation": summary_of(random_values(2), right=False),
+        "test": summary_of(random_values(2)),
+        "all": summary_of(random_values(2)),
+    }
+    _, tables = valuation_report({"model": "m"}, "all", Path("s.parquet"), Valuing(), Scored(parts))
+    assert any("0.0 % of the validation samples" in str(line) for line in tables)

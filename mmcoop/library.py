@@ -8,31 +8,33 @@ from typing import Any
 import pandas as pd
 import torch
 from scipy.stats import t as student
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmcoop.core.absence import Replacing
 from mmcoop.core.bootstrap import REPLICATES
-from mmcoop.core.calling import takes_by_name
+from mmcoop.core.calling import check_callable, check_takes_present
 from mmcoop.core.choices import ABSENT
 from mmcoop.core.coalitions import check_modalities, coalition_matrix
 from mmcoop.core.game import Model
+from mmcoop.core.outputs import Output
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.core.values import ValueFunction, Worth
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
 from mmcoop.locks import locked
-from mmcoop.scores import scores_file, scores_table, valuation_details
+from mmcoop.scores import POSITIONS, scores_file, scores_table, valuation_details
 
 
 @dataclass(frozen=True, repr=False)
 class Valuation:
     """The valuation of some samples; tensors have samples first.
 
-    `ids`: their ids. `labels`, `predictions`: int64 `(samples,)`, of a regression float64; labels
-    are None where there are none. `values`: float64 `(samples, 2**n)`, one column a coalition (bit
-    m of the column's number is the m-th modality). `contributions`: float64 `(samples, n)`; a row
-    sums to the value of the grand coalition less that of the empty one. `details`: how they were
-    worked out, as written into the file.
+    `ids`: their ids, or positions: then `details["ids"]` says so. `labels`, `predictions`: int64
+    `(samples,)`, of a regression float64; labels are None where there are none. `values`: float64
+    `(samples, 2**n)`, one column per coalition (bit m of the column's number is the m-th modality).
+    `contributions`: float64 `(samples, n)`; a row sums to the value of the grand coalition less
+    that of the empty one. `details`: how they were computed, as written into the file.
 
     `coalitions`: bool `(k, n)`, which modalities each column of `values` is of; None for all, as
     above. Where coalitions were drawn, `values` are of a few (`reported_coalitions`), `stderr` are
@@ -132,34 +134,47 @@ def valuate(
     tolerance: float | None = None,
     max_batch: int | None = None,
     seed: int = 0,
+    output: Output = None,
 ) -> Valuation:
     """What every modality contributed to every sample.
 
     `model` is any callable `(inputs: dict by modality, present: bool (rows, n)) -> outputs (rows,
     classes)`; a row is a sample with a coalition of its modalities. For a model that takes no
-    `present`, `mmcoop.replace_inputs` and `mmcoop.replace_features` make one. Batches are mappings
-    or objects with `inputs`, `labels` and, optionally, `ids` and `groups` (which samples depend on
-    each other, as takes of one speaker do: intervals then go by groups), or tuples `(inputs,
-    labels)`, or of the inputs in order and the labels; samples without ids are numbered from 0.
+    `present`, `mmcoop.replace_inputs` and `mmcoop.replace_features` make one. Each call is given
+    copies of the inputs, so a model may work in place.
+
+    Outputs are logits, a tensor or array, or have them as an item called `logits`, or as the only
+    item with one row per row of input; `output` names another item (`output=2`, `output="scores"`).
+    A single output per row is the logit of the second of two classes. `output="probabilities"` says
+    that they are probabilities; outputs that look like these are refused unless it or
+    `output="logits"` is given.
+
+    Batches are mappings or objects with `inputs`, `labels` and, optionally, `ids` and `groups`
+    (which samples depend on each other, as takes of one speaker do: intervals then go by groups),
+    or tuples `(inputs, labels)`, or of the inputs in order and the labels. Inputs and labels are
+    tensors, NumPy arrays or pandas tables, the latter row by row. The ids of samples without any
+    are their positions: the indices that a `DataLoader` draws from its data set, shuffled or not,
+    else a count from 0. Such scores are marked, and cannot be joined with a data set.
     `modalities` names the columns of `present`, in order.
 
     `value` names the value function (`mmcoop.core.values.VALUE_FUNCTIONS`; "paper": |S| where the
-    prediction from S is right, else 0), or is one of your own: `(outputs (rows, …), targets (rows,
-    …), sizes (rows,)) -> values (rows,)`. `absent` is recorded with the scores: how the model
-    represents an absent modality, "zero" unless it says so itself. `estimator`, `budget`,
+    prediction from S is right, else 0), or is a user-defined one: `(outputs (rows, …), targets
+    (rows, …), sizes (rows,)) -> values (rows,)`. `absent` is recorded with the scores: how the
+    model represents an absent modality, "zero" unless it says so itself. `estimator`, `budget`,
     `tolerance`, `max_batch` and `seed`: see `mmcoop.core.valuing.Valuing`.
 
-    Raises `UsageError` for an unknown name or a budget that is too small, `DataError` for a batch,
-    labels or outputs that do not fit, and when there is no batch at all.
+    Raises `UsageError` for an unknown name, a budget that is too small, and what is no model or no
+    iterable of batches; `DataError` for a batch, labels or outputs that do not fit, and when there
+    is no batch at all.
     """
+    check_callable(model)
     names = check_modalities(modalities)
-    if isinstance(batches, Mapping):
-        raise UsageError("`batches` is a single batch: put it into a list")
-    by_name = takes_by_name(model, names) and not takes_by_name(model, ["present"])
-    if isinstance(model, nn.Module) and by_name:
+    _check_batches(batches)
+    check_takes_present(model, names)
+    if output is not None and isinstance(model, Replacing):
         raise UsageError(
-            f"{type(model).__name__} takes {', '.join(names)} by name and no `present`: say what "
-            "stands in for an absent modality, as mmcoop.replace_inputs(model, modalities) does"
+            f"output={output!r} is for the model that is wrapped: give it to replace_inputs or "
+            "replace_features"
         )
     if absent not in ABSENT:
         raise UsageError(f"unknown absence {absent!r}: choose one of {', '.join(ABSENT)}")
@@ -167,9 +182,13 @@ def valuate(
     found: list[ValuedBatch] = []
     ids: list[str] = []
     groups: list[str] = []
-    for batch in value_batches(model, batches, modalities=names, how=how):
-        start = len(ids)
-        ids += batch.ids or [str(k) for k in range(start, start + len(batch))]
+    for batch in value_batches(model, batches, modalities=names, how=how, output=output):
+        if found and batch.numbered != found[0].numbered:
+            raise DataError(
+                f"batch {len(found)} has {'no ids' if batch.numbered else 'ids'}, unlike those "
+                "before it: give ids with all batches, or with none"
+            )
+        ids += batch.ids
         groups += batch.groups or []
         found.append(batch)
     if not found:
@@ -185,8 +204,23 @@ def valuate(
     return Valuation(
         modalities=names,
         ids=ids,
-        details=valuation_details(how, len(names), getattr(model, "absent", absent)),
+        details={
+            **valuation_details(how, len(names), getattr(model, "absent", absent)),
+            **({} if output is None else {"output": output}),
+            **({"ids": POSITIONS} if found[0].numbered else {}),
+        },
         coalitions=found[0].coalitions,
         groups=groups or None,
         **{name: whole(name) for name in told},
     )
+
+
+def _check_batches(batches: Any) -> None:
+    single = isinstance(batches, Mapping) or hasattr(batches, "inputs")
+    if single:
+        raise UsageError("`batches` is a single batch: put it into a list")
+    if isinstance(batches, str | Tensor) or not isinstance(batches, Iterable):
+        raise UsageError(
+            f"`batches` is a {type(batches).__name__}: give an iterable of batches, such as a "
+            "DataLoader or a list"
+        )

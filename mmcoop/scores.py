@@ -26,6 +26,9 @@ from mmcoop.files import whole_file
 
 _METADATA_KEY = b"mmcoop"
 
+#: The entry `ids` of scores whose ids are positions of samples, which no data set knows.
+POSITIONS = "positions"
+
 #: Rows of a row group, but for the last one.
 ROW_GROUP = 8192
 
@@ -167,3 +170,12 @@ def read_scores_details(path: Path) -> dict[str, Any]:
     if not isinstance(details, dict):
         raise DataError(f"{path} is not a scores file of mmcoop: it has no details of a valuation")
     return details
+
+
+def check_ids(path: Path, details: Mapping[str, Any]) -> None:
+    """Raise `DataError` where scores have positions for ids, and so are of no samples by name."""
+    if details.get("ids") == POSITIONS:
+        raise DataError(
+            f"{path} has positions for ids (its samples were valued without any), which do not say "
+            "which samples of a data set they are: value them again with ids"
+        )

@@ -14,6 +14,7 @@ from mmcoop.core.choices import CLASS_VALUES, VALUES
 from mmcoop.core.further import Further
 from mmcoop.core.indices import parse_groups
 from mmcoop.core.measures import cross_logits, emap_gap
+from mmcoop.core.outputs import Output
 from mmcoop.core.resampling import Rows
 from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.core.summary import Summary
@@ -108,6 +109,7 @@ def score(
     request: Request,
     details: Mapping[str, Any],
     batch_size: int,
+    output: Output = None,
     overwrite: bool = False,
     resume: bool = False,
     workers: int = 0,
@@ -118,7 +120,8 @@ def score(
     Samples go through the evaluation transform. Memory does not grow with the number of samples.
     Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes. A
     file of this valuation that `resume` finds complete is written again, the same, for its summary.
-    `split` is the one that all are of, or `all`; `details` are written into the file.
+    `split` is the one that all are of, or `all`; `details` are written into the file. `output` says
+    which item of the models' outputs holds the predictions (`core/outputs.py`).
 
     Raises `UsageError` where `out` may not be written, and for a request that does not fit.
     """
@@ -146,12 +149,19 @@ def score(
             if len(left):
                 batches = _batches(dataset, stretch.split, left, modalities, batch_size, workers)
                 given = _Counted(progress.track(batches, f"valuing the {stretch.name} samples"))
-                valued = value_batches(stretch.model, given, modalities=modalities, how=request.how)
+                valued = value_batches(
+                    stretch.model,
+                    given,
+                    modalities=modalities,
+                    how=request.how,
+                    output=output,
+                    n_classes=len(dataset.classes),
+                )
                 for batch in valued:
                     columns = further.columns(batch)
                     parts.add(stretch.name, stretch.split, batch, given.last, columns)
             if request.emap and gap is None:
-                gap = _emap_gap(stretch, dataset, modalities, request, batch_size)
+                gap = _emap_gap(stretch, dataset, modalities, request, batch_size, output)
     return Scored(summaries, gap)
 
 
@@ -188,14 +198,16 @@ def score_model(
     weights: str | None = None,
     request: Request = Request(),
     batch_size: int = 64,
+    output: Output = None,
     **where: Any,
 ) -> Scored:
-    """Value the samples of a split, or of `all`, by a model of one's own.
+    """Value the samples of a split, or of `all`, by a user-defined model.
 
     `model` takes `(inputs by modality, present)` or is wrapped as `request.absence` says;
     `modalities` are those it takes, all of the data set's by default. `name` is what the file calls
-    it, `weights` the sha256 of its weights, where there is one. `where`: `overwrite`, `resume`,
-    `workers` and `progress`, as of `score`, which this is a form of.
+    it, `weights` the sha256 of its weights, where there is one. `output` says which item of its
+    output holds the predictions, or on which scale they are (`core/outputs.py`). `where`:
+    `overwrite`, `resume`, `workers` and `progress`, as of `score`, which this is a form of.
 
     Raises `UsageError` as `score`, for a modality that the data set does not have, and where the
     model says that its modalities are others.
@@ -216,7 +228,7 @@ def score_model(
             "takes with --modality"
         )
     represented, absent = request.absence.over(
-        model, names, lambda: background(dataset, names, batch_size)
+        model, names, lambda: background(dataset, names, batch_size), output
     )
     return score(
         split_stretches(represented, dataset, split),
@@ -227,19 +239,22 @@ def score_model(
         request=request,
         details={
             **request.details(names, absent),
+            **({} if output is None else {"output": output}),
             "model": name or type(model).__name__,
             **({"weights": weights} if weights else {}),
             "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
             "split": split,
         },
         batch_size=batch_size,
+        output=output if represented is model else None,
         **where,
     )
 
 
 def background(dataset: Dataset, modalities: tuple[str, ...], batch_size: int) -> Iterable[Batch]:
     """The training samples, for what stands in for an absent modality."""
-    return load_batches(dataset.split("train"), modalities=modalities, batch_size=batch_size)
+    train = dataset.split("train")
+    return load_batches(train, modalities=modalities, batch_size=batch_size, with_ids=False)
 
 
 def _batches(
@@ -257,7 +272,6 @@ def _batches(
         modalities=modalities,
         batch_size=batch_size,
         workers=workers,
-        with_ids=True,
     )
 
 
@@ -267,13 +281,14 @@ def _emap_gap(
     modalities: tuple[str, ...],
     request: Request,
     batch_size: int,
+    output: Output,
 ) -> float:
     size = min(request.emap, len(stretch.samples))
     order = torch.randperm(len(stretch.samples), generator=generator(request.how.seed, "EMAP"))
     chosen = stretch.samples[order[:size]]
     (batch,) = _batches(dataset, stretch.split, chosen, modalities, size)
     rows = request.how.max_batch or batch_size
-    crossed = cross_logits(stretch.model, batch.inputs, modalities, rows)
+    crossed = cross_logits(stretch.model, batch.inputs, modalities, rows, output=output)
     return emap_gap(crossed, batch.labels)
 
 

@@ -10,16 +10,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from mmcoop.core.absence import replace_features, replace_inputs
-from mmcoop.errors import DataError, MmcoopError, UsageError, said
+from mmcoop.core.calling import takes_present
+from mmcoop.core.outputs import Output
+from mmcoop.errors import MmcoopError, UsageError
+from mmcoop.weights import load_weights
 
 
 def load_own_model(name: str, weights: Path | None = None) -> Any:
-    """The model that `package.module:make_model` names, with the weights in a safetensors file.
+    """The model that `package.module:make_model` names, with the weights in a file.
 
     The module is looked for in the current folder too. What it names is a function or class that
     takes no argument and gives the model, or the model itself: any other callable. Raises
@@ -47,7 +48,9 @@ def load_own_model(name: str, weights: Path | None = None) -> Any:
     if not callable(model):
         raise UsageError(f"--model {name} gives {type(model).__name__}, which is no model")
     if weights is not None:
-        _load_weights(model, weights)
+        if not isinstance(model, nn.Module):
+            raise UsageError("--weights are for a torch.nn.Module: leave them out")
+        load_weights(model, weights)
     return model
 
 
@@ -115,42 +118,6 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def _load_weights(model: Any, path: Path) -> None:
-    if not isinstance(model, nn.Module):
-        raise UsageError("--weights are for a torch.nn.Module: leave them out")
-    try:
-        content = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as a safetensors file: {said(error)}. To write one: "
-            "safetensors.torch.save_file(model.state_dict(), FILE)"
-        ) from None
-    own = model.state_dict(keep_vars=True)
-    # of weights that are shared the file may have one name only
-    shared = {id(own[name]) for name in content.keys() & own.keys()}
-    lost = [name for name in own if name not in content and id(own[name]) not in shared]
-    odd = [name for name in content if name not in own]
-    if lost or odd:
-        what = f"{lost[0]!r} is missing from it" if lost else f"{odd[0]!r} is in it alone"
-        raise DataError(f"{path} is of another model: {what}")
-    for name, tensor in content.items():
-        if tensor.shape != own[name].shape:
-            raise DataError(
-                f"{path} is of another model: {name!r} has shape {tuple(tensor.shape)} there, "
-                f"{tuple(own[name].shape)} in the model"
-            )
-    model.load_state_dict(content, strict=False)
-
-
-def takes_present(model: Any) -> bool:
-    """Whether a model says itself what to do without a modality: it has a parameter `present`."""
-    target = model.forward if isinstance(model, nn.Module) else model
-    try:
-        return "present" in inspect.signature(target).parameters
-    except (TypeError, ValueError):  # some callables of C have no signature
-        return False
-
-
 @dataclass(frozen=True)
 class Absence:
     """What stands in for an absent modality.
@@ -172,11 +139,17 @@ class Absence:
         return {**({"features": dict(self.features)} if self.features else {}), **drawn}
 
     def over(
-        self, model: Any, modalities: Sequence[str], background: Callable[[], Any]
+        self,
+        model: Any,
+        modalities: Sequence[str],
+        background: Callable[[], Any],
+        output: Output = None,
     ) -> tuple[Any, str]:
         """The model as `(inputs, present) -> logits`, and how it represents what is absent.
 
         `background` gives batches of the training split, and is called where they are needed.
+        `output` says where the predictions of a model that is wrapped are; one that takes `present`
+        is returned as it is.
         Raises `UsageError` for features of what is no `torch.nn.Module` or not of each modality,
         and what `replace_inputs` and `replace_features` raise.
         """
@@ -188,7 +161,12 @@ class Absence:
                 "leave them out"
             )
         absent = self.absent or "zero"
-        more: dict[str, Any] = {"draws": self.draws, "seed": self.seed}
+        more: dict[str, Any] = {
+            "draws": self.draws,
+            "seed": self.seed,
+            "task": "classification",
+            "output": output,
+        }
         if absent != "zero":
             more["background"] = background()
         if not self.features:

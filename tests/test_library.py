@@ -228,6 +228,38 @@ def test_a_model_of_the_package_may_be_valued_too(tiny_dataset, tmp_path):
 
 def test_samples_without_ids_are_numbered_from_0_over_all_batches():
     assert valued_patterns().ids == ["0", "1", "2", "3", "4", "5", "6", "7"]
+    assert valued_patterns().details["ids"] == "positions"
+    assert "ids" not in valued_patterns(ids=list("abcdefgh")).details
+
+
+def test_batches_with_and_without_ids_are_refused():
+    batches = pattern_batches(4, ids=list("abcdefgh"))
+    del batches[1]["ids"]
+    with pytest.raises(DataError, match="^batch 1 has no ids, unlike those before it"):
+        valuate(Oracle(("audio", "visual")), batches, modalities=["audio", "visual"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"model": {"audio": 1}}, "^the model is {'audio': 1}: give a torch.nn.Module"),
+        ({"model": "mine:make"}, "^the model is 'mine:make'"),
+        ({"model": Small}, "^the model is Small, a class"),
+        ({"batches": "data/keypad"}, "^`batches` is a str: give an iterable of batches"),
+        ({"batches": None}, "^`batches` is a NoneType"),
+        ({"batches": torch.zeros(3)}, "^`batches` is a Tensor"),
+        ({"batches": {"inputs": {}}}, "^`batches` is a single batch"),
+        ({"batches": SimpleNamespace(inputs={})}, "^`batches` is a single batch"),
+        ({"modalities": "audio"}, "^modalities are a list of names, and not 'audio'$"),
+        ({"modalities": None}, "^modalities are a list of names, and not None$"),
+        ({"modalities": ["audio", 2]}, "^modalities are names, and 2 is a int$"),
+        ({"modalities": {"audio": 1}.items()}, "^modalities are names, and .* is a tuple$"),
+    ],
+)
+def test_what_is_no_model_no_batches_or_no_names_is_refused(argument, message):
+    given = {"model": Oracle(("audio", "visual")), "batches": pattern_batches(), **argument}
+    with pytest.raises(UsageError, match=message):
+        valuate(modalities=given.pop("modalities", ["audio", "visual"]), **given)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +291,10 @@ def test_the_details_name_value_absence_estimator_and_versions():
         "best": None,
         "absent": "zero",
         "estimator": "exact",
+        "ids": "positions",
         "versions": versions(),
     }
-    assert details == valuation_details(Valuing(), 2)
+    assert details == {**valuation_details(Valuing(), 2), "ids": "positions"}
     assert versions()["torch"] == version("torch")
     assert versions()["mmcoop"] == version("mmcoop")
 
@@ -392,10 +425,12 @@ def test_a_label_without_a_class_is_refused():
         valuate(Oracle(("audio", "visual")), [batch], modalities=["audio", "visual"])
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 4), (3, 4, 1)])
+@pytest.mark.parametrize("shape", [(), (2, 4), (3, 4, 1)])
 def test_logits_of_another_shape_are_refused(shape):
     batch = pattern_batches(3)[0]
-    with pytest.raises(DataError, match=r"^the model gave logits of shape .* for 3 (rows|samples)"):
+    with pytest.raises(
+        DataError, match=r"^the model gave outputs of shape .* for 3 (rows|samples)"
+    ):
         valuate(lambda inputs, present: torch.zeros(shape), [batch], modalities=["audio"])
 
 

@@ -3,19 +3,18 @@
 import itertools
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file, save_model
+from safetensors.torch import save_file
 from torch import nn
 
 from mmcoop.core.encoders import ENCODERS
 from mmcoop.core.fusions import FUSIONS
 from mmcoop.core.model import MultimodalModel
-from mmcoop.errors import DataError, UsageError
-from mmcoop.valued_model import Absence, load_own_model, takes_present
+from mmcoop.errors import UsageError
+from mmcoop.valued_model import Absence, load_own_model
 
 MODULE = """
 from functools import partial
@@ -47,16 +46,6 @@ class Bare(nn.Module):
 class Own:
     def __call__(self, inputs, present):
         return inputs["ear"][:, :2] * present[:, :1]
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
-        self.last.weight = self.first.weight
-
-    def forward(self, inputs):
-        return self.last(self.first(inputs["ear"]))
 
 
 def make(width=5):
@@ -202,7 +191,7 @@ def test_a_function_that_fails_is_told_with_its_line(mine, tmp_path):
     with pytest.raises(UsageError) as error:
         load_own_model(f"{mine}:fails")
     assert str(error.value) == (
-        f"--model {mine}:fails failed: LookupError: no such\nthing "
+        f"--model {mine}:fails failed: LookupError: no such\\nthing "
         f"({tmp_path / mine}.py, line {line})"
     )
     assert isinstance(error.value.__cause__, LookupError)
@@ -224,7 +213,7 @@ def test_a_module_that_cannot_be_imported_is_told_with_the_reason(module, tmp_pa
     assert str(error.value).startswith(f"--model {name}:make: cannot import {name}: {message}")
 
 
-# --- its weights
+# --- its weights (more in test_weights.py)
 
 
 def test_weights_are_put_into_the_model(mine, tmp_path):
@@ -235,64 +224,7 @@ def test_weights_are_put_into_the_model(mine, tmp_path):
     save_file(other.state_dict(), tmp_path / "w.safetensors")
     model = load_own_model(f"{mine}:Net", tmp_path / "w.safetensors")
     for name, tensor in other.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("form", ["one name", "the other name", "both names"])
-def test_weights_that_a_model_shares_may_have_one_name_in_the_file(mine, tmp_path, form):
-    path = tmp_path / "w.safetensors"
-    weight = torch.arange(9.0).view(3, 3)
-    named = {"first.weight": weight, "last.weight": weight.clone()}
-    if form == "one name":
-        other = load_own_model(f"{mine}:Tied")
-        other.load_state_dict(named)
-        save_model(other, path)  # keeps one of the two
-    elif form == "the other name":
-        save_file({"last.weight": weight}, path)
-    else:
-        save_file(named, path)
-    model = load_own_model(f"{mine}:Tied", path)
-    assert torch.equal(model.first.weight, weight)
-    assert model.last.weight is model.first.weight
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w.pop("eye.bias"), "'eye.bias' is missing from it"),
-        (lambda w: w.update(nose=torch.ones(1)), "'nose' is in it alone"),
-        (
-            lambda w: w.update({"ear.weight": torch.ones(9, 4)}),
-            r"'ear.weight' has shape \(9, 4\) there, \(3, 4\) in the model",
-        ),
-    ],
-)
-def test_weights_of_another_model_are_refused(mine, tmp_path, change, message):
-    weights = load_own_model(f"{mine}:Net").state_dict()
-    change(weights)
-    path = tmp_path / "w.safetensors"
-    save_file(weights, path)
-    with pytest.raises(DataError, match=f"^{path} is of another model: {message}$"):
-        load_own_model(f"{mine}:Net", path)
-
-
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "pickle", "cut short", "folder"])
-def test_what_is_no_safetensors_file_is_refused(mine, tmp_path, kind):
-    path = tmp_path / "w.safetensors"
-    model = load_own_model(f"{mine}:Net")
-    if kind == "empty":
-        path.touch()
-    if kind == "text":
-        path.write_text("weights " * 100)
-    if kind == "pickle":
-        torch.save(model.state_dict(), path)
-    if kind == "cut short":
-        save_file(model.state_dict(), path)
-        path.write_bytes(path.read_bytes()[:-4])
-    if kind == "folder":
-        path.mkdir()
-    with pytest.raises(DataError, match=f"^{path} cannot be read as a safetensors file: ."):
-        load_own_model(f"{mine}:Net", path)
+        assert torch.equal(model.state_dict()[name], tensor)
 
 
 @pytest.mark.parametrize("name", ["plain", "own"])
@@ -356,16 +288,6 @@ def never() -> object:
 
 def plain(inputs, present):
     return inputs["ear"]
-
-
-def test_a_model_takes_present_if_it_has_a_parameter_of_that_name():
-    assert takes_present(encoded_model())
-    assert takes_present(OfItsOwn())
-    assert takes_present(plain)
-    assert takes_present(partial(plain, {}))
-    assert not takes_present(Additive())
-    assert not takes_present(lambda inputs: inputs)
-    assert not takes_present(torch.relu)  # no signature at all
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,18 @@ _OPTIONS: dict[str, Any] = {
         "`present`, the modalities by name or one dict of them, and gives logits.",
         panel=_OWN,
     ),
-    "weights": _option(Path | None, "A safetensors file with its weights.", panel=_OWN),
+    "output": _option(
+        str | None,
+        "Which item of what the model returns holds its predictions, by name or position; or "
+        "logits or probabilities, for what they are. \\[default: recognised where that is certain]",
+        "--output",
+        panel=_OWN,
+    ),
+    "weights": _option(
+        Path | None,
+        "Its weights: a file of safetensors, or of torch.save (.pt, .ckpt).",
+        panel=_OWN,
+    ),
     "modality": _option(
         list[str] | None,
         "A modality of the data set that it takes, may be repeated. \\[default: all]",
@@ -212,7 +223,7 @@ def valuate(
     }
     held_out: float | None = None
     if more["model"] is None:
-        for name in ("weights", "modality", "batch_size"):
+        for name in ("weights", "modality", "batch_size", "output"):
             if more[name]:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} is for a model of your own: name it with --model")
@@ -246,7 +257,13 @@ def valuate(
                 name=more["model"],
                 weights=sha256(more["weights"]) if more["weights"] else None,
                 batch_size=more["batch_size"] or _BATCH_SIZE,
+                output=_item(more["output"]),
                 **where,
             )
     answer, tables = valuation_report(subject, split, out, request.how, scored, held_out)
     report(answer, tables, as_json=as_json, quiet=quiet)
+
+
+def _item(text: str | None) -> str | int | None:
+    """The name or position that --output gives."""
+    return int(text) if text is not None and text.removeprefix("-").isdecimal() else text

@@ -6,6 +6,8 @@ draws from it, the values of another sample, the outputs averaged over draws.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,27 +21,24 @@ from mmcoop.core.background import (
     equally_long,
     mean_of,
 )
-from mmcoop.core.calling import Call, logits_of, way_of_calling
+from mmcoop.core.calling import Call, check_callable, module_of, way_of_calling
 from mmcoop.core.choices import ABSENT
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.nested import batch_size, mapped, take
+from mmcoop.core.outputs import Output, OutputReader, class_logits, label_logits
 from mmcoop.core.places import at_places, check_places, features_at
+from mmcoop.core.sample_batch import admitted
 from mmcoop.errors import DataError, UsageError
 
-#: `(rows, draws, …) -> (rows, …)`.
-Average = Callable[[Tensor], Tensor]
+
+def _log_mean(logarithms: Tensor) -> Tensor:
+    return logarithms.logsumexp(1) - math.log(logarithms.shape[1])
 
 
-def _average_of_probabilities(logits: Tensor) -> Tensor:
+def _average_of_classes(logits: Tensor) -> Tensor:
     """log p̄, p̄ the mean over draws of softmax probabilities: `(rows, draws, classes)` →
     `(rows, classes)`.
     """
-    if logits.dim() != 3 or logits.shape[2] == 1:
-        raise DataError(
-            f"the model gives outputs of shape {(*logits.shape[:1], *logits.shape[2:])}, and not "
-            "(rows, classes): give task='regression' or task='multi-label' if it has no classes "
-            "to choose from"
-        )
     return _log_mean(logits.log_softmax(-1))
 
 
@@ -48,20 +47,50 @@ def _average_of_labels(logits: Tensor) -> Tensor:
     return _log_mean(F.logsigmoid(logits)) - _log_mean(F.logsigmoid(-logits))
 
 
-def _average(outputs: Tensor) -> Tensor:
-    return outputs.mean(1)
+def _by_class(outputs: Tensor, probabilities: bool) -> Tensor:
+    """Class logits of the outputs `(rows, classes)`, or `(rows,)` for two classes."""
+    if outputs.dim() > 2:
+        raise _no_classes(outputs)
+    return class_logits(outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs, probabilities)
 
 
-def _log_mean(logarithms: Tensor) -> Tensor:
-    return logarithms.logsumexp(1) - math.log(logarithms.shape[1])
+def _by_several_classes(outputs: Tensor, probabilities: bool) -> Tensor:
+    """The same of outputs that cannot be anything else."""
+    if outputs.dim() != 2 or outputs.shape[1] == 1:
+        raise _no_classes(outputs)
+    return class_logits(outputs, probabilities)
+
+
+def _no_classes(outputs: Tensor) -> DataError:
+    return DataError(
+        f"the model gives outputs of shape {tuple(outputs.shape)}, and not (rows, classes): give "
+        "task='regression' or task='multi-label' if it has no classes to choose from, or "
+        "task='classification' if one output is the logit of the second of two classes"
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the outputs of a model are.
+
+    `to_logits`: `(outputs, whether they are probabilities) -> logits`; None where they are numbers
+    on no such scale. `average`: logits or numbers `(rows, draws, …) -> (rows, …)`. `exclusive`:
+    whether they are classes, which exclude each other.
+    """
+
+    to_logits: Callable[[Tensor, bool], Tensor] | None
+    average: Callable[[Tensor], Tensor]
+    exclusive: bool = False
 
 
 #: What the outputs of a model are, and so how they are averaged over draws.
-TASKS: dict[str, Average] = {
-    "classification": _average_of_probabilities,
-    "multi-label": _average_of_labels,
-    "regression": _average,
+TASKS: dict[str, Task] = {
+    "classification": Task(_by_class, _average_of_classes, exclusive=True),
+    "multi-label": Task(label_logits, _average_of_labels),
+    "regression": Task(None, lambda outputs: outputs.mean(1)),
 }
+# where the user does not say: nothing but several classes is certain
+_UNSAID = Task(_by_several_classes, _average_of_classes, exclusive=True)
 
 
 def replace_inputs(
@@ -72,15 +101,21 @@ def replace_inputs(
     background: Any = None,
     draws: int = 8,
     seed: int = 0,
-    task: str = "classification",
+    task: str | None = None,
     call: Call | None = None,
+    output: Output = None,
 ) -> "Replacing":
     """`model`, with the input of an absent modality replaced.
 
     `model` is a `torch.nn.Module` or any other callable. It is called as `model(**inputs)` if it
     has parameters named after the modalities, else as `model(inputs)`, or as `call(model, inputs)`.
-    Its output is a tensor or array of logits, rows first, or has it as `logits` or as its first
-    item. A modality's input is a tensor or several, in dicts, lists and tuples.
+    A modality's input is a tensor or several, in dicts, lists and tuples. Each call is given
+    copies, so a model may work in place.
+
+    Its output is a tensor or array of logits, one row per row of input, or has one among its items.
+    `output` names that item, as in `output="logits"` or `output=2`, where it is neither called
+    `logits` nor the only one with a row per row of input. `output="probabilities"` says that the
+    outputs are probabilities, whose logarithms are then taken.
 
     `absent` says by what:
 
@@ -94,9 +129,10 @@ def replace_inputs(
     `background`: an iterable of batches, or the inputs of one; read once, a batch at a time, and
     not at all for zero. With fewer samples than `draws`, each of them is drawn once.
 
-    `task` says what marginal averages: softmax probabilities (`"classification"`: the result is
-    their logarithm), the sigmoid probability of each label (`"multi-label"`: the result is its
-    logit) or the outputs themselves (`"regression"`).
+    `task` says what the outputs are, and so what marginal averages: softmax probabilities
+    (`"classification"`, the default for two outputs or more: the result is their logarithm; a
+    single output is the logit of the second of two classes), the sigmoid probability of each label
+    (`"multi-label"`: the result is its logit) or the outputs themselves (`"regression"`).
 
     The result is a `torch.nn.Module`: `(inputs, present) -> logits`, where `present` is bool
     `(rows, n)`, columns in the order of `modalities`. A row that has everything goes through the
@@ -105,19 +141,20 @@ def replace_inputs(
     Raises `UsageError` for unknown names, too few draws and a background that is missing, and
     `DataError` for a background or, when called, for inputs and outputs that do not fit.
     """
+    check_callable(model)
     names = check_modalities(modalities)
-    _check(absent, background, draws, task)
+    _check(absent, background, draws)
     way = call or way_of_calling(model, names)
+    replacing = partial(Replacing, model, names, way, OutputReader(output), _task(task))
     if absent == "zero":
-        return Replacing(model, names, "input zero", way)
+        return replacing("input zero")
     batches = background_inputs(background, names)
     if absent == "mean":
         means = mean_of((batch_size(inputs), inputs) for inputs in batches)
-        return Replacing(model, names, "input mean", way, fillers=means)
+        return replacing("input mean", fillers=means)
     drawn = drawn_samples(batches, draws, seed)
     draws = batch_size(drawn)
-    text = f"input {_marginal(draws)}"
-    return Replacing(model, names, text, way, None, drawn, TASKS[task], draws)
+    return replacing(f"input {_marginal(draws)}", fillers=drawn, draws=draws)
 
 
 def replace_features(
@@ -128,8 +165,9 @@ def replace_features(
     background: Any = None,
     draws: int = 8,
     seed: int = 0,
-    task: str = "classification",
+    task: str | None = None,
     call: Call | None = None,
+    output: Output = None,
 ) -> "Replacing":
     """`model`, with the features of an absent modality replaced at a submodule.
 
@@ -149,21 +187,27 @@ def replace_features(
             f"features are replaced inside a torch.nn.Module, and the model is a "
             f"{type(model).__name__}: use replace_inputs"
         )
+    if not isinstance(places, Mapping):
+        raise UsageError(
+            f"places={places!r}: give the name of a submodule by modality, as in "
+            "{'audio': 'audio_encoder', 'visual': 'backbone.fc'}"
+        )
     names = check_modalities(tuple(places))
-    _check(absent, background, draws, task)
+    _check(absent, background, draws)
     check_places(model, places)
     way = call or way_of_calling(model, names)
+    reader, kind = OutputReader(output), _task(task)
+    replacing = partial(Replacing, model, names, way, reader, kind, places=places)
     if absent == "zero":
-        return Replacing(model, names, "features zero", way, places)
+        return replacing("features zero")
     batches = background_inputs(background, names)
     if absent == "mean":
         means = mean_of(features_at(model, places, batches, way))
-        return Replacing(model, names, "features mean", way, places, means)
+        return replacing("features mean", fillers=means)
     drawn = drawn_samples(batches, draws, seed)
     ((_, features),) = features_at(model, places, [drawn], way)
     draws = batch_size(drawn)
-    text = f"features {_marginal(draws)}"
-    return Replacing(model, names, text, way, places, features, TASKS[task], draws)
+    return replacing(f"features {_marginal(draws)}", fillers=features, draws=draws)
 
 
 class Replacing(nn.Module):
@@ -172,30 +216,42 @@ class Replacing(nn.Module):
     `model` is the model as it was given, `modalities` are the columns of `present`, `absent` is a
     text that says how an absent modality is represented ("input marginal, 8 draws").
 
-    `places` are the submodules whose output is replaced; None: the inputs are. `fillers` are what
-    stands in for each modality, `draws` rows, over which `average` averages; None: zeros.
+    `call` calls the model, `reader` finds its predictions, `task` says what they are. `places` are
+    the submodules whose output is replaced; None: the inputs are. `fillers` replace an absent
+    modality: one row, or `draws` rows, over which outputs are averaged; None: zeros.
     """
 
     def __init__(
         self,
         model: Callable[..., Any],
         modalities: tuple[str, ...],
-        absent: str,
         call: Call,
+        reader: OutputReader,
+        task: Task,
+        absent: str,
+        *,
         places: Mapping[str, str] | None = None,
         fillers: Inputs | None = None,
-        average: Average | None = None,
-        draws: int = 1,
+        draws: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        if not isinstance(model, nn.Module):
+            # part of this module, so that it follows into evaluation mode
+            self._inside = module_of(model)
         self.modalities = modalities
         self.absent = absent
         self._call = call
+        self._reader = reader
+        self._task = task
         self._places = places
         self._fillers = fillers
-        self._average = average
         self._draws = draws
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether its outputs are known to be on the scale of logits."""
+        return self._draws is not None or self._reader.output is not None
 
     def forward(self, inputs: Mapping[str, Any], present: Tensor) -> Tensor:
         """Logits of every row, `(rows, …)`, from the modalities that it has.
@@ -203,53 +259,71 @@ class Replacing(nn.Module):
         `inputs` have `rows` rows; `present` is bool `(rows, n)`.
         """
         inputs, present = self._checked(inputs, present)
-        if self._average is None:
-            return self._answer(inputs, present, torch.zeros(len(present), dtype=torch.long))
+        if self._draws is None:
+            outputs = self._answer(inputs, present, torch.zeros(len(present), dtype=torch.long))
+            if self._reader.probabilities and self._task.to_logits is not None:
+                return self._task.to_logits(outputs, True)
+            return outputs
         # a row that has everything is asked for once, and as it is
         complete = present.all(1)
-        whole, partial = complete.nonzero().squeeze(1), (~complete).nonzero().squeeze(1)
-        answers = []
-        if len(whole) or not len(partial):
-            outputs = self._answer(take(inputs, whole), present[whole], torch.zeros_like(whole))
-            answers.append(_averaged(self._average, outputs, draws=1))
-        if len(partial):
-            row = partial.repeat_interleave(self._draws)
-            draw = torch.arange(self._draws).repeat(len(partial))
+        whole, lacking = complete.nonzero().squeeze(1), (~complete).nonzero().squeeze(1)
+        groups: list[tuple[Tensor, int]] = []  # rows, and how many draws each was asked for with
+        answers: list[Tensor] = []
+        if len(whole) or not len(lacking):
+            groups.append((whole, 1))
+            first = torch.zeros_like(whole)
+            answers.append(self._answer(take(inputs, whole), present[whole], first))
+        if len(lacking):
+            row = lacking.repeat_interleave(self._draws)
+            draw = torch.arange(self._draws).repeat(len(lacking))
             parts = zip(
                 torch.split(row, len(present)), torch.split(draw, len(present)), strict=True
             )
-            outputs = torch.cat([self._answer(take(inputs, r), present[r], d) for r, d in parts])
-            answers.append(_averaged(self._average, outputs, self._draws))
-        logits = torch.cat(answers)
-        return logits[torch.cat([whole, partial]).argsort().to(logits.device)]
+            drawn = [self._answer(take(inputs, r), present[r], d) for r, d in parts]
+            groups.append((lacking, self._draws))
+            answers.append(torch.cat(drawn))
+        averages = []
+        for (rows, draws), outputs in zip(groups, self._logits(answers), strict=True):
+            wide = outputs.reshape(len(rows), draws, *outputs.shape[1:])
+            averages.append(self._task.average(wide))
+        logits = torch.cat(averages)
+        return logits[torch.cat([rows for rows, _ in groups]).argsort().to(logits.device)]
+
+    def _logits(self, outputs: list[Tensor]) -> list[Tensor]:
+        """The outputs, at single precision at least, on the scale that they are averaged on."""
+        wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in outputs]
+        if self._task.to_logits is None:
+            return wide
+        logits = [self._task.to_logits(x, self._reader.probabilities) for x in wide]
+        single = wide[0].dim() == 1 or wide[0].shape[-1] == 1
+        exclusive = self._task.exclusive and not single
+        suspect = [self._reader.may_be_probabilities(x, exclusive) for x in wide if x.numel()]
+        if suspect and all(suspect):
+            self._reader.refuse_probabilities("averaging over draws", exclusive)
+        return logits
 
     def _answer(self, inputs: Inputs, present: Tensor, draw: Tensor) -> Tensor:
-        """The model's logits; row `draw[i]` of the fillers replaces what is absent in row i."""
+        """The model's outputs; row `draw[i]` of the fillers replaces what is absent in row i."""
         here = dict(zip(self.modalities, present.unbind(1), strict=True))
 
         def replace(modality: str, x: Any) -> Any:
             if self._fillers is None:
                 return _zeroed(x, here[modality])
             # only whole inputs, masks and all, can be made longer
-            pad = self._places is None and self._average is not None
+            pad = self._places is None and self._draws is not None
             return _replaced(modality, x, here[modality], self._fillers[modality], draw, pad)
 
+        # what the model is given it may write into: never the caller's own tensors
+        replaced = self.modalities if self._places is None and not present.all() else ()
+        given = {
+            m: replace(m, x) if m in replaced else mapped(torch.clone, x) for m, x in inputs.items()
+        }
+        rows = len(present)
         if self._places is None:
-            if not present.all():
-                inputs = {**inputs, **{m: replace(m, inputs[m]) for m in self.modalities}}
-            return self._ask(inputs, len(present))
+            return self._reader(self._call(self.model, given), rows)
         assert isinstance(self.model, nn.Module)
-        with at_places(self.model, self._places, len(present), replace):
-            return self._ask(inputs, len(present))
-
-    def _ask(self, inputs: Inputs, rows: int) -> Tensor:
-        logits = logits_of(self._call(self.model, inputs))
-        if logits.dim() == 0 or len(logits) != rows:
-            raise DataError(
-                f"the model gave an output of shape {tuple(logits.shape)} for {rows} rows: "
-                "expected one row each"
-            )
-        return logits
+        with at_places(self.model, self._places, rows, replace):
+            return self._reader(self._call(self.model, given), rows)
 
     def _checked(self, inputs: Mapping[str, Any], present: Tensor) -> tuple[Inputs, Tensor]:
         missing = [m for m in self.modalities if m not in inputs]
@@ -258,24 +332,24 @@ class Replacing(nn.Module):
                 f"the batch has no input for the modality {missing[0]!r}; it has: "
                 f"{', '.join(sorted(inputs)) or 'none'}"
             )
+        inputs = {**inputs, **{m: admitted(m, inputs[m]) for m in self.modalities}}
         expected = (batch_size(inputs), len(self.modalities))
         if tuple(present.shape) != expected:
             raise DataError(
                 f"`present` is of shape {tuple(present.shape)}: expected {expected}, a row a "
                 "sample and a column a modality"
             )
-        return dict(inputs), present.cpu()
-
-
-def _averaged(average: Average, outputs: Tensor, draws: int) -> Tensor:
-    """Outputs of `draws` draws of each row, one after the other → one a row."""
-    wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    return average(wide.reshape(len(wide) // draws, draws, *wide.shape[1:]))
+        return inputs, present.cpu()
 
 
 def _zeroed(x: Any, here: Tensor) -> Any:
     """`x`, zero in the rows that are not `here`."""
-    return mapped(lambda tensor: tensor.masked_fill(~_rows(here, tensor), 0), x)
+
+    def zero(tensor: Tensor) -> Tensor:
+        # masked_fill would do, but not for unsigned numbers of 16 bits and more
+        return torch.where(_rows(here, tensor), tensor, tensor.new_zeros(()))
+
+    return mapped(zero, x)
 
 
 def _replaced(modality: str, x: Any, here: Tensor, fillers: Any, draw: Tensor, pad: bool) -> Any:
@@ -312,11 +386,15 @@ def _marginal(draws: int) -> str:
     return f"marginal, {draws} draw{'s' if draws > 1 else ''}"
 
 
-def _check(absent: str, background: Any, draws: int, task: str) -> None:
+def _task(name: str | None) -> Task:
+    if name is not None and name not in TASKS:
+        raise UsageError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
+    return _UNSAID if name is None else TASKS[name]
+
+
+def _check(absent: str, background: Any, draws: int) -> None:
     if absent not in ABSENT:
         raise UsageError(f"unknown absence {absent!r}: choose one of {', '.join(ABSENT)}")
-    if task not in TASKS:
-        raise UsageError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
     if absent != "zero" and background is None:
         raise UsageError(
             f"absent={absent!r} needs a background: give background=, an iterable of batches, or "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmcoop.core.nested import batch_size, mapped, take
-from mmcoop.core.sample_batch import from_sequence
+from mmcoop.core.sample_batch import admitted, from_sequence
 from mmcoop.core.seeds import derive_seed
 from mmcoop.errors import DataError
 
@@ -26,6 +26,11 @@ def background_inputs(background: Any, modalities: Sequence[str]) -> Iterator[In
     tensors of different numbers of samples.
     """
     alone = isinstance(background, Mapping) or hasattr(background, "inputs")
+    if not alone and (isinstance(background, str | Tensor) or not isinstance(background, Iterable)):
+        raise DataError(
+            f"the background is a {type(background).__name__}: give an iterable of batches, or the "
+            "inputs of one by modality"
+        )
     for batch in [background] if alone else background:
         inputs = _inputs(batch, modalities)
         missing = [m for m in modalities if m not in inputs]
@@ -34,7 +39,7 @@ def background_inputs(background: Any, modalities: Sequence[str]) -> Iterator[In
                 f"the background has no input for the modality {missing[0]!r}; it has: "
                 f"{', '.join(sorted(map(str, inputs))) or 'none'}"
             )
-        chosen = {m: inputs[m] for m in modalities}
+        chosen = {m: admitted(m, inputs[m]) for m in modalities}
         batch_size(chosen)
         yield chosen
 
@@ -121,12 +126,13 @@ def _inputs(batch: Any, modalities: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _sum(x: Tensor, modality: str) -> Tensor:
-    if not x.is_floating_point():
+    if not (x.is_floating_point() or x.is_complex()):
         raise DataError(
             f"the modality {modality!r} holds {x.dtype}, of which there is no mean: choose "
             "absent='zero' or absent='marginal'"
         )
-    return x.sum(0, keepdim=True, dtype=torch.float64)
+    wide = torch.complex128 if x.is_complex() else torch.float64
+    return x.sum(0, keepdim=True, dtype=wide)
 
 
 def _added(modality: str, total: Any, sums: Any) -> Any:

@@ -12,8 +12,8 @@ class Batch:
 
     `inputs`: float32 `(batch, …)` by modality; zeros where the modality is absent, and no entry
     at all for a modality that is absent from every row. `present`: bool `(batch, n)`.
-    `labels`: int64 `(batch,)`. `ids`, `groups`: their ids and groups, if asked for. `sample`:
-    positions in the split.
+    `labels`: int64 `(batch,)`. `ids`, `groups`: their ids and groups, or None. `sample`: positions
+    in the split.
     """
 
     inputs: dict[str, Tensor]

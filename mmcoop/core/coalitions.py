@@ -6,7 +6,7 @@ is the empty coalition and the last column the grand coalition.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,11 @@ def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     characters than letters, digits, `_` and `-` (`+` joins the names of a coalition), and for a
     few such as `values`, which are names of `torch.nn.ModuleDict`'s own.
     """
-    if isinstance(modalities, str):
-        raise UsageError(f"modalities are a list of names, not the text {modalities!r}")
+    if isinstance(modalities, str) or not isinstance(modalities, Iterable):
+        raise UsageError(f"modalities are a list of names, and not {modalities!r}")
     names = tuple(modalities)
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise UsageError(f"modalities are names, and {odd[0]!r} is a {type(odd[0]).__name__}")
     if not names:
         raise UsageError("no modalities given: at least one is needed")
     if len(set(names)) != len(names):

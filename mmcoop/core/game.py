@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmcoop.core.calling import check_no_model
+from mmcoop.core.calling import module_of
 from mmcoop.core.nested import mapped, take
+from mmcoop.core.outputs import OutputReader
 from mmcoop.errors import DataError, UsageError
 
 #: `(inputs by modality, present (rows, n)) -> outputs (rows, …)`.
@@ -28,7 +29,10 @@ class BatchGame(ABC):
     once.
     """
 
-    def __init__(self, samples: int, max_rows: int, columns: list[int]) -> None:
+    def __init__(
+        self, samples: int, max_rows: int, columns: list[int], reader: OutputReader
+    ) -> None:
+        self._reader = reader
         self.samples = samples
         self.max_rows = max(1, max_rows)
         self._columns = columns
@@ -65,33 +69,30 @@ class BatchGame(ABC):
         return outputs.reshape(k, self.samples, *outputs.shape[1:]).transpose(0, 1)
 
     def _in_parts(self, sample: Tensor, present: Tensor) -> Tensor:
-        return torch.cat([self._rows(some, here) for some, here in self.parts(sample, present)])
+        parts = [self._rows(some, here) for some, here in self.parts(sample, present)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @abstractmethod
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
         """Outputs of so many rows as may be asked for at once."""
 
     def _checked(self, outputs: Any, rows: int) -> Tensor:
-        try:
-            tensor = torch.as_tensor(outputs)
-        except (TypeError, ValueError, RuntimeError):
-            check_no_model(outputs)
-            raise DataError(
-                f"the model gave a {type(outputs).__name__}: expected logits (rows, classes), a "
-                "tensor or an array"
-            ) from None
+        tensor = self._reader(outputs, rows)
         shape = tuple(tensor.shape)
-        if tensor.dim() == 0 or len(tensor) != rows or shape[1:] != (self._shape or shape[1:]):
+        if shape[1:] != (self._shape or shape[1:]):
             raise DataError(
-                f"the model gave logits of shape {shape} for {rows} rows: expected (rows, "
-                "classes), the same for every coalition"
+                f"the model gave outputs of shape {shape} for {rows} rows, and of shape "
+                f"{(rows, *(self._shape or ()))} before: expected the same for every coalition"
             )
         self._shape = shape[1:]
         return tensor
 
 
 class CalledGame(BatchGame):
-    """The game of any callable, which is given the inputs of every row."""
+    """The game of any callable, which is given the inputs of every row.
+
+    Each call is given copies, so that a model may work in place.
+    """
 
     def __init__(
         self,
@@ -100,42 +101,19 @@ class CalledGame(BatchGame):
         samples: int,
         modalities: Sequence[str],
         max_batch: int | None,
+        reader: OutputReader,
     ) -> None:
         elements = max(1, sum(_elements(x) for x in inputs.values()) // max(1, samples))
         most = max_batch or max(samples, _MAX_ELEMENTS // elements)
-        super().__init__(samples, most, _columns(model, modalities))
+        super().__init__(samples, most, _columns(model, modalities), reader)
         self._limited = max_batch is not None
         self._model = model
         self._inputs = inputs
         self._device = device_of(model)
-        # the inputs once a coalition, for as many coalitions as are asked for at once
-        self._repeated: tuple[int, Mapping[str, Any]] = (1, inputs)
-
-    def _table(self, coalitions: Tensor) -> Tensor:
-        k = len(coalitions)
-        if self.samples > self.max_rows:
-            return super()._table(coalitions)
-        present = coalitions.repeat_interleave(self.samples, 0)
-        outputs = self._ask(self._repeat(k), present)
-        return outputs.reshape(k, self.samples, *outputs.shape[1:]).transpose(0, 1)
 
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
-        return self._ask({m: take(x, sample) for m, x in self._inputs.items()}, present)
-
-    def _repeat(self, times: int) -> Mapping[str, Any]:
-        if times == 1:
-            return self._inputs
-        if self._repeated[0] < times:
-            sample = torch.arange(self.samples).repeat(times)
-            self._repeated = (times, {m: take(x, sample) for m, x in self._inputs.items()})
-        have, repeated = self._repeated
-        rows = times * self.samples
-        if have == times:
-            return repeated
-        return {m: mapped(lambda t: t[:rows], x) for m, x in repeated.items()}
-
-    def _ask(self, inputs: Mapping[str, Any], present: Tensor) -> Tensor:
-        outputs = self._checked(self._model(inputs, present.to(self._device)), len(present))
+        inputs = {m: take(x, sample) for m, x in self._inputs.items()}
+        outputs = self._checked(self._model(inputs, present.to(self._device)), len(sample))
         if not self._limited:
             most = _MAX_ELEMENTS // max(1, outputs.shape[1:].numel())
             self.max_rows = min(self.max_rows, max(1, self.samples, most))
@@ -143,7 +121,10 @@ class CalledGame(BatchGame):
 
 
 class EncodedGame(BatchGame):
-    """The game of a model that encodes each modality of each sample once (`MultimodalModel`)."""
+    """The game of a model that encodes each modality of each sample once (`MultimodalModel`).
+
+    Inputs and features are given as copies, so that encoders and fusion may work in place.
+    """
 
     def __init__(
         self,
@@ -152,8 +133,9 @@ class EncodedGame(BatchGame):
         samples: int,
         modalities: Sequence[str],
         max_batch: int | None,
+        reader: OutputReader,
     ) -> None:
-        super().__init__(samples, max_batch or _MAX_FUSED, _columns(model, modalities))
+        super().__init__(samples, max_batch or _MAX_FUSED, _columns(model, modalities), reader)
         self._model = model
         encoded = []
         for some in self._samples():
@@ -169,7 +151,7 @@ class EncodedGame(BatchGame):
         logits: Tensor = self._model.coalition_logits(features, coalitions)
         if logits.dim() < 2 or logits.shape[:2] != (len(some), len(coalitions)):
             raise DataError(
-                f"the model gave logits of shape {tuple(logits.shape)} for {len(some)} samples "
+                f"the model gave outputs of shape {tuple(logits.shape)} for {len(some)} samples "
                 f"and {len(coalitions)} coalitions: expected (samples, coalitions, classes)"
             )
         return logits
@@ -183,9 +165,7 @@ class EncodedGame(BatchGame):
         return torch.split(torch.arange(self.samples), self.max_rows)
 
     def _of(self, parts: Mapping[str, Any], some: Tensor) -> Mapping[str, Any]:
-        """Inputs or features of some of the samples."""
-        if len(some) == self.samples:
-            return parts
+        """A copy of the inputs or features of some of the samples."""
         return {m: take(x, some) for m, x in parts.items()}
 
 
@@ -195,21 +175,25 @@ def batch_game(
     samples: int,
     modalities: Sequence[str],
     max_batch: int | None = None,
+    reader: OutputReader | None = None,
 ) -> BatchGame:
     """The game of one batch: `inputs` by modality, of so many samples.
 
     A model with `encode(inputs, present)`, `coalition_logits(features, coalitions)` and
     `fuse(features, present)`, as `MultimodalModel` has, encodes once; any other callable is given
-    the inputs of every row. `max_batch` limits the rows asked for at once.
+    the inputs of every row. `max_batch` limits the rows asked for at once; `reader` finds the
+    predictions in what the model returns.
     """
+    reader = reader or OutputReader()
     if all(hasattr(model, name) for name in ("encode", "coalition_logits", "fuse")):
-        return EncodedGame(model, inputs, samples, modalities, max_batch)
-    return CalledGame(model, inputs, samples, modalities, max_batch)
+        return EncodedGame(model, inputs, samples, modalities, max_batch, reader)
+    return CalledGame(model, inputs, samples, modalities, max_batch, reader)
 
 
 def device_of(model: Any) -> torch.device | None:
-    """Where a module's parameters are; None for a callable, or a module that has none."""
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    """Where the parameters of what is called are; None where it has none."""
+    module = module_of(model)
+    parameter = None if module is None else next(module.parameters(), None)
     return None if parameter is None else parameter.device
 
 

@@ -11,7 +11,8 @@ from mmcoop.core.coalition_tables import coalition_members, coalition_values
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.game import Model
 from mmcoop.core.interactions import shapley_interactions
-from mmcoop.core.valuation import evaluation_mode
+from mmcoop.core.modes import evaluation_mode
+from mmcoop.core.outputs import Output, OutputReader, class_logits
 from mmcoop.core.values import class_shares
 from mmcoop.errors import DataError, UsageError
 
@@ -130,14 +131,20 @@ def macro_f1_by_coalition(predictions: Tensor, labels: Tensor, n_classes: int) -
 
 
 def cross_logits(
-    model: Model, inputs: Mapping[str, Tensor], modalities: Sequence[str], max_rows: int = 256
+    model: Model,
+    inputs: Mapping[str, Tensor],
+    modalities: Sequence[str],
+    max_rows: int = 256,
+    *,
+    output: Output = None,
 ) -> Tensor:
     """Logits of every pairing of the first modality of one sample with the second of another.
 
     `model` is a callable `(inputs by modality, present (rows, 2)) -> logits (rows, classes)`,
     called for at most `max_rows` pairs at a time, all modalities present; one with `encode` and
     `fuse`, as `MultimodalModel` has, encodes every sample once. A `torch.nn.Module` is put into
-    evaluation mode meanwhile. `inputs`: `(N, …)` by modality.
+    evaluation mode meanwhile. `inputs`: `(N, …)` by modality. `output`: where the predictions are,
+    or on which scale (`core/outputs.py`).
 
     Returns `(N, N, classes)` on the CPU: row i, column j is f(aᵢ, vⱼ), for `emap`. That is N²
     runs: some hundred samples are enough for EMAP.
@@ -167,14 +174,18 @@ def cross_logits(
     _check_samples(first, "EMAP")
     samples = len(first)
     answers: list[Tensor] = []
+    reader = OutputReader(output)
     with torch.inference_mode(), evaluation_mode(model):
         parts, answer = _parts(model, {names[0]: first, names[1]: second}, max_rows)
         for pairs in torch.split(torch.arange(samples**2), max_rows):
             rows = {names[0]: pairs // samples, names[1]: pairs % samples}
             chosen = {name: part[rows[name].to(part.device)] for name, part in parts.items()}
-            logits = answer(chosen, torch.ones(len(pairs), 2, dtype=torch.bool))
-            fits = logits.dim() == 2 and len(logits) == len(pairs)
-            if not fits or (answers and logits.shape[1] != answers[0].shape[1]):
+            outputs = reader(
+                answer(chosen, torch.ones(len(pairs), 2, dtype=torch.bool)), len(pairs)
+            )
+            column = outputs.unsqueeze(1) if outputs.dim() == 1 else outputs
+            logits = class_logits(column, reader.probabilities)
+            if logits.dim() != 2 or (answers and logits.shape[1] != answers[0].shape[1]):
                 raise DataError(
                     f"the model gave logits of shape {tuple(logits.shape)} for {len(pairs)} "
                     "samples: expected (samples, classes), the same classes for all"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmcoop.core.arrays import is_array
 from mmcoop.errors import DataError
 
 
@@ -21,8 +22,8 @@ def mapped(fn: Callable[..., Tensor], x: Any, *others: Any) -> Any:
     `others` are of the structure of `x`, and give `fn` its further tensors. Types of mappings and
     tuples are kept. Raises `DataError` where another structure has no such place.
     """
-    if isinstance(x, Tensor):
-        if not all(isinstance(other, Tensor) for other in others):
+    if is_array(x):
+        if not all(is_array(other) for other in others):
             raise DataError("batch structures differ: where one has a tensor, another has none")
         return fn(x, *others)
     if isinstance(x, Mapping):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mmcoop.core.calling import Call
+from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.nested import batch_size, mapped, to_device
-from mmcoop.core.valuation import evaluation_mode
 from mmcoop.errors import DataError, UsageError
 
 
@@ -95,6 +95,8 @@ def features_at(
             # a copy: what comes next in the model may work in place
             found[modality] = mapped(torch.clone, output)
 
+        # copies: a model may work in place
+        inputs = mapped(torch.clone, inputs)
         if parameter is not None:
             inputs = to_device(inputs, parameter.device)
         with torch.no_grad(), evaluation_mode(model), at_places(model, places, rows, note):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcoop.core.outputs import class_logits, label_logits
 from mmcoop.core.values import (
     ANY,
     CLASSES,
@@ -22,12 +23,23 @@ from mmcoop.errors import DataError
 @dataclass(frozen=True)
 class Question:
     """`kind`: CLASSES, LABELS or NUMBERS. `targets`: what outputs are compared with, on their
-    device. `labels`: the truth as it is told, on the CPU; None where the batch has none.
+    device. `labels`: the true labels, on the CPU; None where the batch has none. `probabilities`:
+    whether outputs are probabilities. `column`: whether they are one logit per row, `(rows,)`.
     """
 
     kind: str
     targets: Tensor
     labels: Tensor | None
+    probabilities: bool = False
+    column: bool = False
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Outputs as they are compared: logits `(…, classes)`, logits `(…, labels)`, or numbers."""
+        if self.kind == NUMBERS:
+            return outputs
+        if self.kind == LABELS:
+            return label_logits(outputs, self.probabilities)
+        return class_logits(outputs.unsqueeze(-1) if self.column else outputs, self.probabilities)
 
     def ties(self, outputs: Tensor, choices: Tensor) -> Tensor:
         """Where several classes are predicted, their highest logits being equal; of labels those
@@ -56,9 +68,9 @@ class Question:
         ).cpu()
 
     def choices(self, outputs: Tensor) -> Tensor:
-        """What outputs predict, on the CPU: a class, int64 `(…)` of outputs `(…, classes)`, −1
-        where a logit is NaN; 0 or 1 of each label; the numbers themselves, float64, in the shape
-        of the labels if they are as many.
+        """What outputs predict, as `read` gives them, on the CPU: a class, int64 `(…)` of outputs
+        `(…, classes)`, −1 where a logit is NaN; 0 or 1 of each label; the numbers themselves,
+        float64, in the shape of the labels if they are as many.
         """
         if self.kind == CLASSES:
             return predictions(outputs).cpu()
@@ -70,9 +82,19 @@ class Question:
         return numbers.reshape(self.labels.shape) if alike else numbers
 
 
-def question_of(function: ValueFunction, labels: Tensor | None, outputs: Tensor) -> Question:
+def question_of(
+    function: ValueFunction,
+    labels: Tensor | None,
+    outputs: Tensor,
+    probabilities: bool = False,
+    n_classes: int | None = None,
+) -> Question:
     """The question that a value function asks of samples with these labels, by what a model puts
     out for them from all modalities, `(samples, …)`.
+
+    One output per sample is the logit of the second of two classes; its labels may then be 0.0 and
+    1.0, as its loss takes them. `probabilities`: whether outputs are probabilities rather than
+    logits. `n_classes`: how many classes there are, where that is known.
 
     A function for any labels takes whole numbers as class labels, or as 0-or-1 labels where there
     is one for each output, all else as numbers to be met, and no labels as the predicted classes.
@@ -101,27 +123,47 @@ def question_of(function: ValueFunction, labels: Tensor | None, outputs: Tensor)
                     "each"
                 )
         return Question(NUMBERS, numbers.to(outputs.device), labels.double().cpu())
-    if outputs.dim() != 2:
+    if kind == LABELS:
+        return _several_labels(function, labels, outputs, probabilities)
+    column = outputs.dim() == 1
+    if not column and outputs.dim() != 2:
         raise DataError(
-            f"the model gave logits of shape {tuple(outputs.shape)} for {len(outputs)} samples: "
+            f"the model gave outputs of shape {tuple(outputs.shape)} for {len(outputs)} samples: "
             "expected (samples, classes)"
         )
-    if kind == LABELS:
-        assert labels is not None
-        if labels.shape != outputs.shape or not bool(((labels == 0) | (labels == 1)).all()):
-            raise DataError(
-                f"labels of shape {tuple(labels.shape)} for logits of shape "
-                f"{tuple(outputs.shape)}: value function {function.name!r} needs a 0 or 1 for each"
-            )
-        return Question(LABELS, labels.long().to(outputs.device), labels.long().cpu())
-    classes = None if labels is None else _class_labels(labels, outputs.shape[1])
+    logits = class_logits(outputs.unsqueeze(1) if column else outputs, probabilities)
+    if n_classes is not None and logits.shape[1] != n_classes:
+        raise DataError(
+            f"the model gave {logits.shape[1]} outputs per sample, and there are {n_classes} "
+            "classes: expected one output for each (if they are an item of another output, name "
+            "it with output=)"
+        )
+    classes = None if labels is None else _class_labels(labels, logits.shape[1])
     if kind == CLASSES:
         assert classes is not None
-        return Question(CLASSES, classes.to(outputs.device), classes)
-    said = predictions(outputs)
+        return Question(CLASSES, classes.to(outputs.device), classes, probabilities, column)
+    said = predictions(logits)
     if bool((said < 0).any()):
         raise DataError("the model's logits from all modalities hold NaN: no class is predicted")
-    return Question(CLASSES, said, classes)
+    return Question(CLASSES, said, classes, probabilities, column)
+
+
+def _several_labels(
+    function: ValueFunction, labels: Tensor | None, outputs: Tensor, probabilities: bool
+) -> Question:
+    assert labels is not None
+    if outputs.dim() != 2:
+        raise DataError(
+            f"the model gave outputs of shape {tuple(outputs.shape)} for {len(outputs)} samples: "
+            "expected (samples, labels)"
+        )
+    if labels.shape != outputs.shape or not bool(((labels == 0) | (labels == 1)).all()):
+        raise DataError(
+            f"labels of shape {tuple(labels.shape)} for logits of shape "
+            f"{tuple(outputs.shape)}: value function {function.name!r} needs a 0 or 1 for each"
+        )
+    truth = labels.long()
+    return Question(LABELS, truth.to(outputs.device), truth.cpu(), probabilities)
 
 
 def _kind(labels: Tensor | None, outputs: Tensor) -> str:
@@ -133,6 +175,10 @@ def _kind(labels: Tensor | None, outputs: Tensor) -> str:
 
 
 def _class_labels(labels: Tensor, n_classes: int) -> Tensor:
+    if n_classes == 2:  # the labels may be as binary cross-entropy takes them
+        labels = labels.squeeze(1) if labels.dim() == 2 and labels.shape[1] == 1 else labels
+        if labels.is_floating_point() and bool(((labels == 0) | (labels == 1)).all()):
+            labels = labels.long()
     if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
         raise DataError(
             f"labels of type {labels.dtype} and shape {tuple(labels.shape)}: class labels are "

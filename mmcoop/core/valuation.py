@@ -1,13 +1,12 @@
 """Model + batches → values of coalitions and contributions, batch by batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcoop.core.coalitions import (
     check_modalities,
@@ -16,13 +15,16 @@ from mmcoop.core.coalitions import (
     reported_coalitions,
 )
 from mmcoop.core.game import BatchGame, Model, batch_game, device_of
+from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.nested import to_device
+from mmcoop.core.outputs import LOGITS, Output, OutputReader
 from mmcoop.core.question import Question, question_of
 from mmcoop.core.sample_batch import read_batch
+from mmcoop.core.sample_order import SampleOrder
 from mmcoop.core.sampling import Estimate, sampled_values
 from mmcoop.core.seeds import generator
 from mmcoop.core.shapley import contributions_of
-from mmcoop.core.values import LABELS, NUMBERS, ValueFunction, value_function
+from mmcoop.core.values import ANY, CLASSES, LABELS, NUMBERS, ValueFunction, value_function
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError
 
@@ -34,13 +36,13 @@ class ValuedBatch:
     """One batch, valued. Tensors are on the CPU, samples first.
 
     Args:
-        ids: the batch's own, or None.
+        ids: the batch's own or, where `numbered`, positions (`core/sample_order.py`).
         coalitions: bool `(k, n)`, those whose values are there: all 2**n in table order or, where
             coalitions are drawn, `reported_coalitions`.
         labels: int64 `(batch,)`; of a regression the numbers, float64; None where there are none.
         predictions: what is predicted from all modalities, of the same kind; the first of tied
             classes, −1 where logits are not numbers.
-        outputs: the model's own from all modalities, `(batch, …)`.
+        outputs: the model's from all modalities, `(batch, …)`, of classes and labels as logits.
         choices: int64 `(batch, k)`, the class predicted from each coalition, the first of tied
             ones, −1 for the empty one, which predicts nothing; None where there are no classes.
         values: float64 `(batch, k)`.
@@ -53,13 +55,14 @@ class ValuedBatch:
             the class; None where nothing is tied.
         correct: how right the prediction from all modalities is, float64 `(batch,)`: the last
             column of `hits`.
+        numbered: whether the batch had no ids.
 
     If each of several labels a sample has a value of its own, each is a row, those of a sample one
     after the other: label and prediction are 0 or 1, and ids end in the label's number (`clip/3`;
     samples without ids are numbered from 0).
     """
 
-    ids: list[str] | None
+    ids: list[str]
     coalitions: Tensor
     labels: Tensor | None
     predictions: Tensor
@@ -72,6 +75,7 @@ class ValuedBatch:
     groups: list[str] | None = None
     ties: Tensor | None = None
     correct: Tensor | None = None
+    numbered: bool = False
 
     def __len__(self) -> int:
         return len(self.contributions)
@@ -103,7 +107,13 @@ class ValuedBatch:
 
 
 def value_batches(
-    model: Model, batches: Iterable[Any], *, modalities: Sequence[str], how: Valuing = _USUAL
+    model: Model,
+    batches: Iterable[Any],
+    *,
+    modalities: Sequence[str],
+    how: Valuing = _USUAL,
+    output: Output = None,
+    n_classes: int | None = None,
 ) -> Iterator[ValuedBatch]:
     """Value every sample of every batch, in order, holding one batch at a time.
 
@@ -114,7 +124,8 @@ def value_batches(
     back into the mode it was in, module by module.
 
     Batches are as `core/sample_batch.py: read_batch` has them; `modalities` gives the order of the
-    columns.
+    columns. `output` says which item of the model's output its predictions are, or on which scale
+    (`core/outputs.py`); `n_classes`, how many classes there are, where that is known.
 
     Raises `UsageError` where `how` does not fit so many modalities, `DataError` for a modality
     without input, labels that the value function is not of, outputs of the wrong shape, and values
@@ -125,20 +136,24 @@ def value_batches(
     estimator, budget = how.chosen(len(names))
     coalitions = (reported_coalitions if budget else coalition_matrix)(len(names))
     device = device_of(model)
-    seen = 0
-    for raw in batches:
+    known = getattr(model, "gives_logits", False) is True
+    reader = OutputReader(LOGITS if known else output)
+    order = SampleOrder(batches)
+    for raw in order:
         batch = read_batch(raw, names)
+        numbers = order.positions(batch.samples, needed=batch.ids is None)
+        keys = [str(number) for number in numbers] if batch.ids is None else batch.ids
         inputs = batch.inputs
         if device is not None:
             inputs = {m: to_device(x, device) for m, x in inputs.items()}
         with torch.inference_mode(), evaluation_mode(model):
-            game = batch_game(model, inputs, batch.samples, names, how.max_batch)
+            game = batch_game(model, inputs, batch.samples, names, how.max_batch, reader)
             # the grand coalition goes first: it says what is predicted
             outputs = next(iter(game.table(coalitions[-1:])))[:, 0]
-            play = _Play(game, function, question_of(function, batch.labels, outputs))
+            question = question_of(function, batch.labels, outputs, reader.probabilities, n_classes)
+            play = _Play(game, function, question, reader)
             values, choices, ties = play.table(coalitions, outputs, names)
             estimate = None
-            keys = batch.ids or [str(seen + i) for i in range(batch.samples)]
             if budget:
                 estimate = sampled_values(
                     estimator,
@@ -149,11 +164,11 @@ def value_batches(
                     budget=budget,
                     tolerance=how.tolerance,
                 )
-        seen += batch.samples
-        ids = _ids(batch.ids, keys, values.shape[2])
-        valued = _valued(ids, coalitions, play.question, outputs, values, choices, estimate)
+        ids = _ids(keys, values.shape[2])
         groups = _groups(batch.groups, keys, values.shape[2])
-        valued = replace(valued, groups=groups, ties=_ties(ties, valued, values.shape[2]))
+        valued = _valued(ids, coalitions, play.question, outputs, values, choices, estimate)
+        found = _ties(ties, valued, values.shape[2])
+        valued = replace(valued, groups=groups, ties=found, numbered=batch.ids is None)
         hits = valued.hits
         yield valued if hits is None else replace(valued, correct=hits[:, -1])
 
@@ -161,7 +176,10 @@ def value_batches(
 class _Play:
     """One batch's game, valued: what a value function makes of a model's outputs."""
 
-    def __init__(self, game: BatchGame, function: ValueFunction, question: Question) -> None:
+    def __init__(
+        self, game: BatchGame, function: ValueFunction, question: Question, reader: OutputReader
+    ) -> None:
+        self.reader = reader
         self.game = game
         self.function = function
         self.question = question
@@ -178,6 +196,7 @@ class _Play:
         values, choices, ties, start = [], [], [], 0
         for outputs in chain(self.game.table(asked[:-1]), [grand.unsqueeze(1)]):
             samples, k = outputs.shape[:2]
+            suspect = self._may_be_probabilities(outputs)
             sizes = asked[start : start + k].sum(1)
             # rows in the order in which the outputs lie, so that they need not be copied
             if outputs.is_contiguous():
@@ -190,11 +209,15 @@ class _Play:
                 worth = self._worth(rows, sample, sizes.repeat_interleave(samples))
                 values.append(worth.view(k, samples, worth.shape[1]).transpose(0, 1))
             if self.question.kind != NUMBERS:
-                choices.append(self.question.choices(outputs))
-                found = self.question.ties(outputs, choices[-1])
+                readable = self.question.read(outputs)
+                choices.append(self.question.choices(readable))
+                found = self.question.ties(readable, choices[-1])
                 found[:, 1] += start
                 ties.append(found)
             start += k
+        if suspect:
+            use = f"value function {self.function.name!r}"
+            self.reader.refuse_probabilities(use, self._distributions(grand))
         table = torch.cat(values, dim=1)
         if not table.isfinite().all():
             sample, k, _ = (~table.isfinite()).nonzero()[0].tolist()
@@ -231,9 +254,25 @@ class _Play:
             )
         return worth
 
+    def _distributions(self, outputs: Tensor) -> bool:
+        """Whether rows, if they are probabilities, are of classes that exclude each other."""
+        single = self.question.column or outputs.shape[-1] == 1
+        return self.question.kind == CLASSES and not single
+
+    def _may_be_probabilities(self, outputs: Tensor) -> bool:
+        """Whether outputs look like probabilities, where that makes a difference."""
+        if self.function.targets == ANY or self.question.kind == NUMBERS:
+            return False
+        distributions = self._distributions(outputs)
+        if distributions and not self.function.scaled:
+            return False
+        return self.reader.may_be_probabilities(outputs, distributions)
+
     def _worth(self, outputs: Tensor, sample: Tensor, sizes: Tensor) -> Tensor:
         device = outputs.device
         targets = self.question.targets[sample.to(device)]
+        # a function of the user's is given a copy of what the model put out
+        outputs = outputs.clone() if self.function.targets == ANY else self.question.read(outputs)
         worth = torch.as_tensor(self.function.worth(outputs, targets, sizes.to(device)))
         if worth.dim() not in (1, 2) or len(worth) != len(outputs):
             raise DataError(
@@ -244,9 +283,9 @@ class _Play:
         return worth if worth.dim() == 2 else worth.unsqueeze(1)
 
 
-def _ids(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:
-    """The batch's own ids; of q labels a sample one a label, `clip/0` and on."""
-    return own if q == 1 else [f"{key}/{label}" for key in keys for label in range(q)]
+def _ids(keys: list[str], q: int) -> list[str]:
+    """The samples' ids; of q labels per sample one for each, `clip/0` and on."""
+    return keys if q == 1 else [f"{key}/{label}" for key in keys for label in range(q)]
 
 
 def _ties(found: Tensor | None, valued: ValuedBatch, q: int) -> Tensor | None:
@@ -263,7 +302,7 @@ def _groups(own: list[str] | None, keys: list[str], q: int) -> list[str] | None:
 
 
 def _valued(
-    ids: list[str] | None,
+    ids: list[str],
     coalitions: Tensor,
     question: Question,
     outputs: Tensor,
@@ -273,6 +312,7 @@ def _valued(
 ) -> ValuedBatch:
     """The batch, valued: one row a sample, or a label of a sample where each has its own value."""
     q = values.shape[2]
+    outputs = question.read(outputs)
     labels, said = question.labels, question.choices(outputs)
     outputs = outputs.cpu() if question.kind == NUMBERS else outputs.cpu().float()
     if q > 1:
@@ -292,7 +332,7 @@ def _valued(
         return x.transpose(1, 2).flatten(0, 1)
 
     table = rows(values)
-    drawn: dict[str, Tensor] = {}
+    drawn: dict[str, Any] = {}
     if estimate is None:
         contributions = contributions_of(table, coalitions.shape[1])
     else:
@@ -314,19 +354,3 @@ def _valued(
         stderr=drawn["stderr"].clone() if drawn else None,
         draws=drawn["draws"].clone() if drawn else None,
     )
-
-
-@contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode for a `torch.nn.Module`, each of its modules restored afterwards."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    training = [module for module in model.modules() if module.training]
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

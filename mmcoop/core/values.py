@@ -42,6 +42,8 @@ class ValueFunction:
             number, as of a log-likelihood without a scale, or where `fair_share` is the unit.
         empty: whether the empty coalition is asked for its prediction; where not, v(∅) = 0 by
             definition.
+        scaled: whether the value depends on the scale of the outputs, and not only on which of them
+            is highest.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ValueFunction:
     fair_share: float | None = None
     best: float | None = None
     empty: bool = True
+    scaled: bool = True
 
 
 def paper_value(outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
@@ -167,8 +170,8 @@ def predictions(logits: Tensor) -> Tensor:
 VALUE_FUNCTIONS: dict[str, ValueFunction] = {
     f.name: f
     for f in (
-        ValueFunction("paper", paper_value, fair_share=1.0, empty=False),
-        ValueFunction("correct", correct_value, best=1.0),
+        ValueFunction("paper", paper_value, fair_share=1.0, empty=False, scaled=False),
+        ValueFunction("correct", correct_value, best=1.0, scaled=False),
         ValueFunction("probability", probability_value, best=1.0),
         ValueFunction("log-likelihood", log_likelihood_value),
         ValueFunction("margin", margin_value),

@@ -7,10 +7,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmcoop.core.batch import Batch
+from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.resampling import Rows, whole_rows
 from mmcoop.core.seeds import derive_seed, seeded
 from mmcoop.datasets.store import Split
 from mmcoop.datasets.transforms import build_transform
+from mmcoop.errors import UsageError
 
 
 class _BatchSource(TorchDataset[Batch]):
@@ -70,17 +72,27 @@ def load_batches(
     batch_size: int,
     seed: int | None = None,
     workers: int = 0,
-    with_ids: bool = False,
+    with_ids: bool = True,
     pin_memory: bool = False,
 ) -> Iterable[Batch]:
-    """Batches of `rows`, in order; all samples, whole, unless `rows` says otherwise.
+    """Batches of `rows`, in order; all samples, with all modalities, by default.
 
     `modalities` are those of the columns of `rows.present`, all of the data set's by default.
     With a `seed` the training transforms apply, drawn from it; without one, the evaluation
-    transforms. `with_ids` gives ids and groups. The batches are the same for any number of
-    `workers` (processes that load ahead).
+    transforms. The batches are the same for any number of `workers` (processes that load ahead).
+    They have the samples' ids and groups, unless `with_ids` is false.
+
+    Raises `UsageError` for what is no split, and for modalities that its data set does not have.
     """
-    names = tuple(split.dataset.modalities if modalities is None else modalities)
+    if not isinstance(split, Split):
+        raise UsageError(
+            f"batches are of a split, and not of a {type(split).__name__}: give "
+            "mmcoop.open_dataset(folder).split('train')"
+        )
+    known = split.dataset.modalities
+    names = tuple(known) if modalities is None else check_modalities(modalities)
+    if odd := [name for name in names if name not in known]:
+        raise UsageError(f"the data set has no modality {odd[0]!r}: choose of {', '.join(known)}")
     if rows is None:
         rows = whole_rows(len(split), len(names))
     source = _BatchSource(split, rows, names, batch_size, seed, with_ids)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
+from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.resampling import Rows, shuffled, whole_rows
 from mmcoop.core.seeds import derive_seed, generator
-from mmcoop.core.valuation import evaluation_mode
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task
 from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses

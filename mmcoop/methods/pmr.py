@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
+from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.resampling import Rows
 from mmcoop.core.seeds import generator
-from mmcoop.core.valuation import evaluation_mode
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task, check_not_negative
 

@@ -58,7 +58,6 @@ def value_run(
         modalities=run.modalities,
         batch_size=run.config.batch_size,
         workers=workers,
-        with_ids=True,
     )
     label = f"valuing the {split} samples of {run.name}"
     yield from value_batches(model, progress.track(batches, label), modalities=run.modalities)

@@ -17,7 +17,7 @@ from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.names import normalised
-from mmcoop.scores import read_scores_details
+from mmcoop.scores import check_ids, read_scores_details
 
 # So many ids are named where samples are missing or odd.
 _NAMED = 3
@@ -57,6 +57,7 @@ def read_given_scores(path: Path | str, dataset: Dataset, modalities: Sequence[s
     """
     path = Path(path)
     details = read_scores_details(path)
+    check_ids(path, details)
     share, best = _unit(path, details, len(modalities))
     scores = _read(path, details, dataset, modalities)
     split = dataset.split("train")

@@ -171,6 +171,7 @@ class Training:
             batch_size=self.config.batch_size,
             seed=derive_seed(self.config.seed, "transforms", epoch),
             workers=self.workers,
+            with_ids=False,
             pin_memory=self.device.type == "cuda",
         )
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -207,6 +208,7 @@ class Training:
             batch_size=self.config.batch_size,
             seed=seed,
             workers=self.workers,
+            with_ids=False,
         )
         return (batch.to(self.device) for batch in batches)
 
@@ -229,7 +231,6 @@ class Training:
             modalities=self.run.modalities,
             batch_size=self.config.batch_size,
             workers=self.workers,
-            with_ids=True,
         )
         contributions = []
         tracked = self.progress.track(batches, "valuing training samples")
@@ -247,7 +248,6 @@ class Training:
             modalities=self.run.modalities,
             batch_size=self.config.batch_size,
             workers=self.workers,
-            with_ids=True,
         )
         for batch in value_batches(self.model, batches, modalities=self.run.modalities):
             self._scores.add("validation", batch)

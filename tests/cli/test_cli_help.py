@@ -23,7 +23,7 @@ PANELS = {
     "What is valued": "value absent features draws cross-fit",
     "Which coalitions": "estimator budget tolerance max-batch seed",
     "Further numbers": "interactions index groups emap",
-    "A model of your own": "model weights modality batch-size",
+    "A model of your own": "model output weights modality batch-size",
 }
 
 

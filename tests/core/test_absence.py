@@ -650,7 +650,7 @@ def test_outputs_of_another_number_of_rows_are_refused(output, absent):
     wrapper = replace_inputs(lambda inputs: output, NAMES, absent, background=inputs_of(3))
     with pytest.raises(
         DataError,
-        match=r"^the model gave an output of shape \(.*\) for 2 rows: expected one row each$",
+        match=r"^the model gave outputs of shape \(.*\) for 2 rows: expected one row each$",
     ):
         wrapper(inputs_of(2), torch.ones(2, 3).bool())
 
@@ -710,3 +710,71 @@ def test_features_of_another_length_are_refused():
     )
     with pytest.raises(DataError, match=r"is of shape \(4, 4\), and of \(5, 4\) in the background"):
         wrapper({"a": torch.zeros(1, 4, 2)}, torch.zeros(1, 1).bool())
+
+
+# models that work in place
+
+
+class InPlace(Deep):
+    """The same network, which writes into its inputs and its features."""
+
+    def forward(self, a, b, c):
+        z = [self.encoders[m](x) for m, x in zip(NAMES, (a, b, c), strict=True)]
+        joined = torch.cat(z, dim=1)
+        for x in (a, b, c, *z):
+            x.fill_(5)
+        return self.head(joined)
+
+
+@KINDS
+@ABSENCES
+def test_a_model_may_work_in_place(kind, absent):
+    background, fresh = inputs_of(9, seed=1), inputs_of(9, seed=1)
+    options = {"background": background, "draws": 3}
+    inputs, present, _ = repeated(inputs_of(3), 3)
+    before = mapped(torch.clone, inputs)
+    expected = replaced(made(Deep), kind, absent, **options)(inputs, present)
+    with torch.no_grad():
+        wrapper = replaced(made(InPlace), kind, absent, **options)
+        found = [wrapper(inputs, present) for _ in range(2)]
+    for outputs in found:
+        torch.testing.assert_close(outputs, expected)
+    complete = torch.ones(24, 3).bool()
+    torch.testing.assert_close(wrapper(inputs, complete), wrapper(inputs, complete))
+    assert all(torch.equal(inputs[m], before[m]) for m in NAMES)
+    assert all(torch.equal(background[m], fresh[m]) for m in NAMES)
+
+
+@pytest.mark.parametrize("absent", ["zero", "marginal"])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int8, torch.bool, torch.complex64])
+def test_numbers_of_any_type_are_replaced(absent, dtype):
+    x, other = torch.arange(4).to(dtype).unsqueeze(1), torch.ones(1, 1).to(dtype)
+    seen = []
+
+    def model(inputs):
+        seen.append(inputs["a"])
+        return torch.zeros(4, 2)
+
+    wrapper = replace_inputs(model, ["a"], absent, background={"a": other}, draws=1)
+    wrapper({"a": x}, torch.zeros(4, 1).bool())
+    assert seen[0].dtype == dtype
+    assert seen[0].tolist() == ([[0]] * 4 if absent == "zero" else other.tolist() * 4)
+
+
+def test_large_offsets_reach_the_model_in_double_precision():
+    seconds = (1_700_000_000 + torch.arange(6.0, dtype=torch.float64) / 8).unsqueeze(1)
+    for kind in (torch.Tensor.clone, torch.Tensor.numpy):
+        given = {"a": kind(seconds)}
+        seen = []
+
+        def model(inputs, seen=seen):
+            seen.append(inputs["a"])
+            return torch.zeros(len(inputs["a"]), 2)
+
+        for absent in ABSENT:
+            wrapper = replace_inputs(model, ["a"], absent, background=given, draws=1)
+            wrapper(given, torch.zeros(6, 1).bool())
+            wrapper(given, torch.ones(6, 1).bool())
+            assert torch.equal(seen[-1], seconds)
+        mean = seen[2]
+        assert mean.unique().tolist() == [float(seconds.mean())]

@@ -327,27 +327,11 @@ def test_a_model_of_other_modalities_is_refused():
 )
 def test_outputs_that_are_not_one_a_row_are_refused(output, message):
     game = batch_game(lambda inputs, present: output, flat_inputs(2), 2, NAMES, 2)
-    expected = f"^the model gave logits {message}: expected \\(rows, classes\\), the same for every"
+    expected = f"^the model gave outputs {message}: expected one row each$"
     with pytest.raises(DataError, match=expected):
         list(game.table(coalition_matrix(3)))
     with pytest.raises(DataError, match=expected):
         game.rows(torch.tensor([0, 1]), coalition_matrix(3)[:2])
-
-
-@pytest.mark.parametrize(
-    ("output", "kind"),
-    [
-        ({"logits": torch.zeros(2, CLASSES)}, "dict"),
-        ((torch.zeros(2, CLASSES), torch.zeros(2, CLASSES)), "tuple"),
-        (None, "NoneType"),
-        ("left", "str"),
-    ],
-)
-def test_outputs_that_are_no_numbers_are_refused(output, kind):
-    game = batch_game(lambda inputs, present: output, flat_inputs(2), 2, NAMES)
-    message = rf"^the model gave a {kind}: expected logits \(rows, classes\), a tensor or an array$"
-    with pytest.raises(DataError, match=message):
-        list(game.table(coalition_matrix(3)))
 
 
 def test_outputs_of_another_shape_than_before_are_refused():
@@ -355,7 +339,7 @@ def test_outputs_of_another_shape_than_before_are_refused():
         return torch.zeros(len(present), 2 + int(present[0, 0]))
 
     game = batch_game(model, flat_inputs(2), 2, NAMES, 2)
-    with pytest.raises(DataError, match=r"^the model gave logits of shape \(2, 3\) for 2 rows"):
+    with pytest.raises(DataError, match=r"^the model gave outputs of shape \(2, 3\) for 2 rows"):
         list(game.table(coalition_matrix(3)))
 
 
@@ -364,13 +348,13 @@ def test_logits_of_a_model_of_the_package_that_do_not_fit_are_refused():
     game = batch_game(model, flat_inputs(5), 5, NAMES, 4)
     model.coalition_logits = lambda features, coalitions: torch.zeros(2, 3, CLASSES)
     message = (
-        r"^the model gave logits of shape \(2, 3, 4\) for 4 samples and 1 coalitions: expected "
+        r"^the model gave outputs of shape \(2, 3, 4\) for 4 samples and 1 coalitions: expected "
         r"\(samples, coalitions, classes\)$"
     )
     with pytest.raises(DataError, match=message):
         list(game.table(coalition_matrix(3)))
     model.fuse = lambda features, present: torch.zeros(2, CLASSES)
-    with pytest.raises(DataError, match=r"^the model gave logits of shape \(2, 4\) for 3 rows"):
+    with pytest.raises(DataError, match=r"^the model gave outputs of shape \(2, 4\) for 3 rows"):
         game.rows(torch.tensor([0, 1, 2]), coalition_matrix(3)[:3])
 
 
@@ -382,3 +366,67 @@ def test_a_model_is_where_its_parameters_are():
     assert device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
     assert device_of(nn.Identity()) is None
     assert device_of(print) is None
+
+
+# --- models that work in place
+
+
+class InPlace(Model):
+    """The same model, which writes into everything that it is given, and gives one tensor again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = torch.zeros(0, CLASSES)
+
+    def __call__(self, inputs, present):
+        answer = super().__call__(inputs, present)
+        for x in (inputs["audio"], inputs["text"]["values"], *inputs["visual"][:2]):
+            x.mul_(-3).add_(1)
+        inputs["text"]["mask"].fill_(False)
+        inputs["audio"].numpy()[:] = 7
+        inputs.clear()
+        present.logical_not_()
+        self.answer.resize_(answer.shape).copy_(answer)
+        return self.answer
+
+
+@pytest.mark.parametrize("max_batch", [None, 1, 5, 15, 40])
+@pytest.mark.parametrize("samples", [1, 5])
+def test_a_model_may_write_into_what_it_is_given(samples, max_batch):
+    inputs = inputs_of(samples)
+    sample, present = some_rows(samples, 3)
+    found, expected = [], []
+    for model, outputs in ((InPlace(), found), (Model(), expected)):
+        game = batch_game(model, inputs, samples, NAMES, max_batch)
+        outputs += [torch.cat(list(game.table(coalition_matrix(3))), dim=1)]
+        outputs += [game.rows(sample, present)]
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+    fresh = inputs_of(samples)
+    mapped(lambda x, y: torch.equal(x, y) or pytest.fail("changed"), inputs, fresh)
+
+
+class WritesFeatures(Asked):
+    def encode(self, inputs, present):
+        features = super().encode({m: x.clone() for m, x in inputs.items()}, present)
+        for x in inputs.values():
+            x.zero_()
+        return features
+
+    def coalition_logits(self, features, coalitions):
+        logits = super().coalition_logits(features, coalitions)
+        for z in features.values():
+            z.zero_()
+        return logits
+
+
+@pytest.mark.parametrize("max_batch", [None, 1, 5, 12])
+def test_so_may_an_encoder_and_a_fusion(max_batch):
+    inputs = flat_inputs(5)
+    tables = []
+    with torch.no_grad():
+        for kind in (Asked, WritesFeatures):
+            game = batch_game(kind("concat").eval(), inputs, 5, NAMES, max_batch)
+            tables.append(torch.cat(list(game.table(coalition_matrix(3))), dim=1))
+    assert_same(*tables)
+    assert all(torch.equal(inputs[m], x) for m, x in flat_inputs(5).items())

@@ -408,7 +408,8 @@ def test_a_model_with_encode_and_fuse_encodes_every_sample_once():
     found = cross_logits(model, inputs, ["a", "v"], max_rows=3)
     assert model.rows == 7
     assert model.training
-    assert found[:, :, 0].tolist() == [[4 * i * (j + 1) for j in range(7)] for i in range(7)]
+    # one output: the logits of two classes, of which the first is 0
+    assert found[:, :, 1].tolist() == [[4 * i * (j + 1) for j in range(7)] for i in range(7)]
     assert not found.is_inference()
 
 
@@ -455,14 +456,14 @@ def test_inputs_that_cannot_be_paired_are_refused(inputs, message):
 @pytest.mark.parametrize(
     "model",
     [
-        lambda inputs, present: torch.zeros(len(present)),
+        lambda inputs, present: torch.zeros(len(present), 3, 1),
         lambda inputs, present: torch.zeros(len(present) + 1, 3),
         lambda inputs, present: torch.zeros(len(present), len(present)),
     ],
     ids=["no classes", "a row too many", "other classes in each call"],
 )
 def test_logits_of_another_shape_are_refused(model):
-    with pytest.raises(DataError, match=r"expected \(samples, classes\), the same classes for all"):
+    with pytest.raises(DataError, match=r"^the model gave (logits|outputs) of shape .* expected"):
         cross_logits(model, INPUTS, ["a", "v"], max_rows=3)
 
 

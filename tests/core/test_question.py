@@ -146,13 +146,15 @@ def test_numbers_that_are_not_one_for_each_prediction_are_refused(labels, output
     )
 
 
-@pytest.mark.parametrize("value", ["paper", "label-probability", "predicted-probability"])
-@pytest.mark.parametrize("shape", [(2,), (2, 3, 4)])
-def test_outputs_that_are_not_logits_by_class_are_refused(value, shape):
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [("paper", "classes"), ("predicted-probability", "classes"), ("label-probability", "labels")],
+)
+def test_outputs_that_are_not_logits_by_class_or_label_are_refused(value, what):
     with pytest.raises(DataError) as error:
-        asked(value, torch.zeros(2).long(), torch.zeros(shape))
+        asked(value, torch.zeros(2).long(), torch.zeros(2, 3, 4))
     assert str(error.value) == (
-        f"the model gave logits of shape {shape} for 2 samples: expected (samples, classes)"
+        f"the model gave outputs of shape (2, 3, 4) for 2 samples: expected (samples, {what})"
     )
 
 

@@ -4,6 +4,7 @@ from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -73,8 +74,8 @@ def test_a_modality_may_be_several_tensors():
         (padded, pictures, LABELS),
     ):
         found = read_batch(batch, NAMES)
-        assert found.inputs["sound"] is padded
-        assert found.inputs["sight"] is pictures
+        assert all(found.inputs["sound"][name] is x for name, x in padded.items())
+        assert found.inputs["sight"][0] is found.inputs["sight"][1][0] is SIGHT
         assert found.samples == 3
 
 
@@ -149,14 +150,50 @@ def test_parts_of_different_length_are_refused(more, told):
     [(["cat", "dog", "cat"], "list"), (np.array(["cat", "dog", "b"]), "ndarray")],
 )
 def test_labels_that_are_names_are_refused(labels, kind):
-    message = (
-        f"^labels in a {kind} of what is no number: give class numbers, 0-or-1 labels or numbers "
-        "to be met, samples first$"
-    )
+    message = f"^labels: a {kind} that holds text, and not numbers alone: give class numbers"
     with pytest.raises(DataError, match=message):
         read_batch({"inputs": INPUTS, "labels": labels}, NAMES)
 
 
-def test_inputs_that_are_no_tensors_are_refused():
-    with pytest.raises(DataError, match="^the batch holds a ndarray: give tensors, in dicts, list"):
-        read_batch({"inputs": {**INPUTS, "sound": np.zeros((3, 4))}, "labels": LABELS}, NAMES)
+# --- arrays and tables
+
+
+def test_arrays_and_tables_become_tensors_row_by_row():
+    index = [103, 101, 102]
+    table = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [4, 5, 6]}, index=index)
+    labels = pd.Series([2, 0, 1], index=index)
+    inputs = {"sound": table, "sight": {"values": np.arange(3, dtype=np.uint16), "scale": 2}}
+    for given in (labels, labels.to_frame("label"), labels.astype("Int64"), labels.to_numpy()):
+        found = read_batch({"inputs": inputs, "labels": given}, NAMES)
+        assert found.inputs["sound"].tolist() == table.to_numpy().tolist()
+        assert found.inputs["sight"]["values"].dtype == torch.uint16
+        assert found.inputs["sight"]["scale"] == 2
+        assert found.labels.tolist() == [2, 0, 1]
+
+
+def test_tables_whose_index_says_another_order_are_refused():
+    labels = pd.Series([0, 1, 1], index=[1, 0, 2])
+    inputs = {"sound": pd.DataFrame({"a": [1.0, 2.0, 3.0]}), "sight": SIGHT}
+    with pytest.raises(DataError, match="^sound and labels of a batch have different indices"):
+        read_batch({"inputs": inputs, "labels": labels}, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("sound", "named"),
+    [
+        (None, "the modality 'sound' is None"),
+        ([torch.ones(4), None, torch.ones(4)], "the modality 'sound' is a list in which entry 1"),
+        ([torch.ones(3)] * 3, "the modality 'sound' is a list of 3 tensors"),
+        (SOUND.to_sparse(), "the modality 'sound': a sparse tensor"),
+        ({"values": SOUND.to_sparse_csr()}, "the modality 'sound': a sparse tensor"),
+        (np.array(["a", "b", "c"]), "the modality 'sound': a ndarray that holds text"),
+    ],
+)
+def test_inputs_of_other_kinds_are_refused_by_name(sound, named):
+    with pytest.raises(DataError, match=f"^{named}"):
+        read_batch({"inputs": {**INPUTS, "sound": sound}, "labels": LABELS}, NAMES)
+
+
+def test_several_tensors_in_a_list_are_taken_where_they_cannot_be_entries():
+    for sound in ([torch.ones(3)] * 2, ([torch.ones(3)] * 3, 1), (torch.ones(3),) * 3):
+        assert read_batch({"inputs": {**INPUTS, "sound": sound}}, NAMES).samples == 3

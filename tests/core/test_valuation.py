@@ -14,8 +14,9 @@ from mmcoop.core.encoders.base import Encoder, Stages
 from mmcoop.core.fusions import FUSIONS, build_fusion
 from mmcoop.core.fusions.base import Fusion
 from mmcoop.core.model import MultimodalModel
+from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.summary import Summary
-from mmcoop.core.valuation import evaluation_mode, value_batches
+from mmcoop.core.valuation import value_batches
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
 from mmcoop.training.build import Architecture
@@ -74,7 +75,7 @@ def test_the_eight_correctness_patterns_give_the_papers_contributions():
     assert valued.hits.tolist() == [[False, *map(bool, row)] for row in rights]
     assert valued.predictions.tolist() == [1 if both else 2 for *_, both in rights]
     assert valued.labels.tolist() == [1] * 8
-    assert valued.ids is None
+    assert valued.numbered
 
 
 @pytest.mark.parametrize("value", ["paper", "correct"])
@@ -520,15 +521,16 @@ def test_ids_pass_through_as_text():
     for given, expected in (
         (["x", "y", "z"], ["x", "y", "z"]),
         ((7, 8, 9), ["7", "8", "9"]),
-        (None, None),
+        (None, ["0", "1", "2"]),
     ):
         (valued,) = value_batches(make_model(), [{**batch, "ids": given}], modalities=NAMES)
         assert valued.ids == expected
+        assert valued.numbered == (given is None)
     del batch["ids"]
     (valued,) = value_batches(make_model(), [batch], modalities=NAMES)
-    assert valued.ids is None
+    assert valued.numbered
     (valued,) = value_batches(make_model(), [SimpleNamespace(**batch)], modalities=NAMES)
-    assert valued.ids is None
+    assert valued.numbered
 
 
 def test_ids_in_a_tensor_are_the_numbers_it_holds():
@@ -687,15 +689,13 @@ def test_a_label_without_a_class_is_refused(label):
     ("shape", "reported"),
     [
         ((5, CLASSES), r"\(5, 3\)"),  # another number of samples
-        ((7,), r"\(7,\)"),  # no classes
         ((7, 2, CLASSES), r"\(7, 2, 3\)"),
     ],
 )
 def test_a_callables_logits_of_the_wrong_shape_are_refused(shape, reported):
     with pytest.raises(
         DataError,
-        match=rf"^the model gave logits of shape {reported} for 7 (rows|samples): "
-        r"expected \((rows|samples), classes\)",
+        match=rf"^the model gave outputs of shape {reported} for 7 (rows|samples): expected ",
     ):
         list(
             value_batches(
@@ -714,7 +714,7 @@ def test_a_callables_logits_of_the_wrong_shape_are_refused(shape, reported):
     ids=["no dimension", "classes vary", "samples vary"],
 )
 def test_a_callables_logits_that_do_not_stack_are_refused(model):
-    with pytest.raises(DataError, match="^the model gave logits of shape"):
+    with pytest.raises(DataError, match="^the model gave outputs of shape"):
         list(value_batches(model, make_batches(), modalities=NAMES))
 
 
@@ -722,7 +722,7 @@ def test_a_callables_logits_that_do_not_stack_are_refused(model):
 def test_logits_of_another_number_of_coalitions_than_asked_are_refused(answered):
     model = make_model()
     model.coalition_logits = lambda features, coalitions: torch.zeros(7, answered, CLASSES)
-    with pytest.raises(DataError, match="^the model gave logits"):
+    with pytest.raises(DataError, match="^the model gave outputs"):
         list(value_batches(model, make_batches([7]), modalities=NAMES))
 
 

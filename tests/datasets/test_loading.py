@@ -14,7 +14,7 @@ from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import SPLITS, Split, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, UsageError
 
 NAMES = ("features", "motion", "picture")
 
@@ -114,8 +114,30 @@ def test_batches_follow_the_order_of_the_rows_and_hold_zeros_where_absent(split)
             np.testing.assert_allclose(batch.inputs[name], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_ids_come_only_when_asked_for(split):
-    assert all(batch.ids is None for batch in load_batches(split, batch_size=20))
+def test_batches_have_the_ids_of_their_samples_unless_these_are_not_wanted(split):
+    rows = Rows(torch.tensor([5, 0, 7]), torch.ones(3, len(NAMES), dtype=torch.bool))
+    (batch,) = load_batches(split, rows, batch_size=20)
+    assert batch.ids == ["sample-05", "sample-00", "sample-07"]
+    plain = load_batches(split, batch_size=20, with_ids=False)
+    assert all(batch.ids is None for batch in plain)
+
+
+@pytest.mark.parametrize("given", ["train", {"train": 1}, None])
+def test_what_is_no_split_is_refused(given):
+    with pytest.raises(UsageError, match="^batches are of a split, and not of a "):
+        load_batches(given, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("picture", "^modalities are a list of names"),
+        (["picture", "smell"], "^the data set has no modality 'smell': choose of features, motion"),
+    ],
+)
+def test_modalities_that_are_none_of_the_data_sets_are_refused(split, names, message):
+    with pytest.raises(UsageError, match=message):
+        load_batches(split, modalities=names, batch_size=4)
 
 
 def test_no_rows_are_no_batches(split):

@@ -359,6 +359,11 @@ def test_scores_of_another_data_set_are_refused(dataset, phi, write):
     )
 
 
+def test_scores_with_positions_for_ids_are_refused(dataset, phi, write):
+    with pytest.raises(DataError, match="has positions for ids"):
+        read_given_scores(write(phi, ids="positions"), dataset, dataset.modalities)
+
+
 def test_scores_of_other_samples_with_the_same_ids_are_noticed_by_their_classes(
     dataset, phi, write
 ):

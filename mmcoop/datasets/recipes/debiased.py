@@ -29,7 +29,7 @@ from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores import read_scores_details
+from mmcoop.scores import check_ids, read_scores_details
 
 # Rows are copied so many at a time: little memory, few reads.
 _ROWS = 256
@@ -124,6 +124,7 @@ class Debiased:
 def _read_scores(path: Path, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
     """`id, split, label` and, under its modality's name, each contribution; and these names."""
     details = read_scores_details(path)
+    check_ids(path, details)
     try:
         fingerprint = details.get("dataset", {}).get("fingerprint", dataset.fingerprint)
         modalities = [str(name) for name in details["modalities"]]

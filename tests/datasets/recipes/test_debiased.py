@@ -198,6 +198,12 @@ def test_scores_of_another_data_set_are_refused(keypad, tmp_path):
         Debiased(source=keypad, scores=scores).build(tmp_path / "data")
 
 
+def test_scores_with_positions_for_ids_are_refused(keypad, tmp_path):
+    scores = scores_of(keypad, tmp_path / "scores.parquet", ids="positions")
+    with pytest.raises(DataError, match="has positions for ids"):
+        Debiased(source=keypad, scores=scores).build(tmp_path / "data")
+
+
 def test_a_file_that_is_no_scores_file_is_refused(keypad, tmp_path):
     (tmp_path / "scores.parquet").write_text("no")
     with pytest.raises(DataError, match="is not a scores file of mmcoop"):

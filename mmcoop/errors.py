@@ -39,3 +39,15 @@ class Interrupted(MmcoopError):
     """Stopped by Ctrl-C or SIGTERM; what was done can be resumed (exit code 130 or 143)."""
 
     exit_code = 130
+
+
+def check_given(given: object, kind: type, name: str, maker: str) -> None:
+    """Raise `UsageError` where an argument is not what `maker` returns."""
+    if not isinstance(given, kind):
+        raise UsageError(f"{name} is a {type(given).__name__}: give what {maker} returns")
+
+
+def check_path_given(given: object, what: str) -> None:
+    """Raise `UsageError` where an argument is no path."""
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{what} is a {type(given).__name__}: give its path")

@@ -176,7 +176,7 @@ def valuate(
             f"output={output!r} is for the model that is wrapped: give it to replace_inputs or "
             "replace_features"
         )
-    if absent not in ABSENT:
+    if not isinstance(absent, str) or absent not in ABSENT:
         raise UsageError(f"unknown absence {absent!r}: choose one of {', '.join(ABSENT)}")
     how = Valuing(value, estimator, budget, tolerance, max_batch, seed)
     found: list[ValuedBatch] = []

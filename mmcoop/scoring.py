@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.bootstrap import REPLICATES
+from mmcoop.core.calling import check_callable
 from mmcoop.core.choices import CLASS_VALUES, VALUES
 from mmcoop.core.further import Further
 from mmcoop.core.indices import parse_groups
@@ -23,7 +24,7 @@ from mmcoop.core.values import LABELS, NUMBERS, value_function
 from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, check_given
 from mmcoop.files import check_new_file
 from mmcoop.locks import check_unlocked
 from mmcoop.progress import SILENT, Progress
@@ -212,6 +213,8 @@ def score_model(
     Raises `UsageError` as `score`, for a modality that the data set does not have, and where the
     model says that its modalities are others.
     """
+    check_given(dataset, Dataset, "dataset", "mmcoop.open_dataset")
+    check_callable(model)
     out = Path(out)
     check_request(request, split, out, where.get("overwrite", False) or where.get("resume", False))
     names = tuple(dataset.modalities) if modalities is None else modalities

@@ -393,7 +393,7 @@ def _task(name: str | None) -> Task:
 
 
 def _check(absent: str, background: Any, draws: int) -> None:
-    if absent not in ABSENT:
+    if not isinstance(absent, str) or absent not in ABSENT:
         raise UsageError(f"unknown absence {absent!r}: choose one of {', '.join(ABSENT)}")
     if absent != "zero" and background is None:
         raise UsageError(

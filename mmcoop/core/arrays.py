@@ -43,6 +43,14 @@ def as_tensor(x: Any, what: str) -> Tensor:
     return x
 
 
+def as_numbers(x: Any, what: str) -> Tensor:
+    """`x` as real numbers, float64. Raises `DataError` as `as_tensor`, and for complex numbers."""
+    tensor = as_tensor(x, what)
+    if tensor.is_complex():
+        raise DataError(f"{what}: complex numbers, where real ones are expected")
+    return tensor.double()
+
+
 def _is_table(x: Any) -> bool:
     """Whether `x` is a Series or DataFrame, of pandas or of a library with the same method."""
     return hasattr(x, "to_numpy") and hasattr(x, "shape") and not isinstance(x, type)

@@ -1,8 +1,8 @@
 """Tables over coalitions: what a table must be before indices are worked out of it."""
 
-import torch
 from torch import Tensor
 
+from mmcoop.core.arrays import as_numbers
 from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.errors import DataError
 
@@ -25,10 +25,10 @@ def coalition_members(table: Tensor, what: str) -> Tensor:
 def coalition_values(values: Tensor, result: str) -> tuple[Tensor, Tensor]:
     """A table of coalition values in float64 `(samples, 2**n)`, and its coalitions' members.
 
-    `values` is anything `torch.as_tensor` takes. Raises `DataError` for another shape and for
-    values that are not finite numbers, of which no `result` ("Shapley values") can be made.
+    `values` is a tensor, an array, a table or nested lists. Raises `DataError` for another shape
+    and for values that are not finite numbers, of which no `result` ("Shapley values") can be made.
     """
-    table = torch.as_tensor(values, dtype=torch.float64)
+    table = as_numbers(values, "coalition values")
     members = coalition_members(table, "coalition values")
     if not table.isfinite().all():
         raise DataError(f"coalition values hold NaN or infinity: {result} are undefined")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcoop.core.arrays import as_numbers, as_tensor
 from mmcoop.core.coalition_tables import coalition_members, coalition_values
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.game import Model
@@ -85,7 +86,7 @@ def shape_cooperation(values: Tensor) -> float:
     macro-F1 (`macro_f1_by_coalition`). Raises `DataError` for another shape and for values that
     are not finite numbers.
     """
-    given = torch.as_tensor(values, dtype=torch.float64)
+    given = as_numbers(values, "values")
     if given.dim() != 1:
         raise DataError(
             f"values of shape {tuple(given.shape)}: SHAPE takes one value a coalition, (2**n,)"
@@ -115,7 +116,7 @@ def macro_f1_by_coalition(predictions: Tensor, labels: Tensor, n_classes: int) -
 
     Raises `DataError` for other shapes, no samples, and classes outside 0 … n_classes − 1.
     """
-    predictions = torch.as_tensor(predictions)
+    predictions = as_tensor(predictions, "predictions")
     coalition_members(predictions, "predictions")
     labels = _checked_labels(labels, len(predictions), n_classes)
     if int(predictions.min()) < -1 or int(predictions.max()) >= n_classes:
@@ -252,7 +253,7 @@ def modality_shares(contributions: Tensor) -> ModalityShares:
     `contributions`: `(samples, n)`, of `shapley_values` or another index. Raises `DataError` for
     another shape, no samples, and contributions that are not finite numbers.
     """
-    phi = torch.as_tensor(contributions, dtype=torch.float64)
+    phi = as_numbers(contributions, "contributions")
     if phi.dim() != 2 or phi.shape[1] < 1:
         raise DataError(
             f"contributions of shape {tuple(phi.shape)}: expected (samples, modalities)"
@@ -316,7 +317,7 @@ def _parts(
 
 
 def _checked_cross(logits: Tensor) -> Tensor:
-    crossed = torch.as_tensor(logits, dtype=torch.float64)
+    crossed = as_numbers(logits, "logits")
     if crossed.dim() != 3 or crossed.shape[0] != crossed.shape[1] or crossed.shape[2] < 1:
         raise DataError(
             f"logits of shape {tuple(crossed.shape)}: EMAP takes those of all pairs, "
@@ -329,7 +330,7 @@ def _checked_cross(logits: Tensor) -> Tensor:
 
 
 def _checked_labels(labels: Tensor, samples: int, n_classes: int) -> Tensor:
-    given = torch.as_tensor(labels).long()
+    given = as_tensor(labels, "labels").long()
     if given.shape != (samples,):
         raise DataError(f"labels of shape {tuple(given.shape)} for {samples} samples")
     _check_samples(given, "macro-F1")

@@ -18,8 +18,8 @@ def check_places(model: nn.Module, places: Mapping[str, str]) -> None:
     """Raise `UsageError` where a place is no submodule of the model, or that of two modalities."""
     known = [name for name, _ in model.named_modules() if name]
     for modality, place in places.items():
-        if place not in known:
-            near = get_close_matches(place, known, n=5)
+        if not isinstance(place, str) or place not in known:
+            near = get_close_matches(str(place), known, n=5)
             told = f"near names: {', '.join(near)}" if near else "model.named_modules() lists them"
             raise UsageError(
                 f"the model has no submodule {place!r} for the modality {modality!r}; {told}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmcoop.core.arrays import as_numbers
 from mmcoop.errors import DataError, UsageError
 
 #: The most extra rows one modality of one sample gets in an epoch (the paper's rule).
@@ -79,7 +80,7 @@ def extra_rows(
 
     Raises `DataError` for NaN, `UsageError` for a `max_extra` below 1.
     """
-    phi = torch.as_tensor(contributions, dtype=torch.float64)
+    phi = as_numbers(contributions, "contributions")
     if phi.isnan().any():
         raise DataError("contributions hold NaN: value the samples again")
     times = (2 * (1 - slack - phi)).ceil().clamp(0, MAX_EXTRA_ROWS).long()
@@ -147,7 +148,7 @@ def modality_probability(
         raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(PROBABILITY_RULES)}")
     if not (math.isfinite(alpha) and alpha >= 0):
         raise UsageError(f"alpha is {alpha}: it must be a number that is not negative")
-    means = torch.as_tensor(mean_contributions, dtype=torch.float64)
+    means = as_numbers(mean_contributions, "mean contributions")
     if not means.isfinite().all():
         raise DataError("mean contributions hold NaN or infinity: value the samples again")
     gap = means.max() - means

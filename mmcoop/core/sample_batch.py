@@ -1,6 +1,6 @@
 """A batch as users have them: inputs by modality, labels and ids, in any of the usual forms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,8 @@ def _numbers(labels: Any) -> Tensor:
 def _names(names: Any) -> list[str] | None:
     if names is None:
         return None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise DataError(f"ids or groups of a batch are {names!r}: give one for each sample")
     return [str(name) for name in (names.tolist() if hasattr(names, "tolist") else names)]
 
 

@@ -40,7 +40,7 @@ def shapley_values(values: Tensor) -> Tensor:
 
     `values` is `(samples, 2**n)` with n in 1…12: column S is the value of the coalition whose
     members are the set bits of S, bit 0 being the first modality; column 0 is the empty
-    coalition. Anything `torch.as_tensor` takes will do.
+    coalition. A tensor, an array, a table or nested lists.
 
     Returns float64 `(samples, n)`. Rows sum to `values[:, -1] - values[:, 0]` (efficiency).
     Raises `DataError` for another shape and for values that are not finite numbers.

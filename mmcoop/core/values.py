@@ -195,7 +195,7 @@ def value_function(value: str | ValueFunction | Worth) -> ValueFunction:
     if callable(value):
         name = getattr(value, "__name__", type(value).__name__)
         return ValueFunction(f"custom: {name}", value, targets=ANY)
-    if value not in VALUE_FUNCTIONS:
+    if not isinstance(value, str) or value not in VALUE_FUNCTIONS:
         raise UsageError(
             f"unknown value function {value!r}: choose one of {', '.join(VALUE_FUNCTIONS)}"
         )

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from mmcoop.core.choices import ESTIMATORS, SAMPLED
@@ -36,16 +37,20 @@ class Valuing:
 
     def __post_init__(self) -> None:
         value_function(self.value)
-        if self.estimator not in ESTIMATORS:
+        if not isinstance(self.estimator, str) or self.estimator not in ESTIMATORS:
             raise UsageError(
                 f"unknown estimator {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}"
             )
         for name in ("budget", "max_batch"):
             number = getattr(self, name)
+            if number is not None and not isinstance(number, Integral):
+                raise UsageError(f"{name} is {number!r}: it must be a whole number")
             if number is not None and number < 1:
                 raise UsageError(f"{name} is {number}: it must be at least 1")
         if self.tolerance is not None and not (
-            math.isfinite(self.tolerance) and self.tolerance > 0
+            isinstance(self.tolerance, Real)
+            and math.isfinite(self.tolerance)
+            and self.tolerance > 0
         ):
             raise UsageError(f"tolerance is {self.tolerance}: it must be a number above 0")
         if self.estimator == "exact" and (self.budget or self.tolerance):

@@ -12,7 +12,7 @@ from mmcoop.core.resampling import Rows, whole_rows
 from mmcoop.core.seeds import derive_seed, seeded
 from mmcoop.datasets.store import Split
 from mmcoop.datasets.transforms import build_transform
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, check_given
 
 
 class _BatchSource(TorchDataset[Batch]):
@@ -84,11 +84,7 @@ def load_batches(
 
     Raises `UsageError` for what is no split, and for modalities that its data set does not have.
     """
-    if not isinstance(split, Split):
-        raise UsageError(
-            f"batches are of a split, and not of a {type(split).__name__}: give "
-            "mmcoop.open_dataset(folder).split('train')"
-        )
+    check_given(split, Split, "split", "mmcoop.open_dataset(folder).split('train')")
     known = split.dataset.modalities
     names = tuple(known) if modalities is None else check_modalities(modalities)
     if odd := [name for name in names if name not in known]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Reject
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError, check_path_given, said
 from mmcoop.files import check_path, read_json, sha256
 from mmcoop.locks import recover
 
@@ -279,6 +279,7 @@ def open_dataset(folder: Path | str) -> Dataset:
 
     Raises `DataError` where there is none, or one that this version cannot read.
     """
+    check_path_given(folder, "the dataset folder")
     folder = Path(folder)
     check_path(folder)
     recover(folder)

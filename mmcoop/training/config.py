@@ -141,6 +141,9 @@ def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
 
     Raises `UsageError` for a setting that does not exist or has the wrong type.
     """
+    for layer in layers:
+        if not isinstance(layer, Mapping):
+            raise UsageError(f"settings are {layer!r}: give a dict of them by name")
     settings = {name: setting for layer in layers for name, setting in layer.items()}
     types = get_type_hints(TrainConfig)
     known = {f.name for f in fields(TrainConfig)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmcoop.datasets.splitting import folds_by_group
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import Interrupted, UsageError
+from mmcoop.errors import Interrupted, UsageError, check_given
 from mmcoop.locks import locked, recover
 from mmcoop.progress import SILENT, Progress
 from mmcoop.training.given_scores import reread_given_scores
@@ -46,6 +46,7 @@ def cross_fit(
     was fine-tuned from, or its scores file, is not there any more as it was. On the way
     `UsageError` where `folder` holds other folds, and `Interrupted` on Ctrl-C.
     """
+    check_given(run, Run, "run", "mmcoop.load_run")
     run.check_dataset(dataset)
     split = dataset.split("train")
     groups = split.column("group").to_pylist()

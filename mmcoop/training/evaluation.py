@@ -18,7 +18,7 @@ from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, check_given
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import scores_file
 from mmcoop.scoring import (
@@ -86,6 +86,7 @@ def valuate_run(
     Raises `UsageError` where `out` may not be written, for folds of another split than train, and
     for a request that does not fit; `DataError` for another data set.
     """
+    check_given(run, Run, "run", "mmcoop.load_run")
     out = Path(out)
     check_request(request, split, out, overwrite or resume)
     if folds and split != "train":
@@ -157,6 +158,7 @@ def evaluate_run(
 
     With `out`, the samples' scores are written there from the same pass, in place of what is there.
     """
+    check_given(run, Run, "run", "mmcoop.load_run")
     where: dict[str, Any] = {"device": device, "workers": workers, "progress": progress}
     return evaluation_of(run, dataset, split, out=out, **where).answer
 

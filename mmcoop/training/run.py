@@ -10,7 +10,7 @@ import pandas as pd
 
 from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import DataError, MmcoopError
+from mmcoop.errors import DataError, MmcoopError, check_given, check_path_given
 from mmcoop.files import check_path, read_json, whole_file, whole_folder, write_json
 from mmcoop.locks import recover
 from mmcoop.scores import versions
@@ -128,6 +128,7 @@ class Run:
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise `DataError` unless `dataset` is the one the run was trained on."""
+        check_given(dataset, Dataset, "dataset", "mmcoop.open_dataset")
         if dataset.fingerprint != self.dataset["fingerprint"]:
             raise DataError(
                 f"the run {self.folder} was trained on another data set: on {self.dataset['name']} "
@@ -251,6 +252,7 @@ def load_run(folder: Path | str) -> Run:
 
     Raises `DataError` where there is none, or one that this version cannot read.
     """
+    check_path_given(folder, "the run folder")
     folder = Path(folder)
     check_path(folder)
     recover(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, check_given, check_path_given
 from mmcoop.files import (
     check_new_folder,
     has_format,
@@ -59,6 +59,8 @@ def train(
     Raises `UsageError` where the folder exists and may not be replaced or another process trains
     in it, `DataError` where the loss is no longer a number, `Interrupted` on Ctrl-C.
     """
+    check_given(dataset, Dataset, "dataset", "mmcoop.open_dataset")
+    check_given(config, TrainConfig, "config", "mmcoop.make_config")
     folder = Path(folder)
     check_unlocked(folder)
     architecture = architecture_of(dataset, config)
@@ -121,6 +123,7 @@ def resume(
     scores are not the same any more, `UsageError` where its settings are not the `expected` ones
     (of those named there) or its scores not `scores`, or another process trains it.
     """
+    check_path_given(folder, "the run folder")
     folder = Path(folder)
     check_unlocked(folder)
     run = _run_to_resume(folder, dataset, expected or {}, scores)

@@ -663,10 +663,10 @@ FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
         (["--model", "models_of_valuate:Takes"], "is a class that needs width"),
         (["--model", "models_of_valuate:fails"], "failed: ValueError: out of order ("),
         (["--model", "models_of_valuate:Breaks"], "models_of_valuate.py, line "),
-        (["--model", "models_of_valuate:Swapped"], "takes other arguments than it is given: Swapp"),
+        (["--model", "models_of_valuate:Swapped"], "Swapped takes sound by name, and has no param"),
         (
             ["--model", "models_of_valuate:Present", "--absent", "zero"],
-            "1 required positional argument: 'present'. It is given the modalities by name",
+            "Present takes inputs, present, and no parameter is named after a modality",
         ),
         (["--model", "models_of_valuate:breaks"], "breaks failed: KeyError: 'light' ("),
         (

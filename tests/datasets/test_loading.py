@@ -124,7 +124,7 @@ def test_batches_have_the_ids_of_their_samples_unless_these_are_not_wanted(split
 
 @pytest.mark.parametrize("given", ["train", {"train": 1}, None])
 def test_what_is_no_split_is_refused(given):
-    with pytest.raises(UsageError, match="^batches are of a split, and not of a "):
+    with pytest.raises(UsageError, match="^split is a .*: give what mmcoop.open_dataset"):
         load_batches(given, batch_size=4)
 
 

@@ -64,7 +64,7 @@ class Renamed(DataLoader):
         {"batch_sampler": BatchSampler(RandomSampler(DATA), 3, drop_last=False)},
         {"batch_sampler": [[5, 1], [0], [10, 2, 3]]},
     ],
-    ids=str,
+    ids=lambda how: " ".join(f"{name}={value}"[:24] for name, value in how.items()),
 )
 @pytest.mark.parametrize("kind", [DataLoader, Renamed])
 def test_a_loaders_samples_have_the_indices_that_it_draws(kind, how):

@@ -132,18 +132,19 @@ def test_a_margin_of_one_class_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "share"),
+    ("name", "share", "best"),
     [
-        ("paper", 1.0),
-        ("correct", 0.25),
-        ("probability", 0.25),
-        ("label-probability", 0.25),
-        ("log-likelihood", None),
-        ("negative-squared-error", None),
+        ("paper", 1.0, None),
+        ("correct", None, 1.0),
+        ("probability", None, 1.0),
+        ("label-probability", None, 1.0),
+        ("log-likelihood", None, None),
+        ("negative-squared-error", None, None),
     ],
 )
-def test_a_fair_share_is_the_nth_part_of_the_best_a_sample_can_be_worth(name, share):
-    assert value_function(name).fair_share(4) == share
+def test_the_fair_share_is_a_number_of_the_papers_value_alone(name, share, best):
+    function = value_function(name)
+    assert (function.fair_share, function.best) == (share, best)
 
 
 def test_a_function_of_ones_own_goes_by_its_name_and_has_no_fair_share():
@@ -152,7 +153,8 @@ def test_a_function_of_ones_own_goes_by_its_name_and_has_no_fair_share():
 
     own = value_function(squared)
     assert own.name == "custom: squared"
-    assert own.fair_share(2) is None
+    assert own.fair_share is None
+    assert own.best is None
     assert own.worth(torch.tensor([[3.0]]), None, None).tolist() == [9.0]
     assert value_function(own) is own
 

@@ -1,7 +1,8 @@
 """Films that the tests encode themselves, so that what is in them is known."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,21 @@ import pytest
 os.environ.setdefault("SVT_LOG", "1")  # errors alone: its encoder prints a page else
 
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+
+
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Undo what SVT-AV1's encoder does as root: it makes the calling thread, and so every process
+    that is started from it, a real-time one that starves all others.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def write_film(
@@ -43,7 +59,7 @@ def write_film(
             av.codec.Codec(wanted, "w")
         except av.codec.codec.UnknownCodecError:
             pytest.skip(f"this FFmpeg has no encoder {wanted}")
-    with av.open(str(path), "w") as container:
+    with ordinary_priority(), av.open(str(path), "w") as container:
         packets = []
         if len(pictures):
             quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}

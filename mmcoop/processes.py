@@ -9,6 +9,7 @@ from concurrent.futures import wait
 from contextlib import contextmanager
 from multiprocessing import current_process, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from signal import (
     SIG_BLOCK,
     SIG_SETMASK,
@@ -25,8 +26,17 @@ from pebble import ProcessPool
 
 
 def processors() -> int:
-    """How many processors there are for this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors there are for this process: those it may run on, and no more than the
+    time that a container's quota allows.
+    """
+    there = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(there, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or no limit
+        return there
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mmcoop.cli import main
@@ -21,6 +22,9 @@ from mmcoop.datasets.recipes.av_digits import AVDigits
 from mmcoop.datasets.recipes.keypad import Keypad
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.training.config import TrainConfig, make_config
+
+# as commands do for models of this size: what is computed here is compared with what they leave
+torch.set_num_threads(1)
 
 Result = subprocess.CompletedProcess[str]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

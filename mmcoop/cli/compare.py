@@ -83,6 +83,7 @@ def compare(
     ] = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     **settings: Any,
@@ -153,6 +154,7 @@ def compare(
         jobs=jobs,
         device=device,
         workers=workers,
+        threads=threads,
         progress=options.progress(quiet),
     )
     summary = summarise(comparison)

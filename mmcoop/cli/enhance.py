@@ -46,6 +46,7 @@ def enhance(
     resume: options.Resume = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     **settings: Any,
@@ -70,6 +71,7 @@ def enhance(
     from mmcoop.training import start
     from mmcoop.training.config import make_config
     from mmcoop.training.run import load_run
+    from mmcoop.training.threads import suitable_threads, use_threads
     from mmcoop.workspace import dataset_of, enhanced_folder, find_run
 
     if resume and overwrite:
@@ -100,6 +102,8 @@ def enhance(
         "progress": shown,
         "scores": scores,
     }
+    kept = load_run(folder).threads if resume else None
+    use_threads(threads or kept or suitable_threads(parent.architecture, config.batch_size), shown)
     if resume:
         after = start.resume(folder, dataset, expected={"method": level, **chosen}, **where)
     else:

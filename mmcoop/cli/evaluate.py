@@ -28,6 +28,7 @@ def evaluate(
     ] = True,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -50,6 +51,7 @@ def evaluate(
     from mmcoop.reporting.tables import class_table, evaluation_legend, evaluation_table
     from mmcoop.training.evaluation import evaluation_of
     from mmcoop.training.run import replaced_parent
+    from mmcoop.training.threads import suitable_threads, use_threads
     from mmcoop.workspace import dataset_of, find_run
 
     runs = [find_run(path) for path in run] if run else [find_run(None)]
@@ -59,17 +61,14 @@ def evaluate(
             f"these runs were trained on different data sets: {listed}; evaluate them one by one"
         )
     shown = options.progress(quiet)
-    found = [
-        evaluation_of(
-            one,
-            dataset_of(one, data),
-            split,
-            device=device,
-            workers=workers,
-            progress=shown,
+    found = []
+    for each in runs:
+        use_threads(threads or suitable_threads(each.architecture, each.config.batch_size), shown)
+        found.append(
+            evaluation_of(
+                each, dataset_of(each, data), split, device=device, workers=workers, progress=shown
+            )
         )
-        for one in runs
-    ]
     evaluations = [one.answer for one in found]
     for one in found[1:]:
         one.answer["difference"] = difference(found[0], one)

@@ -35,6 +35,15 @@ Workers = Annotated[
         "--workers", min=0, help="Processes that load batches ahead. 0 loads them in between."
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads to compute with. \\[default: 1 for a small model, else one per processor; a "
+        "resumed run keeps its number]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and --json.")]
 

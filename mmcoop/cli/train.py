@@ -39,6 +39,7 @@ def train(
     resume: options.Resume = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     **settings: Any,
@@ -63,8 +64,15 @@ def train(
     """
     from mmcoop.reporting.summaries import trained
     from mmcoop.training import start
-    from mmcoop.training.config import check_warmup, make_config
+    from mmcoop.training.build import architecture_of
+    from mmcoop.training.config import (
+        check_warmup,
+        fitting_defaults,
+        make_config,
+        shrunk_warmup,
+    )
     from mmcoop.training.run import load_run
+    from mmcoop.training.threads import suitable_threads, use_threads
     from mmcoop.workspace import dataset_of, find_dataset, run_folder
 
     if resume and overwrite:
@@ -75,25 +83,38 @@ def train(
         method_options["modality"] = chosen.pop("modality")
     if method_options:
         chosen["options"] = method_options
+    shown = options.progress(quiet)
     where: dict[str, Any] = {
         "device": device,
         "workers": workers,
-        "progress": options.progress(quiet),
+        "progress": shown,
         "scores": chosen.pop("scores", None),
     }
     if resume:
         folder = out or run_folder(make_config(chosen))
-        dataset = dataset_of(load_run(folder), data)
+        begun = load_run(folder)
+        dataset = dataset_of(begun, data)
+        use_threads(
+            threads
+            or begun.threads
+            or suitable_threads(begun.architecture, begun.config.batch_size),
+            shown,
+        )
         run = start.resume(folder, dataset, expected=chosen, **where)
     else:
         dataset = find_dataset(data)
-        config = make_config(dataset.defaults.get("train", {}), chosen)
+        usual = dataset.defaults.get("train", {})
+        config = make_config(fitting_defaults(usual, chosen), chosen)
         if "warmup" in chosen and not METHODS.load(config.method).has_warmup:
             raise UsageError(f"method {config.method!r} has no warm-up: leave --warmup out")
         if "max_extra" in chosen and not METHODS.load(config.method).adds_rows:
             raise UsageError(f"method {config.method!r} adds no rows: leave --max-extra out")
         check_warmup(config)
+        if note := shrunk_warmup(config, usual, chosen):
+            shown.note(note)
         folder = out or run_folder(config)
+        architecture = architecture_of(dataset, config)
+        use_threads(threads or suitable_threads(architecture, config.batch_size), shown)
         run = start.train(folder, dataset, config, overwrite=overwrite, **where)
     answer, tables = trained(run)
     report(answer, tables, as_json=as_json, quiet=quiet)

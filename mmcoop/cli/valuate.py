@@ -164,6 +164,7 @@ def valuate(
     ] = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
+    threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     **more: Any,
@@ -196,6 +197,7 @@ def valuate(
     from mmcoop.scoring import Request, score_model
     from mmcoop.training.device import pick_device
     from mmcoop.training.evaluation import valuate_run
+    from mmcoop.training.threads import suitable_threads, use_threads
     from mmcoop.valued_model import Absence, load_own_model, own_errors
     from mmcoop.workspace import dataset_of, find_dataset, find_run
 
@@ -234,6 +236,8 @@ def valuate(
         elif split == "train":
             held_out = valued.best_epoch["validation_accuracy"]
         dataset = dataset_of(valued, data)
+        work = valued.architecture, valued.config.batch_size
+        use_threads(threads or suitable_threads(*work), where["progress"])
         scored = valuate_run(
             valued, dataset, split, out, folds=more["cross_fit"] or 0, device=device, **where
         )
@@ -244,6 +248,8 @@ def valuate(
             raise UsageError("--cross-fit trains runs anew: it is for a --run, not for a --model")
         dataset = find_dataset(data)
         model = load_own_model(more["model"], more["weights"])
+        if threads:
+            use_threads(threads, where["progress"])
         if hasattr(model, "to"):
             model = model.to(pick_device(device))
         subject = {"model": more["model"]}

@@ -21,7 +21,7 @@ from mmcoop.files import (
     write_json,
 )
 from mmcoop.locks import check_unlocked, locked, recover
-from mmcoop.training.config import make_config
+from mmcoop.training.config import fitting_defaults, make_config
 
 FORMAT, FORMAT_VERSION = "mmcoop comparison", 1
 
@@ -221,7 +221,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 
 def layers(dataset: Dataset, plan: Plan) -> list[Mapping[str, Any]]:
     """The settings of all runs, later ones going over earlier ones."""
-    return [dataset.defaults.get("train", {}), plan.settings]
+    return [fitting_defaults(dataset.defaults.get("train", {}), plan.settings), plan.settings]
 
 
 def _union(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, ...]:

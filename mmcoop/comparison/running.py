@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pebble import ProcessExpired
 
 from mmcoop.datasets.store import Dataset, open_dataset
@@ -13,10 +14,12 @@ from mmcoop.files import read_json, write_json
 from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import Progress
 from mmcoop.stopping import stop_on_sigterm
+from mmcoop.training.build import architecture_of
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.evaluation import evaluate_run
 from mmcoop.training.run import Run, is_run, load_run
 from mmcoop.training.start import extend, resume, train
+from mmcoop.training.threads import suitable_threads
 
 _PRELOAD = ("mmcoop.training.evaluation", "mmcoop.training.start")
 
@@ -62,20 +65,22 @@ def run_jobs(
     at_once: int,
     device: str,
     workers: int,
+    threads: int | None,
     label: str,
     progress: Progress,
 ) -> dict[Path, str]:
     """Do the jobs that are not done, so many at once, and return why some failed, by folder.
 
-    Each is in a process of its own, and together they use the processors there are. Interrupted or
+    Each is in a process of its own with `threads` threads; None: what suits its model, and together
+    no more than there are processors, whether or not some are done already. Interrupted or
     killed, the same call goes on with the last whole epoch of each run.
     """
     waiting = [job for job in jobs if not job.done]
     failed: dict[Path, str] = {}
     if not waiting:
         return failed
+    share = max(1, processors() // at_once)
     at_once = min(at_once, len(waiting))
-    threads = max(1, processors() // at_once)
     begun: dict[int, Any] = {}
 
     def status() -> str:
@@ -88,7 +93,7 @@ def run_jobs(
 
     def outcomes(pool: Any) -> Iterator[None]:
         for k, job in enumerate(waiting):
-            begun[k] = pool.schedule(_do, args=(job, dataset.folder, device, workers))
+            begun[k] = pool.schedule(_do, args=(job, dataset.folder, device, workers, threads))
         for k, job in enumerate(waiting):
             if problem := _problem(pool, begun[k]):
                 failed[job.folder] = problem
@@ -96,7 +101,7 @@ def run_jobs(
             yield
 
     try:
-        with worker_processes(at_once, preload=_PRELOAD, threads=threads, tasks_each=1) as pool:
+        with worker_processes(at_once, preload=_PRELOAD, threads=share, tasks_each=1) as pool:
             for _ in progress.track(outcomes(pool), label, len(waiting), status):
                 pass
     except RuntimeError as error:
@@ -112,14 +117,16 @@ def _problem(pool: Any, task: Any) -> str | None:
     return problem
 
 
-def _do(job: Job, dataset_folder: Path, device: str, workers: int) -> str | None:
+def _do(
+    job: Job, dataset_folder: Path, device: str, workers: int, threads: int | None
+) -> str | None:
     """In a process of its own; returns what went wrong.
 
     SIGTERM, with which the pool ends its processes, stops the run as Ctrl-C would.
     """
     try:
         with stop_on_sigterm():
-            _train_and_test(job, dataset_folder, device, workers)
+            _train_and_test(job, dataset_folder, device, workers, threads)
     except KeyboardInterrupt:
         return "stopped"
     except MmcoopError as error:
@@ -129,8 +136,12 @@ def _do(job: Job, dataset_folder: Path, device: str, workers: int) -> str | None
     return None
 
 
-def _train_and_test(job: Job, dataset_folder: Path, device: str, workers: int) -> None:
+def _train_and_test(
+    job: Job, dataset_folder: Path, device: str, workers: int, threads: int | None
+) -> None:
     dataset = open_dataset(dataset_folder)
+    architecture = architecture_of(dataset, job.config)
+    torch.set_num_threads(threads or suitable_threads(architecture, job.config.batch_size))
     run = _trained(job, dataset, device, workers)
     test = None
     if job.scores is not None:

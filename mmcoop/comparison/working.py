@@ -19,7 +19,7 @@ from mmcoop.errors import DataError, Interrupted
 from mmcoop.files import whole_file
 from mmcoop.locks import locked
 from mmcoop.progress import SILENT, Progress
-from mmcoop.training.config import TrainConfig
+from mmcoop.training.config import TrainConfig, shrunk_warmup
 
 
 def run_comparison(
@@ -29,12 +29,14 @@ def run_comparison(
     jobs: int = 1,
     device: str = "auto",
     workers: int = 0,
+    threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Do the runs of a comparison that are not done, and test them.
 
-    `jobs` of them at once, each in a process of its own with its share of the processors. Stopped
-    or killed, the same call goes on. A run that fails is left out and said to be.
+    `jobs` of them at once, each in a process of its own with `threads` threads, by default one for
+    a small model and else its share of the processors. Stopped or killed, the same call resumes. A
+    run that fails is left out and reported.
 
     Raises `DataError` for another data set than the one it was begun on, and where no run is left,
     `Interrupted` on Ctrl-C.
@@ -49,7 +51,11 @@ def run_comparison(
     cases, left_out = make_cases(dataset, plan.methods, plan.fusions, plan.options, *settings)
     for name, reason in left_out.items():
         progress.note(f"{name} is left out: {reason}")
-    work = _Work(folder, dataset, plan, settings, jobs, device, workers, progress)
+    usual = dataset.defaults.get("train", {})
+    for case in cases:
+        if note := shrunk_warmup(case.config(*settings), usual, plan.settings):
+            progress.note(note)
+    work = _Work(folder, dataset, plan, settings, jobs, device, workers, threads, progress)
     with locked(folder):
         comparison.save()  # with the methods and seeds that were added
         try:
@@ -85,6 +91,7 @@ class _Work:
     at_once: int
     device: str
     workers: int
+    threads: int | None
     progress: Progress
     failed: dict[Path, str] = field(default_factory=dict)
 
@@ -226,6 +233,7 @@ class _Work:
             at_once=self.at_once,
             device=self.device,
             workers=self.workers,
+            threads=self.threads,
             label=label,
             progress=self.progress,
         )

@@ -132,8 +132,34 @@ def check_warmup(config: TrainConfig) -> None:
     if METHODS.load(config.method).has_warmup and config.warmup >= config.epochs:
         raise UsageError(
             f"the warm-up is {config.warmup} of {config.epochs} epochs, so method "
-            f"{config.method!r} would never set in: lower --warmup or raise --epochs"
+            f"{config.method!r} would never start: lower --warmup or raise --epochs"
         )
+
+
+def fitting_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's `defaults`, with a warm-up that fits into the number of epochs.
+
+    Where the settings that are `given` have no warm-up, and the usual one would leave no epoch
+    after it, it is half of the epochs, rounded down.
+    """
+    config = make_config(defaults, {k: v for k, v in given.items() if k in ("epochs", "warmup")})
+    if "warmup" in given or config.warmup < config.epochs:
+        return dict(defaults)
+    return {**defaults, "warmup": config.epochs // 2}
+
+
+def shrunk_warmup(
+    config: TrainConfig, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> str | None:
+    """What to report of a warm-up that `fitting_defaults` made shorter, None where it did not."""
+    usual = make_config(defaults).warmup
+    starts_late = METHODS.load(config.method).has_warmup
+    if not starts_late or "warmup" in given or usual < config.epochs:
+        return None
+    return (
+        f"warm-up of {config.warmup} of {config.epochs} epochs: the usual {usual} would leave none "
+        f"for method {config.method!r}"
+    )
 
 
 def make_config(*layers: Mapping[str, Any]) -> TrainConfig:

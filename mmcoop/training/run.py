@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
@@ -29,7 +30,8 @@ class Run:
     failed) or "finished". `dataset`: path, name and fingerprint of what it was trained on.
     `parent`: path, weights hash and whole cost of the run it was fine-tuned from, or None.
     `scores`: path and sha256 of the scores file that enhancement goes by, or None where it values
-    the samples itself.
+    the samples itself. `threads`: how many torch computed with when it began, None of runs by
+    versions that did not record it.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -40,6 +42,7 @@ class Run:
         self.dataset: dict[str, str] = content["dataset"]
         self.parent: dict[str, Any] | None = content["parent"]
         self.scores: dict[str, str] | None = content.get("scores")
+        self.threads: int | None = content.get("threads")
         self.finished: str | None = content["finished"]
 
     @property
@@ -172,6 +175,7 @@ class Run:
             "dataset": self.dataset,
             "parent": self.parent,
             "scores": self.scores,
+            "threads": self.threads,
             "versions": versions(),
         }
 
@@ -202,6 +206,7 @@ def new_run(
             "cost": parent.whole_cost,
         },
         "scores": scores and dict(scores),
+        "threads": torch.get_num_threads(),
     }
     return Run(folder, content)
 

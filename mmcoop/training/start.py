@@ -90,7 +90,17 @@ def train(
     with locked(folder):
         _check_new_run(folder, overwrite)  # another process may have made one since
         run.create()  # all that can be refused has been: from here on there is a run folder
+        return _finished(training)
+
+
+def _finished(training: Training) -> Run:
+    """Train all epochs that are left; what fails before there is a checkpoint leaves no folder."""
+    try:
         return training.finish()
+    except DataError:
+        if not has_checkpoint(training.run.last):
+            shutil.rmtree(training.run.folder)
+        raise
 
 
 def _check_new_run(folder: Path, overwrite: bool) -> None:
@@ -156,7 +166,7 @@ def _resumed(
         training.load(run.last)
     elif (parent := load_parent(run)) is not None:
         load_weights(training.model, parent.best)
-    return training.finish()
+    return _finished(training)
 
 
 def _run_to_resume(

@@ -90,7 +90,7 @@ def test_what_cannot_be_meant_is_refused(pictures, methods, fusions, options, me
 
 
 def test_a_warm_up_that_leaves_no_epoch_is_refused(pictures):
-    with pytest.raises(UsageError, match="method 'sample' would never set in"):
+    with pytest.raises(UsageError, match="method 'sample' would never start"):
         make_cases(pictures, ["sample"], ["concat"], {}, {"epochs": 2, "warmup": 2})
 
 

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, StepLR
 
 from mmcoop.errors import UsageError
-from mmcoop.training.config import OPTIMIZERS, SCHEDULES, TrainConfig, make_config
+from mmcoop.training.config import (
+    OPTIMIZERS,
+    SCHEDULES,
+    TrainConfig,
+    fitting_defaults,
+    make_config,
+    shrunk_warmup,
+)
 
 
 def by_torch(config: TrainConfig, make_scheduler) -> list[float]:
@@ -280,6 +287,34 @@ def test_the_options_of_the_method_are_checked_and_completed():
 def test_an_option_that_the_method_does_not_have_is_refused():
     with pytest.raises(UsageError, match=r"^method 'joint' has no option 'alpha'.*: none$"):
         make_config({"options": {"alpha": 1}})
+
+
+# --- a warm-up that does not fit
+
+
+@pytest.mark.parametrize(
+    ("defaults", "given", "warmup"),
+    [
+        ({"epochs": 25, "warmup": 4}, {"epochs": 3}, 1),
+        ({"epochs": 25, "warmup": 4}, {"epochs": 1}, 0),
+        ({"epochs": 25, "warmup": 4}, {"epochs": 4}, 2),
+        ({"epochs": 25, "warmup": 4}, {"epochs": 5}, 4),
+        ({"epochs": 25, "warmup": 4}, {}, 4),
+        ({}, {"epochs": 5}, 2),
+        ({"warmup": 4}, {"epochs": 3, "warmup": 3}, 3),
+    ],
+)
+def test_a_warm_up_is_half_of_the_epochs_where_the_usual_one_does_not_fit_and_none_is_given(
+    defaults, given, warmup
+):
+    config = make_config(fitting_defaults(defaults, given), given, {"method": "sample"})
+    assert config.warmup == warmup
+    usual = defaults.get("warmup", 5)
+    note = shrunk_warmup(config, defaults, given)
+    assert (note is None) == (warmup in (usual, given.get("warmup")))
+    if note:
+        assert f"warm-up of {warmup} of {config.epochs} epochs" in note
+    assert shrunk_warmup(replace(config, method="joint"), defaults, given) is None
 
 
 # --- runs that are the beginning of longer ones

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError
 from mmcoop.names import is_utf8
+from mmcoop.reading.json_files import read_json
 
 
 def sha256(path: Path) -> str:
@@ -30,20 +31,10 @@ def write_json(path: Path, content: Any) -> None:
 def has_format(path: Path, name: str) -> bool:
     """Whether `path` is a JSON file of mmcoop's that calls its format `name`."""
     try:
-        content = read_json(path)
+        content = read_json(path, dict[str, Any])
     except DataError:
         return False
-    return isinstance(content, dict) and content.get("format") == name
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; `DataError` where it is missing or is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {said(error)}") from None
+    return content.get("format") == name
 
 
 @contextmanager

@@ -5,24 +5,28 @@
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import Field, with_config
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.core.valuing import Valuing
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
+from mmcoop.reading.arrow_tables import parquet_schema, read_parquet
+from mmcoop.reading.json_files import AS_WRITTEN, checked, parse_json
 
 _METADATA_KEY = b"mmcoop"
 
@@ -90,6 +94,20 @@ def versions() -> Mapping[str, str]:
     """Versions of what decides the numbers."""
     packages = {name: version(name) for name in ("mmcoop", "torch", "numpy", "pyarrow")}
     return {"python": platform.python_version(), **packages}
+
+
+@with_config(AS_WRITTEN)
+class _ValuedDataset(TypedDict):
+    name: NotRequired[str]
+    fingerprint: NotRequired[str]
+
+
+@with_config(AS_WRITTEN)
+class ScoresDetails(TypedDict):
+    """What a scores file says of itself."""
+
+    modalities: Annotated[list[str], Field(min_length=1)]
+    dataset: NotRequired[_ValuedDataset | None]
 
 
 class ScoresWriter:
@@ -163,13 +181,21 @@ def scores_file(
 def read_scores_details(path: Path) -> dict[str, Any]:
     """What a scores file says of itself; `DataError` where it is not a scores file."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        details = json.loads(metadata.get(_METADATA_KEY, "null"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
-    if not isinstance(details, dict):
-        raise DataError(f"{path} is not a scores file of mmcoop: it has no details of a valuation")
-    return details
+        metadata = parquet_schema(path).metadata or {}
+        if _METADATA_KEY not in metadata:
+            raise DataError("it has no details of a valuation")
+        where = "the text of its metadata"
+        return dict(checked(parse_json(metadata[_METADATA_KEY], where), ScoresDetails, where))
+    except DataError as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+
+
+def read_scores(path: Path, columns: Sequence[str]) -> pa.Table:
+    """These columns of a scores file; `DataError` where it is damaged or one is not there."""
+    try:
+        return read_parquet(path, columns)
+    except DataError as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
 
 
 def check_ids(path: Path, details: Mapping[str, Any]) -> None:

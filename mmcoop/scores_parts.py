@@ -15,8 +15,11 @@ import torch
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_file, hidden_beside, read_json, whole_file, write_json
+from mmcoop.files import check_new_file, hidden_beside, whole_file, write_json
 from mmcoop.locks import locked
+from mmcoop.reading.arrow_tables import read_parquet
+from mmcoop.reading.json_files import read_json
+from mmcoop.reading.torch_state import read_torch
 from mmcoop.scores import ROW_GROUP, read_scores_details, scores_file, scores_table
 
 STATE = "state.pt"
@@ -96,7 +99,7 @@ class ScoresParts:
     def tables(self) -> Iterator[pa.Table]:
         """The rows of all parts, a part at a time."""
         for k in range(self._parts):
-            yield pq.read_table(self._part(k))
+            yield read_parquet(self._part(k))
 
     def _save(self) -> None:
         summaries = {split: summary.state() for split, summary in self.summaries.items()}
@@ -120,7 +123,7 @@ class ScoresParts:
                 self.summaries[split].load(content)
         for k in range(0 if self.published else self._parts):
             with _damage(self._part(k)):
-                pq.read_table(self._part(k), page_checksum_verification=True)
+                read_parquet(self._part(k))
 
 
 @contextmanager
@@ -174,7 +177,7 @@ def _state_to_resume(folder: Path, path: Path) -> dict[str, Any] | None:
     if not (folder / STATE).is_file():
         return None
     with _damage(folder / STATE):
-        state = dict(torch.load(folder / STATE, weights_only=True))
+        state = dict(read_torch(folder / STATE))
     # the file that was made of the parts has been removed since: nothing is left to resume
     return None if state.get("published") and not path.is_file() else state
 
@@ -227,8 +230,8 @@ def _check_same(
 ) -> None:
     """Raise `UsageError` where the parts that are there are of another valuation."""
     try:
-        before = dict(read_json(folder / _DETAILS))
-    except (DataError, TypeError, ValueError) as error:
+        before = read_json(folder / _DETAILS, dict[str, Any])
+    except DataError as error:
         raise DataError(
             f"{folder / _DETAILS} is damaged ({error}): value again with --overwrite"
         ) from None

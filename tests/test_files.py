@@ -15,7 +15,6 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     check_new_file,
     check_new_folder,
-    read_json,
     resumable_folder,
     settle_folder,
     sha256,
@@ -23,6 +22,7 @@ from mmcoop.files import (
     whole_folder,
     write_json,
 )
+from mmcoop.reading.json_files import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -65,7 +65,7 @@ def test_sha256_of_an_empty_file_is_the_published_one(tmp_path):
 def test_json_reads_back_as_written_and_ends_its_last_line(tmp_path):
     content = {"z": [1, 2.5, None, True], "a": {"näme": "键盘"}}
     write_json(tmp_path / "x.json", content)
-    assert read_json(tmp_path / "x.json") == content
+    assert read_json(tmp_path / "x.json", object) == content
     text = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert "键盘" in text
@@ -76,7 +76,7 @@ def test_json_reads_back_as_written_and_ends_its_last_line(tmp_path):
 def test_json_keeps_the_name_of_a_file_that_is_not_utf_8(tmp_path):
     name = os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80")
     write_json(tmp_path / "x.json", {name: [name, "\\udce9"]})
-    assert read_json(tmp_path / "x.json") == {name: [name, "\\udce9"]}
+    assert read_json(tmp_path / "x.json", object) == {name: [name, "\\udce9"]}
     assert json.loads((tmp_path / "x.json").read_bytes()) == {name: [name, "\\udce9"]}
 
 
@@ -89,9 +89,10 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
 
 def test_json_is_utf_8_whatever_the_locale(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from mmcoop.files import read_json, write_json\n"
+        "import sys; from pathlib import Path; from mmcoop.files import write_json\n"
+        "from mmcoop.reading.json_files import read_json\n"
         "write_json(Path(sys.argv[1]), '\\u952e')\n"
-        "assert read_json(Path(sys.argv[1])) == '\\u952e'"
+        "assert read_json(Path(sys.argv[1]), str) == '\\u952e'"
     )
     plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     subprocess.run(
@@ -104,26 +105,26 @@ def test_json_is_utf_8_whatever_the_locale(tmp_path):
 
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"x\.json is missing"):
-        read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json", object)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff\xfe{}"])
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(DataError, match=r"x\.json cannot be read: "):
-        read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json", object)
 
 
 def test_a_folder_in_the_place_of_a_json_file_is_named(tmp_path):
     (tmp_path / "x.json").mkdir()
     with pytest.raises(DataError, match=r"x\.json cannot be read: .*directory"):
-        read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json", object)
 
 
 def test_json_nested_without_end_is_named(tmp_path):
     (tmp_path / "x.json").write_text("[" * 200_000)
     with pytest.raises(DataError, match=r"x\.json cannot be read: "):
-        read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json", object)
 
 
 def test_a_whole_file_takes_the_old_one_s_place_at_the_end_of_the_block(tmp_path):

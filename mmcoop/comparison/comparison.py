@@ -4,10 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
+from pyarrow.types import is_boolean, is_floating, is_integer, is_large_string, is_null, is_string
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
 
 from mmcoop.comparison.cases import BASELINE, make_cases
 from mmcoop.datasets.store import Dataset, open_dataset
@@ -16,14 +19,30 @@ from mmcoop.files import (
     check_new_folder,
     check_path,
     has_format,
-    read_json,
     whole_folder,
     write_json,
 )
 from mmcoop.locks import check_unlocked, locked, recover
+from mmcoop.reading.arrow_tables import check_no_nulls, parquet_schema, read_parquet, to_frame
+from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
+from mmcoop.scores import read_scores
 from mmcoop.training.config import fitting_defaults, make_config
 
 FORMAT, FORMAT_VERSION = "mmcoop comparison", 1
+
+# What is read of every run, and the types that it may have.
+_RUNS = {
+    **dict.fromkeys(
+        ("run", "method", "fusion"), lambda kind: is_string(kind) or is_large_string(kind)
+    ),
+    "seed": is_integer,
+    "accuracy": is_floating,
+}
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(is_integer(kind) or is_floating(kind) or is_boolean(kind) or is_null(kind))
+
 
 #: What every run may use up: so many epochs, or as much as the dearest method takes for them.
 MATCHES = ("epochs", "rows", "seconds")
@@ -73,6 +92,29 @@ class Plan:
         )
 
 
+@with_config(AS_WRITTEN)
+class _ComparedOn(TypedDict):
+    path: PathText
+    name: str
+    fingerprint: Sha256
+
+
+@with_config(AS_WRITTEN)
+class ComparisonContent(TypedDict):
+    """What `comparison.json` holds."""
+
+    dataset: _ComparedOn
+    methods: list[str] | None
+    fusions: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    match: str
+    tune: Count
+    options: dict[str, dict[str, Any]]
+    settings: dict[str, Any]
+    left_out: dict[str, str]
+    failed: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A comparison folder. `left_out`: why cases are not among the runs, by name; `failed`: why
@@ -98,36 +140,53 @@ class Comparison:
     @property
     def runs(self) -> pd.DataFrame:
         """One row a run that is reported, see `docs/formats.md`."""
-        return pd.read_parquet(self.folder / "runs.parquet")
+        path = self.folder / "runs.parquet"
+        table = read_parquet(path, what="the runs of a comparison")
+        for name, kind in _RUNS.items():
+            if name not in table.column_names or not kind(table.schema.field(name).type):
+                raise DataError(f"{path} is damaged: it lacks {name}, or it is of another type")
+        check_no_nulls(table, _RUNS, path)
+        for field_ in table.schema:
+            if field_.name not in (*_RUNS, "options") and not _is_number(field_.type):
+                raise DataError(f"{path} is damaged: {field_.name} has no numbers")
+        runs = to_frame(table, path)
+        for name in runs["run"]:
+            if Path(name).name != name:
+                raise DataError(f"{path} names the run {name!r}, which is not in its folder")
+        return runs
 
     def hits(self, run: str) -> pd.Series:
         """How right a run is on each test sample, by sample id: 1, 0, or ½ where a tie of classes
         leaves it undecided.
         """
-        return self._scores(run, "correct").astype("float64").fillna(0.5)
+        path = self._scores_file(run)
+        table = read_scores(path, ["id", "correct"])
+        if not is_boolean(table.schema.field("correct").type):
+            raise DataError(f"{path} does not say which predictions are right")
+        return _by_id(table, path).astype("float64").fillna(0.5)
 
     def groups(self, run: str) -> pd.Series | None:
         """The group of each test sample, by sample id; None where its scores do not have it, or
         where every sample is a group of its own.
         """
-        path = self.folder / "scores" / f"{run}.parquet"
-        if "group" not in pq.read_schema(path).names:
+        path = self._scores_file(run)
+        if "group" not in parquet_schema(path).names:
             return None
-        groups = self._scores(run, "group")
+        groups = _by_id(read_scores(path, ["id", "group"]), path)
         return groups if groups.duplicated().any() else None
 
-    def _scores(self, run: str, column: str) -> pd.Series:
-        path = self.folder / "scores" / f"{run}.parquet"
-        return pd.read_parquet(path, columns=["id", column]).set_index("id")[column]
+    def _scores_file(self, run: str) -> Path:
+        return self.folder / "scores" / f"{run}.parquet"
 
     def chance(self, run: str) -> float:
         """The accuracy of predicting the most frequent class of the test samples; NaN where the
         scores of the run do not have the labels.
         """
-        path = self.folder / "scores" / f"{run}.parquet"
-        if "label" not in pq.read_schema(path).names:
+        path = self._scores_file(run)
+        if "label" not in parquet_schema(path).names:
             return math.nan
-        return float(self._scores(run, "label").value_counts(normalize=True).max())
+        labels = _by_id(read_scores(path, ["id", "label"]), path)
+        return float(labels.value_counts(normalize=True).max())
 
     @property
     def validation_samples(self) -> int | None:
@@ -156,6 +215,15 @@ class Comparison:
         write_json(self.folder / "comparison.json", content)
 
 
+def _by_id(table: pa.Table, path: Path) -> pd.Series:
+    """The second column of a table of scores by the first one."""
+    check_no_nulls(table, {*table.column_names} - {"correct", "label"}, path)
+    scores = to_frame(table, path).set_index("id")
+    if scores.index.has_duplicates:
+        raise DataError(f"{path} is damaged: it has two scores of one sample")
+    return scores.iloc[:, 0]
+
+
 def is_comparison(folder: Path) -> bool:
     """Whether `folder` is a comparison folder."""
     return has_format(folder / "comparison.json", FORMAT)
@@ -172,15 +240,13 @@ def load_comparison(folder: Path | str) -> Comparison:
             f"{folder} is not a comparison folder (no comparison.json): `mmcoop compare --out "
             f"{folder}` starts one"
         )
-    content = read_json(path)
-    version = content.pop("format_version", None) if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path} has format version {version}: this mmcoop reads {FORMAT_VERSION}")
+    content: dict[str, Any] = {**read_versioned(path, ComparisonContent, FORMAT_VERSION)}
+    own = {name: content.pop(name) for name in ("dataset", "left_out", "failed")}
+    for name in ("format", "format_version"):
+        content.pop(name, None)
     try:
-        content.pop("format")
-        own = {name: content.pop(name) for name in ("dataset", "left_out", "failed")}
         return Comparison(folder, Plan(**content), **own)
-    except (KeyError, TypeError, UsageError) as error:
+    except (TypeError, UsageError) as error:  # TypeError: a field of another version
         raise DataError(f"{path} is not what mmcoop writes: {error}") from None
 
 

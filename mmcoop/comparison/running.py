@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import torch
 from pebble import ProcessExpired
+from pydantic import Field, FiniteFloat, with_config
+from typing_extensions import TypedDict
 
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, MmcoopError
-from mmcoop.files import read_json, write_json
+from mmcoop.files import write_json
 from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import Progress
+from mmcoop.reading.json_files import AS_WRITTEN, Count, read_json
 from mmcoop.stopping import stop_on_sigterm
 from mmcoop.training.build import architecture_of
 from mmcoop.training.config import TrainConfig, make_config
@@ -22,6 +25,46 @@ from mmcoop.training.start import extend, resume, train
 from mmcoop.training.threads import suitable_threads
 
 _PRELOAD = ("mmcoop.training.evaluation", "mmcoop.training.start")
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@with_config(AS_WRITTEN)
+class _Cost(TypedDict):
+    rows_encoded: Count
+    rows_valued: Count
+    seconds: FiniteFloat
+    peak_memory: NotRequired[FiniteFloat]
+
+
+@with_config(AS_WRITTEN)
+class _Validation(TypedDict):
+    accuracy: _Share
+    loss: FiniteFloat
+
+
+@with_config(AS_WRITTEN)
+class _Tested(TypedDict):
+    accuracy: _Share
+    macro_f1: _Share
+    mean_average_precision: float
+    coalitions: dict[str, _Share]
+    contributions: dict[str, FiniteFloat]
+
+
+@with_config(AS_WRITTEN)
+class OutcomeContent(TypedDict):
+    """What a file in `results/` holds."""
+
+    run: str
+    config: dict[str, Any]
+    epochs: Annotated[int, Field(ge=1, le=2**53)]
+    best_epoch: Count
+    cost: _Cost
+    last_epoch_rows: Annotated[int, Field(ge=1, le=2**53)]
+    validation: _Validation
+    test: _Tested | None
 
 
 @dataclass(frozen=True)
@@ -49,8 +92,7 @@ class Job:
         `last_epoch_rows` (encoded or valued in that one), `validation` (accuracy, loss) and `test`
         (see `evaluate_run`), None where it was not tested.
         """
-        outcome: dict[str, Any] = read_json(self.result)
-        return outcome
+        return dict(read_json(self.result, OutcomeContent))
 
     @property
     def epochs_trained(self) -> int:

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from mmcoop.datasets.depth import read_levels
 from mmcoop.datasets.media import LONGEST, Footage, file_seconds, read_footage, read_picture
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Unusable
+from mmcoop.reading import arrays
 
 # Mean and standard deviation of ImageNet's pictures, 0…1, by colour: the field's usual ones.
 _COLOUR_MEAN = (0.485, 0.456, 0.406)
@@ -271,10 +271,10 @@ def open_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
     shape. Reads no more than the head of the file.
     """
     try:
-        stored: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        stored = arrays.open_array(path)
         if stored.dtype.kind not in "biuf":
             raise ValueError(f"it has {stored.dtype}")
-    except (OSError, ValueError, SyntaxError, TokenError) as error:
+    except ValueError as error:  # as every DataError is
         raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
     if shape is not None and stored.shape != tuple(shape):
         raise Unusable("wrong-shape", f"{path}: shape {stored.shape}, the first one's is {shape}")

@@ -19,6 +19,7 @@ import pyarrow as pa
 from mmcoop.datasets.precision import check_float64
 from mmcoop.errors import DataError, said
 from mmcoop.names import normalised
+from mmcoop.reading.arrow_tables import check_cells
 
 #: What may separate the cells, and what it is called.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -198,7 +199,16 @@ def open_csv(path: Path) -> CsvFile:
             na_filter=False,
             skipinitialspace=True,
         )
+        # pandas fills every row up to the width of the first
+        check_cells(path, _lines(path), first.shape[1], path.stat().st_size)
     return CsvFile(path, encoding, separator, [normalised(name) for name in first.iloc[0]], header)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(
+            part.count(b"\n") + part.count(b"\r") for part in iter(lambda: file.read(2**20), b"")
+        )
 
 
 @contextmanager

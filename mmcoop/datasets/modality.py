@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from pydantic import Field, FiniteFloat, with_config
+from typing_extensions import TypedDict
 
 from mmcoop.errors import DataError
+from mmcoop.reading.json_files import AS_WRITTEN
 
 #: What a modality may be, and the shape of one sample of it.
 KINDS = {
@@ -30,6 +33,29 @@ _CHANNEL_AXIS = {
 
 _DIMENSIONS = {"frames": 4, "image": 3, "flow": 4, "spectrogram": 3, "series": 2, "vector": 1}
 _DTYPES = ("uint8", "float16", "float32", "float64")
+
+#: The longest side of frames that are resized.
+_LONGEST_SIDE = 16384
+
+#: The shape of a sample, as JSON has it.
+Shape = Annotated[
+    list[Annotated[int, Field(ge=1, le=2**31 - 1)]], Field(min_length=1, max_length=4)
+]
+
+
+@with_config(AS_WRITTEN)
+class ModalityContent(TypedDict):
+    """What `dataset.json` holds of a modality: the fields of `Modality`."""
+
+    kind: str
+    shape: Shape
+    dtype: str
+    encoder: str
+    mean: FiniteFloat | list[FiniteFloat]
+    std: FiniteFloat | list[FiniteFloat]
+    size: Annotated[int, Field(ge=1, le=_LONGEST_SIDE)] | None
+    training: dict[str, dict[str, Annotated[float, Field(ge=0, le=_LONGEST_SIDE)]]]
+    segments: NotRequired[Annotated[int, Field(ge=1, le=2**31 - 1)] | None]
 
 
 @dataclass(frozen=True)

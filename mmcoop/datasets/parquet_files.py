@@ -3,19 +3,48 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow import types
+from pydantic import AfterValidator, Field, with_config
+from typing_extensions import TypedDict
 
-from mmcoop.datasets.csv_files import NAMELESS, reading
+from mmcoop.datasets.csv_files import NAMELESS
 from mmcoop.datasets.precision import check_float64
 from mmcoop.errors import DataError
 from mmcoop.names import normalised
+from mmcoop.reading.arrow_tables import read_parquet
+from mmcoop.reading.json_files import AS_WRITTEN, checked, parse_json
+
+
+def _not_zero(step: int) -> int:
+    if not step:
+        raise ValueError("an index cannot have steps of 0")
+    return step
+
+
+_Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+
+@with_config(AS_WRITTEN)
+class _CountedIndex(TypedDict):
+    """An index that only counts, as pandas describes it."""
+
+    name: str | None
+    start: _Whole
+    stop: _Whole
+    step: Annotated[_Whole, AfterValidator(_not_zero)]
+
+
+@with_config(AS_WRITTEN)
+class PandasMetadata(TypedDict):
+    """What pandas notes in a Parquet file, so far as it is read here."""
+
+    index_columns: NotRequired[list[str | _CountedIndex]]
 
 
 @dataclass(frozen=True)
@@ -84,13 +113,14 @@ class ParquetFile:
 
 def open_parquet(path: Path) -> ParquetFile:
     """Read a Parquet file; `DataError` where it cannot be read."""
-    with reading(path):
-        table = pq.read_table(path)
-        described = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    table = read_parquet(path)
+    metadata = (table.schema.metadata or {}).get(b"pandas", b"{}")
     try:
-        levels = _levels(table, described)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"{path} has an index that pandas does not write: {error!r}") from None
+        about = checked(parse_json(metadata, "its text"), PandasMetadata, "its text")
+    except DataError as error:
+        raise DataError(f"{path} has an index that pandas does not write: {error}") from None
+    described = about.get("index_columns", [])
+    levels = _levels(table, described)
     kept = [k for k, name in enumerate(table.column_names) if name not in described]
     names = [normalised(table.column_names[k]) for k in kept]
     index = (0,) if names and names[0] in NAMELESS else ()

@@ -10,17 +10,27 @@ from copy import copy
 from functools import cached_property
 from hashlib import sha256 as sha256_of
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from pydantic import AfterValidator, Field, with_config
+from typing_extensions import TypedDict
 
-from mmcoop.datasets.modality import Modality
+from mmcoop.core.coalitions import check_modalities
+from mmcoop.datasets.modality import Modality, ModalityContent
 from mmcoop.datasets.rejects import Reject
-from mmcoop.errors import DataError, UsageError, check_path_given, said
-from mmcoop.files import check_path, read_json, sha256
+from mmcoop.errors import DataError, MmcoopError, UsageError, check_path_given
+from mmcoop.files import check_path, sha256
 from mmcoop.locks import recover
+from mmcoop.reading.arrow_tables import (
+    check_no_nulls,
+    parquet_schema,
+    read_parquet,
+    read_shard,
+)
+from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
@@ -31,6 +41,44 @@ REJECTS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa
 
 # Of the mapped shards at most about so much stays in the memory of the process.
 _KEEP_BYTES = 32 * 2**20
+
+
+def _check_column(kind: str) -> str:
+    if not (pa.types.is_primitive(found := pa.type_for_alias(kind)) or found == pa.string()):
+        raise ValueError(f"a column cannot be of type {kind!r}")
+    return kind
+
+
+@with_config(AS_WRITTEN)
+class _ShardContent(TypedDict):
+    file: PathText
+    rows: Annotated[int, Field(ge=1, le=2**53)]
+    bytes: Count
+    sha256: Sha256
+
+
+@with_config(AS_WRITTEN)
+class _SplitContent(TypedDict):
+    rows: Count
+    shards: Annotated[list[_ShardContent], Field(min_length=1)]
+
+
+@with_config(AS_WRITTEN)
+class DatasetContent(TypedDict):
+    """What `dataset.json` holds."""
+
+    name: str
+    recipe: str
+    options: dict[str, Any]
+    source: str
+    classes: Annotated[list[str], Field(min_length=1)]
+    modalities: Annotated[dict[str, ModalityContent], Field(min_length=1)]
+    columns: dict[str, Annotated[str, AfterValidator(_check_column)]]
+    defaults: dict[str, dict[str, Any]]
+    rejects: dict[str, Count]
+    leakage: dict[str, Count]
+    report: dict[str, Any]
+    splits: dict[str, _SplitContent]
 
 
 class Split:
@@ -92,12 +140,15 @@ class Split:
         expected = shard_schema(self.dataset.columns, self.dataset.modalities)
         tables = []
         for path, rows, content in zip(self._paths, self._rows, self._maps, strict=True):
-            try:
-                table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
-            except pa.ArrowInvalid as error:
-                raise DataError(f"{path} cannot be read as an Arrow file: {said(error)}") from None
-            if not table.schema.equals(expected) or len(table) != rows:
-                raise DataError(f"{path} does not hold what dataset.json says")
+            table = read_shard(path, content, expected, rows)
+            check_no_nulls(table, ["id", "label", "group", *self.dataset.modalities], path)
+            labels = table["label"].to_numpy()
+            if labels.min() < 0 or labels.max() >= len(self.dataset.classes):
+                raise DataError(f"{path} is damaged: it has labels without a class")
+            for name, spec in self.dataset.modalities.items():
+                frames = spec.kind == "frames" and pc.unique(pc.list_value_length(table[name]))
+                if frames and frames.to_pylist() != [spec.shape[0]]:
+                    raise DataError(f"{path} is damaged: {name} has not {spec.shape[0]} frames")
             tables.append(table)
         return pa.concat_tables(tables)
 
@@ -289,41 +340,36 @@ def open_dataset(folder: Path | str) -> Dataset:
             "mmcoop build-dataset"
         )
     path = folder / "dataset.json"
-    content = read_json(path)
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path} has format version {version}: this mmcoop reads {FORMAT_VERSION}")
+    content = read_versioned(path, DatasetContent, FORMAT_VERSION)
+    for split in SPLITS:
+        info = content["splits"].get(split)
+        if info is None or sum(shard["rows"] for shard in info["shards"]) != info["rows"]:
+            raise DataError(f"{path} is not what mmcoop writes: rows of {split} do not add up")
+        for shard in info["shards"]:
+            if not shard["file"] or Path(shard["file"]).name != shard["file"]:
+                raise DataError(
+                    f"{path} names the shard {shard['file']!r}, which is not in its folder"
+                )
     try:
-        dataset = Dataset(folder, content)
-        for split in SPLITS:
-            info = content["splits"][split]
-            for shard in info["shards"]:
-                if not shard["file"] or Path(shard["file"]).name != shard["file"]:
-                    raise DataError(
-                        f"{path} names the shard {shard['file']!r}, which is not in its folder"
-                    )
-                shard["bytes"], shard["sha256"]  # a KeyError where one is missing
-            if not info["shards"] or sum(s["rows"] for s in info["shards"]) != info["rows"]:
-                raise DataError(f"{path} is not what mmcoop writes: rows of {split} do not add up")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not what mmcoop writes: {error!r}") from None
-    return dataset
+        check_modalities(sorted(content["modalities"]))
+        return Dataset(folder, content)
+    except (TypeError, MmcoopError) as error:  # TypeError: a field of another version
+        raise DataError(f"{path} is not what mmcoop writes: {error}") from None
 
 
 def is_rejects(path: Path) -> bool:
     """Whether `path` is a file of rejects, such as the `rejects.parquet` of a dataset folder."""
     try:
-        return bool(pq.read_schema(path).equals(REJECTS))
-    except (pa.ArrowException, OSError):
+        return bool(parquet_schema(path).equals(REJECTS))
+    except DataError:
         return False
 
 
 def read_rejects(path: Path) -> list[Reject]:
     """The rejects in a file, by id; `DataError` where it cannot be read."""
-    try:
-        return [Reject(**row) for row in pq.read_table(path, schema=REJECTS).to_pylist()]
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a file of rejects: {said(error)}") from None
+    table = read_parquet(path, schema=REJECTS, what="a file of rejects")
+    check_no_nulls(table, REJECTS.names, path)
+    return [Reject(**row) for row in table.to_pylist()]
 
 
 def shard_schema(columns: Mapping[str, str], modalities: Mapping[str, Modality]) -> pa.Schema:

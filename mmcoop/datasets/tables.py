@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmcoop.datasets.csv_files import SEPARATORS, CsvFile, is_number, open_csv, reading
+from mmcoop.datasets.csv_files import SEPARATORS, CsvFile, is_number, open_csv
 from mmcoop.datasets.parquet_files import ParquetFile, open_parquet
 from mmcoop.datasets.precision import check_float64
 from mmcoop.datasets.splitting import split_names
 from mmcoop.errors import DataError
 from mmcoop.names import normalised
+from mmcoop.reading.arrays import open_array
 
 SUFFIXES = (".csv", ".parquet", ".npy")
 #: What a column may say of a row, other than its features.
@@ -187,8 +188,7 @@ def _index_ids(
 
 def _read_array(path: Path, only_labels: bool) -> Table:
     """Open an array, memory-mapped; one of labels is read."""
-    with reading(path):
-        array = np.lib.format.open_memmap(path, mode="r")  # which never unpickles
+    array = open_array(path)
     if 0 in array.shape:
         raise DataError(f"{path} has shape {array.shape}: there is nothing in it")
     if only_labels:

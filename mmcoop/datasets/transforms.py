@@ -6,19 +6,18 @@ evaluation transform.
 """
 
 import inspect
-import io
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.datasets.modality import Modality
 from mmcoop.errors import DataError
+from mmcoop.reading.pictures import decode_jpeg
 
 #: Stored samples of one modality, as `Split.read` gives them → float32 `(batch, *input_shape)`.
 Transform = Callable[[Any], Tensor]
@@ -137,10 +136,9 @@ def _decoded(frames: list[bytes], modality: Modality, training: bool) -> Tensor:
     """
     from torchvision.transforms import v2  # seconds to import: only for frames
 
-    try:
-        pictures = [np.asarray(Image.open(io.BytesIO(frame)).convert("RGB")) for frame in frames]
-    except OSError as error:
-        raise DataError(f"a frame cannot be decoded: {error}") from None
+    pictures = [decode_jpeg(frame) for frame in frames]
+    if len({picture.shape for picture in pictures}) != 1:
+        raise DataError("the frames of a clip differ in size")
     clip = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     size = modality.input_shape[-2:]
     if training:

@@ -1,18 +1,20 @@
 """Writing a dataset folder. `store.py` opens it; `docs/formats.md` describes the files."""
 
+import hashlib
 import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
 
 from mmcoop.core.coalitions import check_modalities
 from mmcoop.datasets.modality import Modality
@@ -31,13 +33,14 @@ from mmcoop.files import (
     check_new_folder,
     has_format,
     resumable_folder,
-    sha256,
     whole_file,
     whole_folder,
     write_json,
 )
 from mmcoop.locks import check_unlocked, locked
 from mmcoop.names import is_utf8, normalised
+from mmcoop.reading.arrow_tables import read_batches
+from mmcoop.reading.json_files import AS_WRITTEN, Sha256, checked, parse_json
 
 # Rows are written in record batches of this many, or fewer that are large, and shards are closed
 # at about this size: small enough to write with little memory, to copy one by one and to lose
@@ -54,9 +57,13 @@ _FIRST_NOTED = 5
 _PLAN = "plan.txt"
 _JOURNAL = "rejects.jsonl"
 
-# An Arrow file is a stream between the magic word, padded to a multiple of 8, and a footer that
-# ends with it.
-_MAGIC = b"ARROW1"
+_LEDGER = "written.jsonl"
+_START_AGAIN = "remove this folder and build again"
+
+# What a line of the journal holds.
+_RejectLine = Annotated[list[str], Field(min_length=3, max_length=3)]
+
+# An Arrow file is a stream between a magic word, padded to so many bytes, and a footer.
 _STREAM = 8
 
 
@@ -110,6 +117,7 @@ class DatasetWriter:
         self._noted: dict[str, list[str]] = defaultdict(list)
         self._rejects = list(rejects)
         self._journal: TextIO | None = None
+        self._ledger: TextIO | None = None
         self.settled: set[str] = set()
 
     @property
@@ -176,45 +184,80 @@ class DatasetWriter:
             self._journal.flush()
 
     def recover(self) -> None:
-        """Go on with what an earlier writer left in the folder, whatever cut it off.
+        """Resume from what an earlier writer left in the folder, whatever cut it off.
 
-        The record batches that are complete stay; the rows of one that was being collected are
-        gone, and are to be added again.
+        The record batches stay whose bytes have the hash that was recorded when they were written;
+        all other rows are to be added again.
         """
+        written = _ledger_of(self._folder)
         for split in SPLITS:
             left = sorted(self._folder.glob(f"{split}-*.arrow"))
-            # the one after these was being written; one more there is only after a power cut
-            closed = len(list(takewhile(_is_closed, left[:-1])))
-            for path in left[closed + 1 :]:
-                path.unlink()
-            for k, path in enumerate(left[: closed + 1]):
-                batches, end = _complete_batches(path, self._schema)
-                if not batches:
+            for k, path in enumerate(left):
+                ends = written.get(_first_name(path, split), {})
+                batches, end = self._written_batches(path, ends)
+                if batches:
+                    # the name it had before `finish` gave it its last one
+                    path = path.rename(self._folder / f"{split}-{k:05d}.arrow")
+                    self._take(split, path, batches, end, ends[end])
+                    if k < len(left) - 1:  # full when the next one was begun
+                        self._shards[split][-1].close()
+                else:
                     path.unlink()
-                    continue
-                # the name it had before `finish` gave it its last one
-                path = path.rename(self._folder / f"{split}-{k:05d}.arrow")
-                shard = _Shard(path, None if k < closed else self._schema, there=end)
-                for batch in batches:
-                    shard.write(batch)
-                    ids = batch["id"].to_pylist()
-                    self.settled.update(ids)
-                    self._ids.update(map(normalised, ids))
-                    if NOTES_COLUMN in self._header.columns:
-                        for id, notes in zip(ids, batch[NOTES_COLUMN].to_pylist(), strict=True):
-                            self._note(id, notes)
-                    if split == "train":
-                        self._trained.update(batch["label"].to_pylist())
-                    for group in batch["group"].to_pylist():
-                        self._splits_of_group[normalised(group)].add(split)
-                self._shards[split].append(shard)
-        journal = self._folder / _JOURNAL
+                if not ends or end < max(ends):  # cut off or damaged: what follows is read again
+                    for later in left[k + 1 :]:
+                        later.unlink()
+                    break
+        journal, ledger = self._folder / _JOURNAL, self._folder / _LEDGER
         whole = _whole_lines(journal) if journal.is_file() else []
         with whole_file(journal) as temporary:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in whole), encoding="utf-8")
         self._rejects += whole
         self._journal = journal.open("a", encoding="utf-8")
+        with whole_file(ledger) as temporary:
+            states = [shard.state for shards in self._shards.values() for shard in shards]
+            temporary.write_text("".join(json.dumps(state) + "\n" for state in states))
+        self._ledger = ledger.open("a", encoding="utf-8")
         self.settled.update(reject.id for reject in whole)
+
+    def _written_batches(
+        self, path: Path, ends: Mapping[int, str]
+    ) -> tuple[list[pa.RecordBatch], int]:
+        """The record batches of a shard whose bytes are as recorded, in mapped memory, and where
+        the last one ends; none where they are of another data set.
+        """
+        end = _written_to(path, ends)
+        if end <= _STREAM:
+            return [], 0
+        with pa.memory_map(str(path)) as source:
+            content = source.read_buffer(end)
+        try:
+            batches = read_batches(path, content[_STREAM:], self._schema)
+        except DataError:
+            return [], 0
+        classes = len(self._header.classes)
+        known = (0 <= label < classes for batch in batches for label in batch["label"].to_pylist())
+        return (batches, end) if all(known) else ([], 0)
+
+    def _take(
+        self, split: str, path: Path, batches: Sequence[pa.RecordBatch], end: int, digest: str
+    ) -> None:
+        """Go on with a shard of which these batches are written."""
+        shard = _Shard(path, self._schema, there=end)
+        self._shards[split].append(shard)
+        for batch in batches:
+            shard.write(batch)
+            ids = batch["id"].to_pylist()
+            self.settled.update(ids)
+            self._ids.update(map(normalised, ids))
+            if NOTES_COLUMN in self._header.columns:
+                for id, notes in zip(ids, batch[NOTES_COLUMN].to_pylist(), strict=True):
+                    self._note(id, notes)
+            if split == "train":
+                self._trained.update(batch["label"].to_pylist())
+            for group in batch["group"].to_pylist():
+                self._splits_of_group[normalised(group)].add(split)
+        if shard.bytes != end or shard.state["sha256"] != digest:
+            raise DataError(f"{path} was not written by this mmcoop: {_START_AGAIN}")
 
     def _note(self, id: str, notes: str | None) -> None:
         for note in (notes or "").split():
@@ -289,8 +332,9 @@ class DatasetWriter:
         for shards in self._shards.values():
             for shard in shards:
                 shard.abandon()
-        if self._journal:
-            self._journal.close()
+        for file in (self._journal, self._ledger):
+            if file:
+                file.close()
 
     def _flush(self, split: str) -> None:
         rows, self._pending[split] = self._pending[split], []
@@ -306,46 +350,43 @@ class DatasetWriter:
             _arrow_column([row[field.name] for row in rows], field.type) for field in self._schema
         ]
         shards[-1].write(pa.record_batch(columns, schema=self._schema))
+        if self._ledger:
+            self._ledger.write(json.dumps(shards[-1].state) + "\n")
+            self._ledger.flush()
 
 
 class _Shard:
-    """One Arrow file being written or, without a schema, one that is complete and only counted.
-
-    The first `there` bytes of it are there already; they are to be written again all the same.
+    """One Arrow file being written. The first `there` bytes of it are there already; they are to be
+    written again all the same.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema | None, there: int = 0) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, there: int = 0) -> None:
         self.path = path
         self.rows = 0
-        self._file: Any = None
-        self._writer: Any = None
-        if schema is None:
-            self.bytes = path.stat().st_size
-        else:
-            self.bytes = 0
-            self._file = _Continued(path, there) if there else pa.OSFile(str(path), "wb")
-            self._writer = pa.ipc.new_file(self._file, schema)
+        self.bytes = 0
+        self._file = _Hashed(path, there)
+        self._writer = pa.ipc.new_file(self._file, schema)
+        self.state: dict[str, Any] = {}
 
     @property
     def full(self) -> bool:
-        return self._writer is None or self.bytes >= _SHARD_BYTES
+        return self._file.closed or self.bytes >= _SHARD_BYTES
 
     def write(self, batch: pa.RecordBatch) -> None:
         self.rows += batch.num_rows
-        if self._writer is not None:
-            self._writer.write_batch(batch)
-            self.bytes = self._file.tell()
+        self._writer.write_batch(batch)
+        self.bytes = self._file.tell()
+        self.state = {"file": self.path.name, "end": self.bytes, "sha256": self._file.sha256}
 
     def close(self) -> None:
         """Complete the file."""
-        if self._file is not None and not self._file.closed:
+        if not self._file.closed:
             self._writer.close()
             self._file.close()
 
     def abandon(self) -> None:
         """Let go of the file as it is: a footer could be taken for the rest of a batch."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
     def finish(self, name: str) -> dict[str, Any]:
         self.close()
@@ -354,30 +395,39 @@ class _Shard:
             "file": name,
             "rows": self.rows,
             "bytes": path.stat().st_size,
-            "sha256": sha256(path),
+            "sha256": self._file.sha256,
         }
 
 
-class _Continued:
-    """A file written from its start of which the first `there` bytes stay as they are.
+class _Hashed:
+    """A file written from its start, and its sha256 so far; the first `there` bytes stay as they
+    are.
 
     So Arrow's writer, which cannot append, goes on with a file and needs no room for a copy.
     """
 
     def __init__(self, path: Path, there: int) -> None:
-        os.truncate(path, there)
-        self._file = pa.OSFile(str(path), "ab")
+        if there:
+            os.truncate(path, there)
+        self._file = pa.OSFile(str(path), "ab" if there else "wb")
+        self._hash = hashlib.sha256()
         self._there = there
         self._at = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
 
     @property
     def closed(self) -> bool:
         return bool(self._file.closed)
 
     def write(self, content: Any) -> None:
+        content = memoryview(content)
+        self._hash.update(content)
         known = max(self._there - self._at, 0)
         self._at += len(content)
-        self._file.write(memoryview(content)[known:])
+        self._file.write(content[known:])
 
     def tell(self) -> int:
         return self._at
@@ -437,7 +487,7 @@ def continue_dataset(
     check_new_dataset(folder, overwrite)
     with _new_dataset(folder, overwrite), resumable_folder(folder) as working:
         mark = working / _PLAN
-        if not (mark.is_file() and mark.read_text(encoding="utf-8") == plan):
+        if not (mark.is_file() and mark.read_bytes() == plan.encode()):
             for path in working.iterdir():
                 path.unlink()
             mark.write_text(plan, encoding="utf-8")
@@ -448,7 +498,7 @@ def continue_dataset(
             writer.finish()
         finally:
             writer.close()
-        for name in (_PLAN, _JOURNAL):
+        for name in (_PLAN, _JOURNAL, _LEDGER):
             (working / name).unlink()
 
 
@@ -482,39 +532,52 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     check_new_folder(folder, overwrite, lambda f: has_format(f / "dataset.json", FORMAT))
 
 
-def _complete_batches(path: Path, schema: pa.Schema) -> tuple[list[pa.RecordBatch], int]:
-    """The record batches of an Arrow file, in mapped memory, and where the last one ends.
+@with_config(AS_WRITTEN)
+class _WrittenContent(TypedDict):
+    """A line of the ledger: a shard had this hash up to here."""
 
-    All there are up to where the file was cut off.
-    """
-    batches: list[pa.RecordBatch] = []
-    end = 0
-    with pa.memory_map(str(path)) as source:
-        source.seek(_STREAM)
-        try:
-            reader = pa.ipc.open_stream(source)
-            if reader.schema.equals(schema):
-                for batch in reader:
-                    batches.append(batch)
-                    end = source.tell()
-        except (pa.ArrowException, OSError):
-            pass
-    return batches, end
+    file: str
+    end: Annotated[int, Field(ge=1, le=2**53)]
+    sha256: Sha256
 
 
-def _is_closed(path: Path) -> bool:
+def _ledger_of(folder: Path) -> dict[str, dict[int, str]]:
+    """What was written, by the name of the shard: where record batches end, and the hash so far."""
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    path = folder / _LEDGER
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(DataError):  # one that was cut off
+            entry = checked(parse_json(line, path), _WrittenContent, path)
+            found[entry["file"]][entry["end"]] = entry["sha256"]
+    return found
+
+
+def _first_name(path: Path, split: str) -> str:
+    """The name that a shard had while it was written: `finish` gives it another."""
+    return "-".join(path.stem.split("-")[:2]) + path.suffix
+
+
+def _written_to(path: Path, ends: Mapping[int, str]) -> int:
+    """The last of the places `ends` up to which a file has the hash that was recorded, or 0."""
+    end, at, digest = 0, 0, hashlib.sha256()
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - len(_MAGIC), 0))
-        return file.read() == _MAGIC
+        for place in sorted(ends):
+            while at < place and (part := file.read(min(place - at, 2**20))):
+                digest.update(part)
+                at += len(part)
+            if at < place or digest.hexdigest() != ends[place]:
+                break
+            end = place
+    return end
 
 
 def _whole_lines(journal: Path) -> list[Reject]:
     """The rejects in a journal, but for a line that was cut off."""
     found = []
     for line in journal.read_bytes().splitlines(keepends=True):
-        with suppress(ValueError, TypeError):
+        with suppress(DataError):
             if line.endswith(b"\n"):
-                found.append(Reject(*json.loads(line)))
+                found.append(Reject(*checked(parse_json(line, journal), _RejectLine, journal)))
     return found
 
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from mmcoop.datasets.recipes.clips import FIRST, Listing, by_split, limited
 from mmcoop.datasets.rejects import count_reasons
 from mmcoop.datasets.store import REJECTS_FILE, SPLITS, Dataset, read_rejects
+from mmcoop.reading.arrow_tables import opened_parquet
 from mmcoop.scores import read_scores_details
 from mmcoop.training.run import Run
 
@@ -125,10 +124,10 @@ def run_facts(run: Run) -> dict[str, Any]:
 def scores_facts(path: Path) -> dict[str, Any]:
     """What a scores file says of itself."""
     details = read_scores_details(path)
-    file = pq.ParquetFile(path)
-    return {
-        "scores": str(path),
-        "samples": file.metadata.num_rows,
-        "columns": file.schema_arrow.names,
-        **{key: value for key, value in details.items() if key != "format"},
-    }
+    with opened_parquet(path) as file:
+        return {
+            "scores": str(path),
+            "samples": file.metadata.num_rows,
+            "columns": file.schema_arrow.names,
+            **{key: value for key, value in details.items() if key != "format"},
+        }

@@ -1,6 +1,5 @@
 """A contact sheet of a data set: a few samples of each class, their modalities below each other."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
 from mmcoop.files import check_new_file, whole_file
 from mmcoop.printable import printable
+from mmcoop.reading.pictures import decode_jpeg
 
 #: How much of a data set is drawn.
 CLASSES = 12
@@ -86,7 +85,7 @@ def _some(frames: Sequence[Any]) -> list[Any]:
 
 
 def _frames(cell: Axes, stored: Any, modality: Modality) -> None:
-    pictures = [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in _some(stored)]
+    pictures = [decode_jpeg(jpeg) for jpeg in _some(stored)]
     cell.imshow(np.concatenate(pictures, axis=1))
 
 

@@ -2,16 +2,38 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, with_config
+from torch import Tensor
+from typing_extensions import TypedDict
 
 from mmcoop.core.encoders import ENCODERS, build_encoder
 from mmcoop.core.fusions import build_fusion
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.seeds import derive_seed, seeded
+from mmcoop.datasets.modality import Shape
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import UsageError
+from mmcoop.errors import DataError, UsageError
 from mmcoop.methods import METHODS
+from mmcoop.reading.json_files import AS_WRITTEN
 from mmcoop.training.config import TrainConfig
+
+
+@with_config(AS_WRITTEN)
+class _Input(TypedDict):
+    encoder: str
+    shape: Shape
+
+
+@with_config(AS_WRITTEN)
+class ArchitectureContent(TypedDict):
+    """What `run.json` holds of a model."""
+
+    modalities: Annotated[dict[str, _Input], Field(min_length=1)]
+    fusion: str
+    classes: Annotated[list[str], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,17 @@ class Architecture:
             fusion=content["fusion"],
             classes=tuple(content["classes"]),
         )
+
+    def described(self) -> dict[str, Tensor]:
+        """Names, shapes and kinds of the model's weights, which are on no device.
+
+        Raises `DataError` where it cannot be built.
+        """
+        try:
+            with torch.device("meta"):
+                return dict(self.build().state_dict())
+        except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+            raise DataError(f"no model can be built as stated: {error}") from None
 
     def build(self, seed: int = 0) -> MultimodalModel:
         """The model, its weights drawn from `seed`; torch's own generator is left as it was."""

@@ -7,9 +7,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
-from pyarrow.types import is_integer
+from pyarrow.types import is_floating, is_integer
 from torch import Tensor
 
 from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, graded_shares
@@ -17,7 +16,8 @@ from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.names import normalised
-from mmcoop.scores import check_ids, read_scores_details
+from mmcoop.reading.arrow_tables import parquet_schema, to_frame
+from mmcoop.scores import check_ids, read_scores, read_scores_details
 
 # So many ids are named where samples are missing or odd.
 _NAMED = 3
@@ -143,11 +143,8 @@ def _read(
     path: Path, details: Mapping[str, Any], dataset: Dataset, modalities: Sequence[str]
 ) -> pd.DataFrame:
     """By id: contributions under the names of the modalities, and `label` where there is one."""
-    try:
-        names = [str(name) for name in details["modalities"]]
-        fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {error!r}") from None
+    names = details["modalities"]
+    fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
     if sorted(names) != sorted(modalities):
         raise DataError(
             f"{path} has scores of the modalities {', '.join(names)}, the model has "
@@ -160,11 +157,15 @@ def _read(
         )
     columns = {f"contribution_{name}": name for name in modalities}
     try:
-        label = [f.name for f in pq.read_schema(path) if f.name == "label" and is_integer(f.type)]
-        table = pq.read_table(path, columns=["id", *columns, *label])
-        scores: pd.DataFrame = table.to_pandas().rename(columns=columns)
+        found = parquet_schema(path)
+        label = [f.name for f in found if f.name == "label" and is_integer(f.type)]
+        table = read_scores(path, ["id", *columns, *label])
+        for field in table.select(list(columns)).schema:
+            if not (is_floating(field.type) or is_integer(field.type)):
+                raise ValueError(f"{field.name} has no numbers")
+        scores: pd.DataFrame = to_frame(table, path).rename(columns=columns)
         scores.index = pd.Index(map(normalised, scores.pop("id")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
     return scores
 

@@ -24,7 +24,7 @@ from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, Task
 from mmcoop.progress import Progress
 from mmcoop.scores import ScoresWriter, scores_file, valuation_details
-from mmcoop.training.checkpoint import load_state, load_weights, save_checkpoint
+from mmcoop.training.checkpoint import load_training_state, load_weights, save_checkpoint
 from mmcoop.training.config import TrainConfig
 from mmcoop.training.given_scores import GivenScores
 from mmcoop.training.memory import peak_memory
@@ -279,18 +279,12 @@ class Training:
     def load(self, checkpoint: Path) -> None:
         """Go back to a checkpoint. No random state is in it: every epoch seeds its own chance."""
         load_weights(self.model, checkpoint)
-        state = load_state(checkpoint)
-        try:
-            self.epoch = state["epoch"]
-            self.best = state["best"]
-            self.stale_epochs = state["stale_epochs"]
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.method.load_state_dict(state["method"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{checkpoint}/state.pt does not fit this training: {error}; start anew with "
-                "--overwrite"
-            ) from None
+        state = load_training_state(checkpoint, self.optimizer, self.method)
+        self.epoch = state["epoch"]
+        self.best = state["best"]
+        self.stale_epochs = state["stale_epochs"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["method"])
 
 
 def _rank(info: dict[str, Any]) -> tuple[float, float]:

@@ -4,23 +4,66 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 
+import numpy as np
 import pandas as pd
 import torch
+from pyarrow.types import is_floating, is_integer
+from pydantic import FiniteFloat, with_config
+from typing_extensions import TypedDict
 
 from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, MmcoopError, check_given, check_path_given
-from mmcoop.files import check_path, read_json, whole_file, whole_folder, write_json
+from mmcoop.files import check_path, whole_file, whole_folder, write_json
 from mmcoop.locks import recover
+from mmcoop.reading.arrow_tables import check_no_nulls, read_parquet, to_frame
+from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
 from mmcoop.scores import versions
-from mmcoop.training.build import Architecture
-from mmcoop.training.checkpoint import load_info, load_weights, weights_hash
+from mmcoop.training.build import Architecture, ArchitectureContent, architecture_of
+from mmcoop.training.checkpoint import check_weights, load_epoch, load_weights, weights_hash
 from mmcoop.training.config import TrainConfig, make_config
 
 FORMAT, FORMAT_VERSION = "mmcoop run", 1
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+
+
+#: What a setting may be, before `make_config` checks it against its type.
+_Scalar = bool | Count | FiniteFloat | str
+
+
+@with_config(AS_WRITTEN)
+class _TrainedOn(TypedDict):
+    path: PathText
+    name: str
+    fingerprint: Sha256
+
+
+@with_config(AS_WRITTEN)
+class _Parent(TypedDict):
+    path: PathText
+    weights: Sha256
+    cost: dict[str, FiniteFloat]
+
+
+@with_config(AS_WRITTEN)
+class _ScoresFile(TypedDict):
+    path: PathText
+    sha256: Sha256
+
+
+@with_config(AS_WRITTEN)
+class RunContent(TypedDict):
+    """What `run.json` holds."""
+
+    status: Literal["running", "finished", "stopped"]
+    finished: str | None
+    config: dict[str, _Scalar | dict[str, _Scalar]]
+    model: ArchitectureContent
+    dataset: _TrainedOn
+    parent: _Parent | None
+    scores: NotRequired[_ScoresFile | None]
 
 
 class Run:
@@ -75,6 +118,7 @@ class Run:
 
         Raises `DataError` where the checkpoint is missing, damaged or of another architecture.
         """
+        check_weights(self.architecture.described(), self.best)
         model = self.architecture.build()
         load_weights(model, self.best)
         return model.eval()
@@ -82,7 +126,7 @@ class Run:
     @property
     def best_epoch(self) -> dict[str, Any]:
         """Epoch, validation accuracy and validation loss of the best checkpoint."""
-        return load_info(self.best)
+        return load_epoch(self.best)
 
     @property
     def weights_hash(self) -> str:
@@ -95,10 +139,16 @@ class Run:
         path = self.folder / "metrics.parquet"
         if not path.is_file():
             return pd.DataFrame()
-        try:
-            return pd.read_parquet(path)
-        except (ValueError, OSError) as error:  # Arrow's errors are these
-            raise DataError(f"{path} is damaged: {error}") from None
+        table = read_parquet(path, what="the metrics of a run")
+        odd = [f.name for f in table.schema if not (is_integer(f.type) or is_floating(f.type))]
+        if odd or "epoch" not in table.column_names or not len(table):
+            wrong = f"{odd[0]} has no numbers" if odd else "it has no epoch"
+            raise DataError(f"{path} is damaged: {wrong}")
+        check_no_nulls(table, ["epoch"], path)
+        metrics = to_frame(table, path)
+        if not (np.diff(metrics["epoch"], prepend=0) > 0).all():
+            raise DataError(f"{path} is damaged: its epochs do not rise")
+        return metrics
 
     @property
     def cost(self) -> dict[str, float]:
@@ -110,6 +160,9 @@ class Run:
         metrics = self.metrics
         if metrics.empty:
             return {"rows_encoded": 0, "rows_valued": 0, "seconds": 0.0, "peak_memory": 0.0}
+        for name in ("rows_encoded", "rows_valued", "seconds"):
+            if name not in metrics or not np.isfinite(metrics[name]).all():
+                raise DataError(f"{self.folder / 'metrics.parquet'} is damaged: it lacks {name}")
         return {
             "rows_encoded": int(metrics["rows_encoded"].sum()),
             "rows_valued": int(metrics["rows_valued"].sum()),
@@ -137,6 +190,14 @@ class Run:
                 f"the run {self.folder} was trained on another data set: on {self.dataset['name']} "
                 f"({self.dataset['fingerprint'][:12]}), while {dataset.folder} is {dataset.name} "
                 f"({dataset.fingerprint[:12]}); give the right one with --data"
+            )
+
+    def check_architecture(self, dataset: Dataset) -> None:
+        """Raise `DataError` unless the model is the one that the settings ask for on `dataset`."""
+        if architecture_of(dataset, self.config) != self.architecture:
+            raise DataError(
+                f"{self.folder / 'run.json'} states another model than its settings give for "
+                f"{dataset.folder}: train again with --overwrite"
             )
 
     def record_epoch(self, row: Mapping[str, Any]) -> None:
@@ -264,11 +325,8 @@ def load_run(folder: Path | str) -> Run:
     if not is_run(folder):
         raise DataError(f"{folder} is not a run folder (no run.json): train one with mmcoop train")
     path = folder / "run.json"
-    content = read_json(path)
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path} has format version {version}: this mmcoop reads {FORMAT_VERSION}")
+    content = read_versioned(path, RunContent, FORMAT_VERSION)
     try:
         return Run(folder, content)
-    except (KeyError, TypeError, AttributeError, MmcoopError) as error:
+    except MmcoopError as error:
         raise DataError(f"{path} is not what mmcoop writes: {error}") from None

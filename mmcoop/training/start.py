@@ -175,6 +175,7 @@ def _run_to_resume(
     """The run in `folder`, checked as `resume` promises; nothing is changed."""
     run = load_run(folder)
     run.check_dataset(dataset)
+    run.check_architecture(dataset)
     begun = run.config.to_json()
     if expected.get("method", run.config.method) != run.config.method:
         begun["options"] = {}  # they are those of the other method

@@ -182,10 +182,10 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
 
 
 def test_a_parquet_file_of_a_kind_that_arrow_cannot_read_is_refused(tmp_path, monkeypatch):
-    def read_table(path: Path) -> pa.Table:
+    def opened(path: Path, **_: object) -> pq.ParquetFile:
         raise pa.ArrowNotImplementedError("no such codec")
 
-    monkeypatch.setattr(pq, "read_table", read_table)
+    monkeypatch.setattr(pq, "ParquetFile", opened)
     (tmp_path / "mag.parquet").touch()
     refused(tmp_path / "mag.parquet", r"mag\.parquet cannot be read: no such codec$")
 

@@ -378,7 +378,9 @@ def test_a_state_file_that_would_run_a_command_is_refused_and_the_command_does_n
         path.write_bytes(pickle.dumps(bomb, protocol=2))
     else:
         torch.save(bomb, path, _use_new_zipfile_serialization=write == "torch")
-    with pytest.raises(DataError, match=f"^the checkpoint {path} cannot be loaded safely: "):
+    with pytest.raises(
+        DataError, match=f"^the checkpoint {path} is damaged, or holds more than data: "
+    ):
         load_state(saved)
     assert not proof.exists()
     # the bomb is live: loading it carelessly sets it off
@@ -391,7 +393,7 @@ def test_a_state_file_that_would_run_a_command_is_refused_and_the_command_does_n
 
 def test_a_state_file_with_an_object_of_somebodys_class_is_refused(saved):
     torch.save({"epoch": 4, "odd": Plain()}, saved / "state.pt")
-    expected = f"^the checkpoint {saved / 'state.pt'} cannot be loaded safely: it is damaged, or"
+    expected = f"^the checkpoint {saved / 'state.pt'} is damaged, or holds more than data: "
     with pytest.raises(DataError, match=expected):
         load_state(saved)
 
@@ -409,7 +411,7 @@ def test_a_truncated_state_file_is_refused(saved, kept):
     path = saved / "state.pt"
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(DataError, match=f"^the checkpoint {path} (is damaged|cannot be loaded)"):
+    with pytest.raises(DataError, match=f"^the checkpoint {path} is damaged"):
         load_state(saved)
 
 
@@ -425,7 +427,7 @@ def test_a_state_file_that_holds_something_else_is_refused(saved):
 def test_info_that_is_not_an_object_is_refused(saved, content):
     (saved / "checkpoint.json").write_text(content)
     path = saved / "checkpoint.json"
-    expected = f"^{path} is not what mmcoop writes: expected a JSON object$"
+    expected = f"^{path} is not what mmcoop writes: "
     with pytest.raises(DataError, match=expected):
         load_info(saved)
 

@@ -598,16 +598,14 @@ def test_going_on_with_the_settings_it_has_is_fine(interrupted, noisy):
 def test_going_on_from_a_damaged_checkpoint_is_refused(interrupted, noisy, name):
     path = interrupted / "checkpoints" / "last" / name
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=f"^the checkpoint {path} (is damaged|cannot be loaded)"):
+    with pytest.raises(DataError, match=f"^the checkpoint {path} is damaged"):
         resume(interrupted, open_dataset(noisy))
 
 
 @pytest.mark.parametrize("state", [{}, {"epoch": 2, "best": None, "stale_epochs": 0}])
 def test_going_on_from_a_state_that_lacks_something_is_refused(interrupted, noisy, state):
     torch.save(state, interrupted / "checkpoints" / "last" / "state.pt")
-    with pytest.raises(
-        DataError, match=r"last/state\.pt does not fit this training: '(epoch|optimizer)'"
-    ):
+    with pytest.raises(DataError, match=r"last/state\.pt is not what mmcoop writes: (epoch|best)"):
         resume(interrupted, open_dataset(noisy))
 
 

@@ -270,14 +270,17 @@ def test_a_run_json_that_is_not_json_is_refused(copied, content):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda c: c.pop("status"), "'status'"),
-        (lambda c: c.pop("config"), "'config'"),
-        (lambda c: c.pop("parent"), "'parent'"),
-        (lambda c: c["model"].pop("fusion"), "'fusion'"),
-        (lambda c: c["model"]["modalities"]["sound"].pop("encoder"), "'encoder'"),
-        (lambda c: c["model"].update(modalities=["sound"]), "no attribute 'items'"),
-        (lambda c: c["model"].update(classes=4), "not iterable"),
-        (lambda c: c.update(config=[]), "no attribute 'items'"),
+        (lambda c: c.pop("status"), "status: "),
+        (lambda c: c.pop("config"), "config: "),
+        (lambda c: c.pop("parent"), "parent: "),
+        (lambda c: c["model"].pop("fusion"), "model.fusion: "),
+        (
+            lambda c: c["model"]["modalities"]["sound"].pop("encoder"),
+            "model.modalities.sound.encoder: ",
+        ),
+        (lambda c: c["model"].update(modalities=["sound"]), "model.modalities: "),
+        (lambda c: c["model"].update(classes=4), "model.classes: "),
+        (lambda c: c.update(config=[]), "config: "),
         (lambda c: c["config"].update(method="magic"), "unknown method 'magic'"),
         (lambda c: c["config"].update(epochs="many"), "setting 'epochs' is 'many'"),
         (lambda c: c["config"].update(speed=3), "unknown setting 'speed'"),
@@ -294,7 +297,9 @@ def test_a_run_json_that_mmcoop_would_not_write_is_refused_with_the_reason(copie
 @pytest.mark.parametrize("content", [b"", b"PAR1 and nothing else"])
 def test_damaged_metrics_are_refused(copied, content):
     (copied / "metrics.parquet").write_bytes(content)
-    with pytest.raises(DataError, match=f"^{copied / 'metrics.parquet'} is damaged: ."):
+    with pytest.raises(
+        DataError, match=f"^{copied / 'metrics.parquet'} cannot be read as the metrics of a run: ."
+    ):
         _ = load_run(copied).metrics
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmcoop.datasets.debiasing import (
     Balance,
@@ -29,7 +28,8 @@ from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores import check_ids, read_scores_details
+from mmcoop.reading.arrow_tables import to_frame
+from mmcoop.scores import check_ids, read_scores, read_scores_details
 
 # Rows are copied so many at a time: little memory, few reads.
 _ROWS = 256
@@ -125,11 +125,11 @@ def _read_scores(path: Path, dataset: Dataset) -> tuple[pd.DataFrame, list[str]]
     """`id, split, label` and, under its modality's name, each contribution; and these names."""
     details = read_scores_details(path)
     check_ids(path, details)
+    fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
+    modalities = details["modalities"]
     try:
-        fingerprint = details.get("dataset", {}).get("fingerprint", dataset.fingerprint)
-        modalities = [str(name) for name in details["modalities"]]
         columns = ["id", "split", "label", *(f"contribution_{name}" for name in modalities)]
-        scores = pq.read_table(path, columns=columns).to_pandas()
+        scores = to_frame(read_scores(path, columns), path)
         scores.columns = pd.Index(["id", "split", "label", *modalities])
         scores = scores.astype(dict.fromkeys(modalities, np.float64))
         scores["id"] = [normalised(id) for id in scores["id"]]

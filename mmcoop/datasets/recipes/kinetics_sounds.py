@@ -20,8 +20,9 @@ from mmcoop.datasets.recipes.clips import (
 )
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.youtube import YouTubeFiles, parse_name
-from mmcoop.errors import DataError, said
+from mmcoop.errors import DataError
 from mmcoop.names import normalised
+from mmcoop.reading.json_files import read_text
 
 #: The classes of the published lists, by number.
 CLASSES = (
@@ -102,10 +103,7 @@ class KineticsSounds(ClipRecipe):
 
 def _read_list(path: Path, split: str, videos: YouTubeFiles) -> list[Clip]:
     expected = f"expected `id,seconds,class` with a class of 0…{len(CLASSES) - 1}"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list {path} cannot be read: {said(error)}") from None
+    lines = read_text(path).splitlines()
     clips = []
     for number, line in enumerate(lines, start=1):
         line = normalised(line)

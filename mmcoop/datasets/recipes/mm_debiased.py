@@ -23,8 +23,9 @@ from mmcoop.datasets.recipes.clips import (
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError
 from mmcoop.names import normalised
+from mmcoop.reading.json_files import parse_json, read_text
 
 #: The classes of the list.
 CLASSES = (
@@ -140,14 +141,10 @@ def leak_free(clips: list[Clip]) -> list[str]:
 def _read_list(path: Path) -> dict[str, dict[str, str]]:
     expected = 'expected {id: {"subset": "training", "label": "bowling"}, …}'
     try:
-        text = path.read_text(encoding="utf-8")
-        entries = json.loads(text)
-    except FileNotFoundError:
-        raise DataError(f"--list {path} is missing: give the authors' MM-Debiased.json") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--list {path} cannot be read: {said(error)}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"--list {path} is not JSON: {error}: {expected}") from None
+        text = read_text(path)
+        entries = parse_json(text, path)
+    except DataError as error:
+        raise DataError(f"--list {error}: give the authors' MM-Debiased.json; {expected}") from None
     if not isinstance(entries, dict) or not entries:
         raise DataError(f"--list {path} is not the list: {expected}, found {text[:60]!r}")
     listed: dict[str, dict[str, str]] = {}

@@ -15,8 +15,9 @@ from mmcoop.datasets.recipes.clips import (
     without_duplicates,
 )
 from mmcoop.datasets.source_files import SourceFiles
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError
 from mmcoop.names import normalised
+from mmcoop.reading.json_files import read_text
 
 FOLDS = (1, 2, 3)
 
@@ -110,11 +111,9 @@ class UCF101(ClipRecipe):
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The lines that are not empty, numbered from 1."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read: {said(error)}: --splits is the lists' folder"
-        ) from None
+        text = read_text(path)
+    except DataError as error:
+        raise DataError(f"{error}: --splits is the lists' folder") from None
     lines = [(k, line) for k, raw in enumerate(text.splitlines(), 1) if (line := normalised(raw))]
     if not lines:
         raise DataError(f"{path} is empty")

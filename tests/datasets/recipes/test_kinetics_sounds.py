@@ -280,14 +280,14 @@ def test_an_empty_list_is_refused(tmp_path, text, where):
 
 def test_a_missing_list_is_refused(tmp_path):
     chosen = recipe(tmp_path, "", "", train_list=tmp_path / "nowhere.txt")
-    with pytest.raises(DataError, match="^the list .*nowhere.txt cannot be read: .*No such file"):
+    with pytest.raises(DataError, match="nowhere.txt is missing"):
         chosen.listing()
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     chosen = recipe(tmp_path, "", "")
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="^the list .*train.txt cannot be read: 'utf-8' codec"):
+    with pytest.raises(DataError, match="train.txt cannot be read: 'utf-8' codec"):
         chosen.listing()
 
 

@@ -343,7 +343,7 @@ EXPECTED = r'expected \{id: \{"subset": "training", "label": "bowling"\}, …\}'
 
 
 def test_a_missing_list_is_refused(empty):
-    message = "^--list nowhere.json is missing: give the authors' MM-Debiased.json$"
+    message = "^--list nowhere.json is missing: give the authors' MM-Debiased.json; expected"
     refused(Path("nowhere.json"), empty, message)
 
 
@@ -351,10 +351,10 @@ def test_a_missing_list_is_refused(empty):
     ("content", "message"),
     [
         (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec"),
-        (b"", f"is not JSON: Expecting value: line 1 column 1 .*: {EXPECTED}$"),
-        (b'{"a": 1,\n"b": }', f"is not JSON: Expecting value: line 2 column 6 .*: {EXPECTED}$"),
-        (b"id,subset\n", f"is not JSON: .* line 1 .*: {EXPECTED}$"),
-        (b"[" * 100_000, f"is not JSON: .*recursion.*: {EXPECTED}$"),
+        (b"", f"cannot be read: Expecting value: line 1 column 1 .*; {EXPECTED}$"),
+        (b'{"a": 1,\n"b": }', f"cannot be read: Expecting value: line 2 column 6 .*; {EXPECTED}$"),
+        (b"id,subset\n", f"cannot be read: .* line 1 .*; {EXPECTED}$"),
+        (b"[" * 100_000, f"cannot be read: .*recursion.*; {EXPECTED}$"),
         (b"[1, 2]", rf"is not the list: {EXPECTED}, found '\[1, 2\]'$"),
         (b"{}", rf"is not the list: {EXPECTED}, found '\{{\}}'$"),
         (b'"words"', f"is not the list: {EXPECTED}, found '\"words\"'$"),

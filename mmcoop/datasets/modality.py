@@ -1,11 +1,12 @@
 """What a data set says about one modality."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import Field, FiniteFloat, with_config
+from pydantic import AfterValidator, Field, FiniteFloat, with_config
 from typing_extensions import TypedDict
 
 from mmcoop.errors import DataError
@@ -37,9 +38,21 @@ _DTYPES = ("uint8", "float16", "float32", "float64")
 #: The longest side of frames that are resized.
 _LONGEST_SIDE = 16384
 
+#: The most numbers of one sample: Arrow counts those of a list in 32 bits.
+_LARGEST = 2**31 - 1
+
+
+def _check_shape(shape: list[int]) -> list[int]:
+    if math.prod(shape) > _LARGEST:
+        raise ValueError(f"a sample of this shape has more than {_LARGEST:,} numbers")
+    return shape
+
+
 #: The shape of a sample, as JSON has it.
 Shape = Annotated[
-    list[Annotated[int, Field(ge=1, le=2**31 - 1)]], Field(min_length=1, max_length=4)
+    list[Annotated[int, Field(ge=1, le=_LARGEST)]],
+    Field(min_length=1, max_length=4),
+    AfterValidator(_check_shape),
 ]
 
 

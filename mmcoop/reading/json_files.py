@@ -72,6 +72,10 @@ def checked(content: Any, kind: type[T], where: object) -> T:
     """`content` if it is a `kind`; `DataError`, naming `where` and the place in it, otherwise."""
     try:
         _adapter(cast(Any, kind)).validate_python(content, strict=True)
+    except UnicodeEncodeError:  # pydantic matches patterns in UTF-8
+        raise DataError(
+            f"{where} is not what mmcoop writes: it holds a lone surrogate, which is no text"
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))

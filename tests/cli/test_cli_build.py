@@ -711,7 +711,7 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(mmcoop, inputs, words, mess
         ),
         (
             ["mm-debiased", "--source", "clips", "--list", "wrong.txt"],
-            ["--list wrong.txt is not JSON", "line 1", "expected {id:"],
+            ["--list wrong.txt cannot be read", "line 1", "expected {id:"],
         ),
         (
             MM,
@@ -728,7 +728,7 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(mmcoop, inputs, words, mess
             ],
         ),
         ([*KS, "--train-list", "MM.json"], ["MM.json, line 1: expected `id,seconds,class`"]),
-        ([*KS, "--train-list", "none.txt"], ["the list none.txt cannot be read"]),
+        ([*KS, "--train-list", "none.txt"], ["none.txt is missing"]),
         ([*KS, *TRAIN], ["none of the 17,396 clips", "looked for --4-0ihtnBU", "a.mp4, b.mp4"]),
         (
             ["ucf101", "--source", "clips", "--splits", "wrong"],
@@ -739,7 +739,7 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(mmcoop, inputs, words, mess
         ),
         (
             ["ucf101", "--source", "clips", "--splits", "ks"],
-            ["ks/classInd.txt cannot be read", "--splits is the lists' folder"],
+            ["ks/classInd.txt is missing", "--splits is the lists' folder"],
         ),
         (UCF, ["none of the 13,320 clips", "looked for v_ApplyEyeMakeup_g08_c01", "a.mp4, b.mp4"]),
         ([*UCF, "--flow", "clips"], ["--flow clips has no folders u and v"]),

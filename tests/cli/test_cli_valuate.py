@@ -706,7 +706,7 @@ def test_samples_of_which_nothing_is_predicted_are_told(valuate, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([*MODEL, "--weights", "nowhere"], "nowhere cannot be read as a safetensors file"),
+        ([*MODEL, "--weights", "nowhere"], "nowhere cannot be read"),
         (["--model", "models_of_valuate:needs"], "takes no argument"),
         ([*MODEL, "--weights", "models_of_valuate.py"], "cannot be read as a safetensors file"),
         ([*MODEL, "--weights", "WEIGHTS"], "is of another model: 'ear.weight' is missing from it"),

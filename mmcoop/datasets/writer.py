@@ -382,6 +382,7 @@ class _Shard:
         """Complete the file."""
         if not self._file.closed:
             self._writer.close()
+            self.bytes = self._file.tell()  # with the footer
             self._file.close()
 
     def abandon(self) -> None:

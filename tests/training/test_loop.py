@@ -694,7 +694,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert str(error.value) == f"stopped in epoch {epoch} of 4; {begin} with {command}"
     assert error.value.exit_code == 130
     assert load_run(folder).status == "stopped"
-    with pytest.raises(UsageError, match="holds a run that is not finished: go on with it by mmco"):
+    with pytest.raises(UsageError, match="holds an unfinished run"):
         train(folder, open_dataset(noisy), config)
     assert files_of(folder) == (promised_files(epoch - 1) if epoch > 1 else {"run.json"})
     assert resume(folder, open_dataset(noisy)).status == "finished"

@@ -4,7 +4,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmcoop.errors import DataError
 
@@ -21,5 +21,7 @@ def decode_jpeg(content: bytes) -> np.ndarray:
                 if picture.width * picture.height > _LARGEST:
                     raise ValueError(f"it has {picture.width} × {picture.height} pixels")
                 return np.asarray(picture.convert("RGB"))
+    except UnidentifiedImageError:
+        raise DataError("a stored picture cannot be decoded: it is no JPEG file") from None
     except Exception as error:  # noqa: BLE001 - of damaged files Pillow raises errors of any kind
         raise DataError(f"a stored picture cannot be decoded: {error}") from None

@@ -44,7 +44,7 @@ class _TrainedOn(TypedDict):
 class _Parent(TypedDict):
     path: PathText
     weights: Sha256
-    cost: dict[str, FiniteFloat]
+    cost: NotRequired[dict[str, FiniteFloat]]
 
 
 @with_config(AS_WRITTEN)
@@ -64,6 +64,7 @@ class RunContent(TypedDict):
     dataset: _TrainedOn
     parent: _Parent | None
     scores: NotRequired[_ScoresFile | None]
+    threads: NotRequired[Count | None]
 
 
 class Run:

@@ -197,7 +197,7 @@ def test_frames_are_decoded_only_where_present(clips, seed):
     for k, x in enumerate(batch.inputs["clip"]):
         grey = 40 * k / 255 if k % 2 == 0 else 0
         torch.testing.assert_close(x, torch.full_like(x, grey), rtol=0, atol=2 / 255)
-    with pytest.raises(DataError, match="a frame cannot be decoded"):
+    with pytest.raises(DataError, match="a stored picture cannot be decoded"):
         list(load_batches(split, batch_size=6, seed=seed))
 
 

@@ -317,7 +317,12 @@ def test_names_are_shown_as_they_stand(make):
 def test_long_names_do_not_run_into_each_other(make):
     """Of the white columns in between, those between two letters are few pixels wide."""
     sheet = drawn(
-        make(VECTOR, vector, names=lambda label: "class " * 30, ids=lambda k: f"{'x' * 90}{k}")
+        make(
+            VECTOR,
+            vector,
+            names=lambda label: "class " * 30 + str(label),
+            ids=lambda k: f"{'x' * 90}{k}",
+        )
     )
     inked = (sheet < 200).any(-1)
     frame = int(np.argmax(inked.mean(1) > 0.8))

@@ -320,7 +320,8 @@ def test_windows_are_cut_out_of_whole_videos_and_clips_are_taken_as_they_are(fil
             assert row["group"] == row["id"][:11]
             assert row["duration"] == pytest.approx(seconds, abs=0.1)
             levels = [np.asarray(Image.open(io.BytesIO(p)).convert("L")).mean() for p in pictures]
-            np.testing.assert_allclose(levels, [8 * second for second in shown], atol=3)
+            # three are stored of each part; what evaluation sees is the middle one
+            np.testing.assert_allclose(levels[1::3], [8 * second for second in shown], atol=3)
             # the hum is heard in all of a window of seconds 10 to 20, and only later in others
             loud = sound[0].max(0)[20:580].astype(float) > 0
             expected = {"aaaaaaaaaaa_10": 1, "aaaaaaaaaaa_000012_000018": 1, "eeeeeeeeeee_8": 0.36}

@@ -1,7 +1,9 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +14,9 @@ from typing import Any
 from mmcoop.errors import DataError, UsageError
 from mmcoop.names import is_utf8
 from mmcoop.reading.json_files import read_json
+
+#: The system's numbers for a disk, a quota or a limit on the size of files that is used up.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:
@@ -38,11 +43,44 @@ def has_format(path: Path, name: str) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` if the block ends well."""
+def disk_room(path: Path, writing: Path, size: int = 0) -> Iterator[None]:
+    """Where the disk is full in the block, raise a `DataError` that says how much is needed.
+
+    `writing` is the file or folder that `path` is made of, `size` how many bytes it takes, where
+    that is known.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        files = [writing] if writing.is_file() else writing.rglob("*")
+        written = sum(file.stat().st_size for file in files if file.is_file())
+        least = f"{math.ceil(max(size, written) / 1024):,} KiB"
+        raise DataError(
+            f"no room left on the disk of {path}, for which {'' if size else 'more than '}{least} "
+            "are needed: make room and give the command again"
+        ) from None
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a disk, a quota or a limit on the size of files is used up, in whatever words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in NO_ROOM
+    # safetensors and torch say it in the message alone
+    return any(words in str(error) for words in ("os error 28", "os error 27", "Writer failed wri"))
+
+
+@contextmanager
+def whole_file(path: Path, size: int = 0) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` if the block ends well.
+
+    Raises `DataError` where the disk is full; `size`: how many bytes are needed, if known.
+    """
     temporary = hidden_beside(path, "partial")
     try:
-        yield temporary
+        with disk_room(path, temporary, size):
+            yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -51,17 +89,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, size: int = 0) -> Iterator[Path]:
     """Give an empty temporary folder; put it in the place of `path` if the block ends well.
 
     A folder that stood there is removed only once the new one is complete. `settle_folder`
-    ends a replacement that was cut off between its two renames.
+    ends a replacement that was cut off between its two renames. Raises `DataError` where the disk
+    is full; `size`: how many bytes are needed, if known.
     """
     temporary = hidden_beside(path, "partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with disk_room(path, temporary, size):
+            yield temporary
         _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

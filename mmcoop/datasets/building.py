@@ -5,7 +5,6 @@ processes. A clip that cannot be used is rejected and never stops the build. A b
 off goes on where it was when the same one is started again.
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -26,6 +25,7 @@ from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.writer import DatasetWriter, Header, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
+from mmcoop.files import NO_ROOM
 from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import SILENT, Progress
 
@@ -34,8 +34,6 @@ from mmcoop.progress import SILENT, Progress
 _AHEAD = 8
 
 _PRELOAD = ("mmcoop.datasets.clips", "torchaudio.compliance.kaldi")
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Those whose version may decide what a clip is read as.
 _PACKAGES = (
@@ -132,7 +130,7 @@ def build_clips(
             f"stopped; what is done of {folder} is kept: the same command goes on with it"
         ) from None
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         known = ""
         if written:

@@ -46,13 +46,22 @@ def save_checkpoint(
     `info` is small and readable (epoch, accuracy); `state` is whatever training needs to go on,
     of tensors, numbers, strings, lists and dicts only, so that it loads without running code.
     """
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, _bytes(weights) + _bytes(state)) as temporary:
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary / WEIGHTS
         )
         write_json(temporary / _INFO, info)
         if state is not None:
             torch.save(_canonical(state), temporary / _STATE)
+
+
+def _bytes(value: Any) -> int:
+    """How many bytes the tensors in `value` take."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _canonical(value: Any) -> Any:

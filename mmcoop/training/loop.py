@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ class Training:
                 f"{self.run.resume_command}"
             ) from None
         except Exception:
-            self.run.set_status(STOPPED)
+            with suppress(DataError, OSError):  # the disk may be full: what was wrong is said below
+                self.run.set_status(STOPPED)
             raise
         self.run.set_status(FINISHED)
         return self.run

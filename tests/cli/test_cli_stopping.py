@@ -96,6 +96,35 @@ def test_a_signal_that_python_would_drop_still_stops():
         assert was_terminated()
 
 
+# --- a full disk
+
+FULL = """
+import resource, sys
+from mmcoop.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(("limit", "what"), [(100, "runs/joint"), (12_000, "checkpoints/best")])
+def test_a_full_disk_is_one_message_with_the_place_and_what_is_needed(noisy, tmp_path, limit, what):
+    words = ["train", "--data", str(noisy), "--epochs", "1", "--quiet"]
+    result = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: no room left on the disk of runs/joint")
+    assert what in line
+    assert "needed" in line
+    assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
+
+
 # --- a parent that has been trained again
 
 

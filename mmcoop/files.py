@@ -42,12 +42,29 @@ def has_format(path: Path, name: str) -> bool:
     return content.get("format") == name
 
 
+class NoRoom(DataError):
+    """A disk that is full, and the bytes that are needed at least."""
+
+    def __init__(self, path: Path, least: int, more: bool) -> None:
+        self.least = least
+        super().__init__(
+            f"no room left on the disk of {path}, for which {'more than ' if more else ''}"
+            f"{math.ceil(least / 1024):,} KiB are needed: make room and give the command again"
+        )
+
+
 @contextmanager
 def disk_room(path: Path, writing: Path, size: int = 0) -> Iterator[None]:
-    """Where the disk is full in the block, raise a `DataError` that says how much is needed.
+    """Where the disk is full in the block, say of which file or folder, and how much it needs.
 
-    `writing` is the file or folder that `path` is made of, `size` how many bytes it takes, where
-    that is known.
+    Args:
+        path: What is being made.
+        writing: The temporary file or folder that becomes it.
+        size: How many bytes it takes; 0 where that is not known.
+
+    Raises:
+        NoRoom: The disk is full. Of blocks within each other, the outermost one names its `path`:
+            the temporary names inside are nobody's.
     """
     try:
         yield
@@ -56,11 +73,8 @@ def disk_room(path: Path, writing: Path, size: int = 0) -> Iterator[None]:
             raise
         files = [writing] if writing.is_file() else writing.rglob("*")
         written = sum(file.stat().st_size for file in files if file.is_file())
-        least = f"{math.ceil(max(size, written) / 1024):,} KiB"
-        raise DataError(
-            f"no room left on the disk of {path}, for which {'' if size else 'more than '}{least} "
-            "are needed: make room and give the command again"
-        ) from None
+        inner = error.least if isinstance(error, NoRoom) else 0
+        raise NoRoom(path, max(size, written, inner), more=size == 0) from None
 
 
 def _is_full_disk(error: Exception) -> bool:
@@ -68,7 +82,8 @@ def _is_full_disk(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in NO_ROOM
     # safetensors and torch say it in the message alone
-    return any(words in str(error) for words in ("os error 28", "os error 27", "Writer failed wri"))
+    words = ("os error 28", "os error 27", "Writer failed wri")
+    return isinstance(error, NoRoom) or any(text in str(error) for text in words)
 
 
 @contextmanager

@@ -61,9 +61,14 @@ def evaluate(
             f"these runs were trained on different data sets: {listed}; evaluate them one by one"
         )
     shown = options.progress(quiet)
+    # chosen before any is set: what suits a run does not depend on the run before it
+    suitable = [
+        threads or suitable_threads(each.architecture, each.config.batch_size) for each in runs
+    ]
     found = []
-    for each in runs:
-        use_threads(threads or suitable_threads(each.architecture, each.config.batch_size), shown)
+    for k, each in enumerate(runs):
+        if k == 0 or suitable[k] != suitable[k - 1]:
+            use_threads(suitable[k], shown)
         found.append(
             evaluation_of(
                 each, dataset_of(each, data), split, device=device, workers=workers, progress=shown

@@ -8,6 +8,7 @@ import pandas as pd
 
 from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison
 from mmcoop.comparison.statistics import LEVEL, holm, mcnemar, mean_interval, paired_t
+from mmcoop.errors import DataError
 
 #: What every method is set beside, where it is among the runs.
 REFERENCES = ("joint", MATCHED_BASELINE, "uniform", "random", "ensemble")
@@ -78,12 +79,14 @@ def _set_gains(
         gains.append(gain)
         halves.append(half)
         p_seeds.append(paired_t(a["accuracy"].tolist(), b["accuracy"].tolist(), step))
-        clusters = comparison.groups(a["run"].iloc[0])
+        first = a["run"].iloc[0]
+        samples = comparison.hits(first).index
+        clusters = comparison.groups(first)
         p_samples.append(
             mcnemar(
-                _hits(comparison, a["run"]),
-                _hits(comparison, b["run"]),
-                None if clusters is None else clusters.sort_index().to_numpy(),
+                _hits(comparison, a["run"], samples),
+                _hits(comparison, b["run"], samples),
+                None if clusters is None else clusters.loc[samples].to_numpy(),
             )
         )
     if not at:
@@ -102,6 +105,15 @@ def _set_gains(
         summary.loc[at, column] = numbers
 
 
-def _hits(comparison: Comparison, runs: pd.Series) -> np.ndarray:
-    """Whether each run predicts each test sample right, `(runs, samples)`."""
-    return pd.concat([comparison.hits(run) for run in runs], axis=1).sort_index().to_numpy().T
+def _hits(comparison: Comparison, runs: pd.Series, samples: pd.Index) -> np.ndarray:
+    """Whether each run predicts each of the test samples right, `(runs, samples)`."""
+    found = []
+    for run in runs:
+        hits = comparison.hits(run)
+        if set(hits.index) != set(samples):
+            raise DataError(
+                f"{comparison.folder} is damaged: the scores of {run} are of other test samples "
+                "than those of the run it is compared with"
+            )
+        found.append(hits.loc[samples].to_numpy())
+    return np.stack(found)

@@ -19,7 +19,7 @@ COMMANDS = ["build-dataset", "train", "valuate", "enhance", "evaluate", "compare
 
 #: The options of `mmcoop valuate` in the order they are shown, by panel.
 PANELS = {
-    "Options": "run data split out overwrite resume device workers json quiet help",
+    "Options": "run data split out overwrite resume device workers threads json quiet help",
     "What is valued": "value absent features draws cross-fit",
     "Which coalitions": "estimator budget tolerance max-batch seed",
     "Further numbers": "interactions index groups emap",

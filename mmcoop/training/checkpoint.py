@@ -187,7 +187,7 @@ def check_optimizer_state(found: Any, optimizer: Optimizer, where: object) -> No
         if not isinstance(group, dict) or group.keys() != ours.keys():
             raise refuse("the optimiser has other settings")
         for name in ours.keys() - {"lr", "initial_lr"}:
-            if type(group[name]) is not type(ours[name]) or group[name] != ours[name]:
+            if not _equal(group[name], ours[name]):
                 raise refuse(f"the optimiser has another setting {name!r}")
         if not (isinstance(group["lr"], float) and math.isfinite(group["lr"])):
             raise refuse("the learning rate is no number")
@@ -210,6 +210,15 @@ def check_optimizer_state(found: Any, optimizer: Optimizer, where: object) -> No
                 raise refuse(f"{name} of parameter {k} has not the shape {shape}")
             if is_count and not 0 <= float(value) < math.inf:
                 raise refuse(f"{name} of parameter {k} is {float(value)}")
+
+
+def _equal(found: Any, own: Any) -> bool:
+    """Whether a setting of the optimiser, of numbers, text, lists and tuples, is the own one."""
+    if type(found) is not type(own):
+        return False
+    if isinstance(own, list | tuple):
+        return len(found) == len(own) and all(map(_equal, found, own))
+    return bool(found == own)
 
 
 def _kept_of_a_parameter(optimizer: Optimizer) -> dict[str, bool | None]:

@@ -71,6 +71,8 @@ class Target:
     needs: ClassVar[tuple[str, ...]] = ()
     #: How many of all executions are its own, relative to others.
     share: ClassVar[float] = 1.0
+    #: Whether what is damaged is passed over and made again, rather than refused.
+    recovers: ClassVar[bool] = False
 
     def __init__(self, fixture: Path, work: Path) -> None:
         work.mkdir()
@@ -560,6 +562,7 @@ class UnfinishedShard(Target):
 
 class UnfinishedRejects(UnfinishedShard):
     path = ".unfinished.building/rejects.jsonl"
+    recovers = True
 
     def damaged(self, rng: random.Random) -> bytes:
         return damaged_json(rng, self.seeds[0]) + b"\n"

@@ -27,7 +27,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(name, fixture, tmp_p
     result = fuzz(name, executions, seed=1, fixture=fixture, keep=tmp_path)
     assert result.findings == []
     assert result.executions == executions
-    assert result.refused
+    assert result.refused or TARGETS[name].recovers
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CORPUS.glob("*") if path.is_dir()))

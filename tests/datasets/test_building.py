@@ -646,9 +646,10 @@ def test_ctrl_c_exits_with_130_and_one_message_and_leaves_a_build_that_goes_on(
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130
     assert out == ""
-    assert err == (
-        f"Error: stopped; what is done of {folder} is kept: the same command goes on with it\n"
-    )
+    # on a slow machine progress is printed before
+    assert [line for line in err.splitlines() if not line.startswith("reading clips: ")] == [
+        f"Error: stopped; what is done of {folder} is kept: the same command goes on with it"
+    ]
     assert_end(started)
     seen = Watching()
     with pytest.MonkeyPatch.context() as patch:
@@ -705,7 +706,7 @@ def test_a_clip_that_cannot_be_used_is_rejected_and_the_others_go_on(
     (tmp_path / "folder.mp4").mkdir()
     asked = {
         "gone": (tmp_path / "none.mp4", "missing", "none.mp4 is not there, or"),
-        "empty": (tmp_path / "empty.mp4", "unreadable", "empty.mp4: Invalid data found"),
+        "empty": (tmp_path / "empty.mp4", "unreadable", "empty.mp4 is empty"),
         "fifo": (tmp_path / "fifo.mp4", "missing", "fifo.mp4 is not there, or is not a file"),
         "folder": (tmp_path / "folder.mp4", "missing", "folder.mp4 is not there, or is not a fi"),
         "large": (tmp_path / "large.mpg", "too-large", "has 1,073,741,824 bytes, the limit is 5"),
@@ -947,7 +948,7 @@ def test_two_builds_of_one_folder_are_one_too_many(tmp_path):
     plan = array_plan(arrays(tmp_path / "source", 24))
 
     def second() -> None:
-        with pytest.raises(UsageError, match="another process is building .*data right now"):
+        with pytest.raises(UsageError, match="data is in use by process"):
             build_clips(tmp_path / "data", array_plan(plan.clips[::-1]), overwrite=True)
 
     build_clips(tmp_path / "data", plan, workers=2, progress=Watching({12: second}))
@@ -1034,8 +1035,8 @@ def test_files_that_may_not_grow_are_like_a_full_disk(tmp_path):
     assert out == ""
     assert re.fullmatch(
         r"Error: no room left on the disk of \S+data: 2 MiB are written, about [34] MiB more "
-        "are needed. What is done is kept: make room and give the same command again\n",
-        err,
+        "are needed. What is done is kept: make room and give the same command again",
+        err.splitlines()[-1],  # on a slow machine progress is printed before
     )
     seen = Watching()
     recipe = Folder(source=tmp_path / "source", modality=["x=path:vector"])

@@ -197,8 +197,8 @@ def _read_array(path: Path, only_labels: bool) -> Table:
                 f"{path} has shape {array.shape} and dtype {array.dtype}: expected a label a "
                 "sample (samples,), whole numbers or text"
             )
-        texts = array.astype(str) if array.dtype.kind == "S" else array
-        about = pd.DataFrame({"label": _texts(pd.Series(texts))}, dtype=object)
+        labels = _array_text(path, array) if array.dtype.kind in "US" else pd.Series(array)
+        about = pd.DataFrame({"label": _texts(labels)}, dtype=object)
         return Table(path, np.empty((len(array), 0)), [], about, "the array")
     if array.ndim not in (1, 2, 3) or array.dtype.kind not in "biuf":
         raise DataError(
@@ -213,6 +213,16 @@ def _read_array(path: Path, only_labels: bool) -> Table:
             check_float64(channel.astype(np.float64), channel.tolist, f"{path}, {what} {i},")
     features = [f"{what} {i}" for i in range(values.shape[-1])]
     return Table(path, values, features, pd.DataFrame(index=range(len(array))))
+
+
+def _array_text(path: Path, array: np.ndarray) -> pd.Series:
+    """The text in an array; `DataError` where a cell holds numbers that are no characters."""
+    try:
+        texts = array.astype(str).tolist()
+        "".join(texts).encode()
+    except ValueError:
+        raise DataError(f"{path} holds text with characters that do not exist") from None
+    return pd.Series(texts, dtype=object)
 
 
 def _check_header(path: Path, names: Sequence[str], index: Sequence[int]) -> None:

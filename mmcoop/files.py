@@ -15,8 +15,8 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.names import is_utf8
 from mmcoop.reading.json_files import read_json
 
-#: The system's numbers for a disk, a quota or a limit on the size of files that is used up.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The system's numbers for a disk, a quota or a limit on the size of files that is used up.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:
@@ -80,7 +80,7 @@ def disk_room(path: Path, writing: Path, size: int = 0) -> Iterator[None]:
 def _is_full_disk(error: Exception) -> bool:
     """Whether a disk, a quota or a limit on the size of files is used up, in whatever words."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_ROOM
+        return error.errno in _NO_ROOM
     # safetensors and torch say it in the message alone
     words = ("os error 28", "os error 27", "Writer failed wri")
     return isinstance(error, NoRoom) or any(text in str(error) for text in words)
@@ -131,7 +131,8 @@ def resumable_folder(path: Path) -> Iterator[Path]:
     """
     working = hidden_beside(path, "building")
     working.mkdir(parents=True, exist_ok=True)
-    yield working
+    with disk_room(path, working):
+        yield working
     try:
         _put(working, path)
     finally:

@@ -25,7 +25,7 @@ from mmcoop.datasets.clips import Clip, Reading, read_clip
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.writer import DatasetWriter, Header, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import NO_ROOM
+from mmcoop.files import NoRoom
 from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import SILENT, Progress
 
@@ -129,9 +129,7 @@ def build_clips(
         raise Interrupted(
             f"stopped; what is done of {folder} is kept: the same command goes on with it"
         ) from None
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
+    except NoRoom:
         known = ""
         if written:
             more = written / (done + read) * (total - done - read)

@@ -117,7 +117,7 @@ def balanced_subset(
     Two classes or more stay, the same in every split. Up to `exact_kinds` different rows of split,
     class and contributions the subset is proven to be the largest unless the search reaches its
     limit; above, classes are chosen first and samples then, and `bound` tells how far from the
-    largest it can be at most, usually less than one sample in a thousand.
+    largest it can be at most, usually one or two samples in a thousand.
 
     Args:
         contributions: Float `(samples, n)`, n ≥ 2.

@@ -27,9 +27,9 @@ from pathlib import Path
 from mmcoop.locks import locked
 
 with locked(Path(sys.argv[1])):
-    if len(sys.argv) > 2 and os.fork() == 0:  # as a loader of batches, which outlives a kill
-        time.sleep(60)
-    print("held", flush=True)
+    # with a process that outlives a kill, as one that loads batches does, once it has started
+    if len(sys.argv) == 2 or os.fork() == 0:
+        print("held", flush=True)
     time.sleep(60)
 """
 

@@ -30,8 +30,8 @@ _LISTS = ("methods", "fusions")
         ),
         "fusions": options.setting(
             str,
-            f"Separated by commas: {', '.join(FUSIONS)}. A method that is defined on one alone is "
-            "trained with that one. \\[default: concat]",
+            f"Separated by commas: {', '.join(FUSIONS)}. A method that only some of them carry "
+            "is trained with those, or with its usual one. \\[default: concat]",
             panel="What is compared",
         ),
         "seeds": options.setting(

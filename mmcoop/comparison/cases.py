@@ -53,10 +53,11 @@ def make_cases(
     """The cases of these methods (all there are for None) with these fusions, and why others are
     left out, by name. `options` are given by method.
 
-    A method that is defined on one fusion alone is trained with that one, once. `joint` is there
-    for every fusion, and `unimodal` for every modality, with the first fusion. Raises `UsageError`
-    for an unknown name, for a fusion that does not carry joint training, and for a method that was
-    asked for, or given options, and can be trained with no fusion.
+    A method that is defined on certain fusions alone is trained with those of them, or with its
+    usual one where none is among them. `joint` is there for every fusion, and `unimodal` for every
+    modality, with the first fusion. Raises `UsageError` for an unknown name, for a fusion that does
+    not carry joint training, and for a method that was asked for, or given options, and can be
+    trained with no fusion.
     """
     for name in fusions:
         FUSIONS.check(name)
@@ -66,9 +67,7 @@ def make_cases(
         if METHODS.check(name) and name not in (methods or METHODS):
             raise UsageError(f"options of {name!r} are given, which is not among the methods")
     wanted = [name for name in METHODS if methods is None or name in methods or name == BASELINE]
-    needed = list(
-        dict.fromkeys([*fusions, *(f for name in wanted if (f := METHODS.load(name).fusion))])
-    )
+    needed = list(dict.fromkeys([*fusions, *(f for n in wanted for f in _fusions_of(n, fusions))]))
     cases: list[Case] = []
     left_out: dict[str, str] = {}
     for name in wanted:
@@ -106,15 +105,20 @@ def _cases_of(
     needed: Sequence[str],
     options: Mapping[str, Any],
 ) -> Iterable[Case]:
-    only = METHODS.load(method).fusion
     if method == "unimodal":
         for modality in dataset.modalities:
             checked_options(method, {"modality": modality, **options})
             yield Case(method, fusions[0], {"modality": modality, **options})
         return
     checked_options(method, options)
-    for fusion in [only] if only else needed if method == BASELINE else fusions:
+    for fusion in needed if method == BASELINE else _fusions_of(method, fusions):
         yield Case(method, fusion, options)
+
+
+def _fusions_of(method: str, fusions: Sequence[str]) -> Sequence[str]:
+    """With which of the fusions a method is trained; its usual one where it is defined on none."""
+    legal = METHODS.load(method).fusions
+    return [name for name in fusions if name in legal] or legal[:1] if legal else fusions
 
 
 def tuned(case: Case, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Case:

@@ -68,8 +68,9 @@ class Method(nn.Module):
     adds_rows = False
     #: The options that name the last epoch of something the method does.
     ends: ClassVar[tuple[str, ...]] = ()
-    #: The one fusion that the method is defined on; None: on any that has what it looks for.
-    fusion: ClassVar[str | None] = None
+    #: The only fusions that the method is defined on, the usual one first; empty: any that has what
+    #: it looks for.
+    fusions: ClassVar[tuple[str, ...]] = ()
     #: Between which bounds `mmcoop compare --tune` tries an option, on a logarithmic scale.
     search: ClassVar[Mapping[str, tuple[float, float]]] = {}
 

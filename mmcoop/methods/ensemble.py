@@ -14,7 +14,7 @@ class Ensemble(Method):
     models that share batches; they meet in the mean of their logits alone.
     """
 
-    fusion = "late"
+    fusions = ("late",)
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)

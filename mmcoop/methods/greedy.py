@@ -25,7 +25,7 @@ class Greedy(Method):
     modality, are their running mean: it sees no other modality. From the epoch after `start`.
     """
 
-    fusion = "mmtm"
+    fusions = ("mmtm", "mmtm-2x")
     search: ClassVar = {"epsilon": (0.001, 0.1)}
 
     def __init__(
@@ -33,7 +33,7 @@ class Greedy(Method):
     ) -> None:
         super().__init__(task)
         if not isinstance(task.model.fusion, MMTM):
-            raise UsageError("method 'greedy' needs the gates of --fusion mmtm")
+            raise UsageError("method 'greedy' needs the gates of --fusion mmtm or mmtm-2x")
         check_not_negative(epsilon=epsilon, steps=steps, start=start)
         if task.n_modalities < 2:
             raise UsageError("method 'greedy' needs two modalities or more")

@@ -37,6 +37,22 @@ def test_all_methods_are_each_with_the_fusion_and_some_with_their_own(pictures):
     assert len(cases) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("fusions", "trained"),
+    [
+        (["concat", "mmtm"], ["mmtm"]),
+        (["mmtm-2x", "concat"], ["mmtm-2x"]),
+        (["mmtm-2x", "mmtm"], ["mmtm-2x", "mmtm"]),
+        (["late"], ["mmtm"]),
+    ],
+)
+def test_a_method_that_some_fusions_alone_carry_is_trained_with_those(pictures, fusions, trained):
+    cases, left_out = make_cases(pictures, ["greedy"], fusions, {}, SETTINGS)
+    assert not left_out
+    assert [case.fusion for case in cases if case.method == "greedy"] == trained
+    assert {case.fusion for case in cases if case.method == "joint"} == {*fusions, *trained}
+
+
 def test_joint_is_always_there_and_first(pictures):
     cases, _ = make_cases(pictures, ["sample"], ["concat", "sum"], {}, SETTINGS)
     assert labels(cases) == [

@@ -89,7 +89,7 @@ def make(
     kind = FUSIONS.load(name)
     if kind.takes_vectors:
         return with_random_weights(kind(widths, n_classes)), some_features(widths, batch)
-    if kind is MMTM:
+    if issubclass(kind, MMTM):
         encoders = {m: ConvEncoder((1, 9, 9), channels=MAPS[m][1]) for m in widths}
         fusion, shapes = build_fusion(name, encoders, n_classes)[1], MAPS
     else:
@@ -629,7 +629,7 @@ def test_an_additive_fusion_without_a_join_is_the_sum_of_its_parts():
 
 # what each modality says by itself
 
-UNIMODAL = ["concat", "sum", "late", "mmtm"]
+UNIMODAL = ["concat", "sum", "late", "mmtm", "mmtm-2x"]
 
 
 def test_the_fusions_with_unimodal_logits_say_so():
@@ -637,6 +637,7 @@ def test_the_fusions_with_unimodal_logits_say_so():
     assert [name for name in FUSIONS if not FUSIONS.load(name).takes_vectors] == [
         "bottleneck",
         "mmtm",
+        "mmtm-2x",
     ]
 
 
@@ -663,7 +664,7 @@ def test_unimodal_logits_sum_to_the_joint_logits(name, n):
         torch.testing.assert_close(u[i, m], expected[i, m])
 
 
-@pytest.mark.parametrize("name", ["late", "mmtm"])
+@pytest.mark.parametrize("name", ["late", "mmtm", "mmtm-2x"])
 @all_numbers
 def test_unimodal_logits_of_those_present_average_to_the_joint_logits(name, n):
     fusion, features = make(name, n, batch=2**n)
@@ -741,6 +742,6 @@ def test_an_unknown_fusion_is_refused_with_the_legal_names():
     with pytest.raises(
         UsageError,
         match="^unknown fusion 'tensor': choose one of concat, sum, late, film, film-last, gated, "
-        "bilinear, transformer, bottleneck, mmtm$",
+        "bilinear, transformer, bottleneck, mmtm, mmtm-2x$",
     ):
         build_fusion("tensor", {"audio": Given(2)}, 2)

@@ -8,7 +8,7 @@ from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.encoders import build_encoder
 from mmcoop.core.encoders.conv import ConvEncoder
 from mmcoop.core.fusions import build_fusion
-from mmcoop.core.fusions.mmtm import MMTM, Exchange, FirstStage
+from mmcoop.core.fusions.mmtm import MMTM, DoubledMMTM, Exchange, FirstStage
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.valuation import value_batches
 from mmcoop.errors import UsageError
@@ -17,12 +17,12 @@ CLASSES = 3
 SHAPES = {"audio": (1, 9, 9), "flow": (2, 2, 8, 8), "visual": (3, 3, 8, 10)}  # the last of frames
 
 
-def make_model(names=tuple(SHAPES), double: bool = True) -> MultimodalModel:
+def make_model(names=tuple(SHAPES), double: bool = True, fusion: str = "mmtm") -> MultimodalModel:
     """Small convolutional encoders of different widths under MMTM that lean on each other: weights
     of the exchanges are large, biases random too."""
     torch.manual_seed(0)
     encoders = {m: ConvEncoder(SHAPES[m], channels=4 + 2 * k) for k, m in enumerate(names)}
-    model = MultimodalModel(*build_fusion("mmtm", encoders, CLASSES))
+    model = MultimodalModel(*build_fusion(fusion, encoders, CLASSES))
     for parameter in model.parameters():
         if parameter.dim() == 1:
             nn.init.normal_(parameter, std=0.3)
@@ -78,10 +78,27 @@ def test_the_exchange_is_as_wide_as_twice_all_channels_over_the_ratio(channels, 
     }
 
 
+def test_a_scaled_exchange_by_hand():
+    # twice the gates above; an excitation of 0 gives 1, which leaves its channel as it is
+    exchange = Exchange({"a": 1, "v": 1}, scale=2.0)
+    exchange.squeeze.weight.data = torch.tensor([[0.5, 0.5]])
+    exchange.excite["a"].weight.data = torch.tensor([[0.5]])
+    exchange.excite["v"].weight.data = torch.tensor([[-1.0]])
+    for layer in (exchange.squeeze, *exchange.excite.values()):
+        layer.bias.data.zero_()
+    gates = exchange({"a": torch.tensor([[1.0]]), "v": torch.tensor([[3.0]])})
+    assert gates["a"].item() == pytest.approx(1.462117, abs=5e-7)
+    assert gates["v"].item() == pytest.approx(0.238406, abs=5e-7)
+    gates = exchange({"a": torch.tensor([[1.0]]), "v": torch.tensor([[-3.0]])})
+    assert gates["a"].item() == gates["v"].item() == 1
+
+
 # the whole of it
 
 
-def by_hand(model: MultimodalModel, inputs: dict[str, Tensor], members: list[bool], i: int):
+def by_hand(
+    model: MultimodalModel, inputs: dict[str, Tensor], members: list[bool], i: int, scale: float = 1
+):
     """What each branch says of sample i, `{modality: (classes,)}`, written out for one sample."""
     fusion = model.fusion
     here = [m for m, member in zip(model.modalities, members, strict=True) if member]
@@ -99,16 +116,17 @@ def by_hand(model: MultimodalModel, inputs: dict[str, Tensor], members: list[boo
         h = exchange.squeeze.weight @ torch.tensor(squeezed).double() + exchange.squeeze.bias
         h = h.clamp(min=0)
         for m in here:
-            gate = 1 / (1 + (-(exchange.excite[m].weight @ h + exchange.excite[m].bias)).exp())
+            gate = scale / (1 + (-(exchange.excite[m].weight @ h + exchange.excite[m].bias)).exp())
             maps[m] = [frame * gate[:, None, None] for frame in maps[m]]
     return {
         m: fusion.heads[m](torch.stack(maps[m]).mean((0, 2, 3))) for m in here
     }  # every frame is as large as the others
 
 
+@pytest.mark.parametrize(("fusion", "scale"), [("mmtm", 1), ("mmtm-2x", 2)])
 @pytest.mark.parametrize("names", [("audio",), ("audio", "visual"), ("audio", "flow", "visual")])
-def test_mmtm_is_what_a_plain_loop_over_samples_frames_and_channels_gives(names):
-    model, inputs = make_model(names), make_inputs(names, 2)
+def test_mmtm_is_what_a_plain_loop_over_samples_frames_and_channels_gives(names, fusion, scale):
+    model, inputs = make_model(names, fusion=fusion), make_inputs(names, 2)
     features = model.encode(inputs, torch.ones(2, len(names), dtype=torch.bool))
     coalitions = coalition_matrix(len(names))
     found = model.coalition_logits(features, coalitions)
@@ -117,12 +135,24 @@ def test_mmtm_is_what_a_plain_loop_over_samples_frames_and_channels_gives(names)
         present = coalitions[s].expand(2, -1)
         unimodal = model.fusion.unimodal_logits(features, present)
         for i in range(2):
-            said = by_hand(model, inputs, members, i)
+            said = by_hand(model, inputs, members, i, scale)
             for column, m in enumerate(names):
                 expected = said.get(m, torch.zeros(CLASSES, dtype=torch.float64))
                 torch.testing.assert_close(unimodal[i, column], expected)
             if said:
                 torch.testing.assert_close(found[i, s], sum(said.values()) / len(said))
+
+
+def test_doubled_gates_change_no_weight():
+    encoders = {m: build_encoder("conv", (1, 28, 28)) for m in "ab"}
+    torch.manual_seed(1)
+    _, plain = build_fusion("mmtm", encoders, CLASSES)
+    torch.manual_seed(1)
+    _, doubled = build_fusion("mmtm-2x", encoders, CLASSES)
+    assert (type(plain), type(doubled)) == (MMTM, DoubledMMTM)
+    weights = doubled.state_dict()
+    assert plain.state_dict().keys() == weights.keys()
+    assert all(torch.equal(weight, weights[key]) for key, weight in plain.state_dict().items())
 
 
 def test_an_absent_modality_is_zero_at_every_exchange():

@@ -59,7 +59,7 @@ SHAPES = {"audio": (5, 2), "text": (3, 4), "visual": (4, 3)}  # inputs, features
 def make_model(fusion: str = "concat", order=("visual", "audio", "text")) -> MultimodalModel:
     """A model of recording encoders, handed over in an order that is not sorted."""
     torch.manual_seed(0)
-    kind = RecordingImages if fusion == "mmtm" else Recording
+    kind = RecordingImages if "mmtm" in fusion else Recording
     encoders = {m: kind(*SHAPES[m]) for m in order}
     built, joined = build_fusion(fusion, {m: encoders[m] for m in sorted(order)}, CLASSES)
     return MultimodalModel({m: built[m] for m in order}, joined)
@@ -73,7 +73,7 @@ def seen(model: MultimodalModel, modality: str) -> list[torch.Tensor]:
 
 def make_inputs(batch: int = 6, fusion: str = "concat") -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    places = (3, 3) if fusion == "mmtm" else ()
+    places = (3, 3) if "mmtm" in fusion else ()
     return {m: torch.randn(batch, d, *places, generator=generator) for m, (d, _) in SHAPES.items()}
 
 
@@ -158,7 +158,11 @@ def test_all_modalities_are_present_unless_said_otherwise():
     torch.testing.assert_close(model(inputs), model.fusion.head(zeroed), atol=1e-6, rtol=1e-5)
 
 
-FEATURES_OF_NOBODY = {"bottleneck": (6, 1, 4), "mmtm": (6, 1, 6, 1, 1)}
+FEATURES_OF_NOBODY = {
+    "bottleneck": (6, 1, 4),
+    "mmtm": (6, 1, 6, 1, 1),
+    "mmtm-2x": (6, 1, 6, 1, 1),
+}
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

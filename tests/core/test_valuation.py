@@ -238,7 +238,7 @@ WIDTHS = {"audio": 4, "text": 5, "visual": 6}
 
 def make_model(fusion: Fusion | str = "concat") -> MultimodalModel:
     torch.manual_seed(0)
-    kind = CountingImages if fusion == "mmtm" else Counting
+    kind = CountingImages if "mmtm" in fusion else Counting
     encoders = {m: kind(3, width) for m, width in WIDTHS.items()}
     if isinstance(fusion, str):
         encoders, fusion = build_fusion(fusion, encoders, CLASSES)
@@ -260,7 +260,7 @@ def encoded(model: MultimodalModel) -> list[list[int]]:
 
 def make_batches(sizes=(7, 1, 16), fusion: Fusion | str = "concat") -> list[dict]:
     generator = torch.Generator().manual_seed(5)
-    places = (2, 2) if fusion == "mmtm" else ()
+    places = (2, 2) if "mmtm" in fusion else ()
     return [
         {
             "inputs": {m: torch.randn(size, 3, *places, generator=generator) for m in NAMES},

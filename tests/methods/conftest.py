@@ -78,7 +78,7 @@ def make_world() -> Callable[..., World]:
     """`make_world(fusion, n, encoder)`: 10 training and 6 validation samples of n modalities."""
 
     def make(fusion: str = "concat", n: int = 2, encoder: str = "mlp") -> World:
-        if fusion == "mmtm":
+        if "mmtm" in fusion:
             encoder = "conv"
         names = [f"m{k}" for k in range(n)]
         model = Architecture(

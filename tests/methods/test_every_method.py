@@ -15,10 +15,10 @@ from mmcoop.training.start import resume, train
 #: The fusions a method is not defined on, as docs/methods.md has them.
 REFUSED = {
     "ensemble": set(FUSIONS) - {"late"},
-    "greedy": set(FUSIONS) - {"mmtm"},
-    "ogm": set(FUSIONS) - {"concat", "sum", "late", "mmtm"},
-    "ogm-ge": set(FUSIONS) - {"concat", "sum", "late", "mmtm"},
-    "pmr": {"mmtm", "bottleneck"},
+    "greedy": set(FUSIONS) - {"mmtm", "mmtm-2x"},
+    "ogm": set(FUSIONS) - {"concat", "sum", "late", "mmtm", "mmtm-2x"},
+    "ogm-ge": set(FUSIONS) - {"concat", "sum", "late", "mmtm", "mmtm-2x"},
+    "pmr": {"mmtm", "mmtm-2x", "bottleneck"},
     "uniform": {"bottleneck"},
     "g-blending": {"bottleneck"},
 }

@@ -56,7 +56,7 @@ def test_scores_of_nothing_give_factors_that_are_numbers(alpha, s):
 
 # in training
 
-LEGAL = ["concat", "sum", "late", "mmtm"]
+LEGAL = ["concat", "sum", "late", "mmtm", "mmtm-2x"]
 
 
 def factors_by_hand(world, batch, alpha: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from mmcoop.core.resampling import Rows
 from mmcoop.errors import UsageError
 from mmcoop.methods.pmr import PMR, class_means, similarity, strengths
 
-LEGAL = [name for name in FUSIONS if name not in ("bottleneck", "mmtm")]
+LEGAL = [name for name in FUSIONS if name not in ("bottleneck", "mmtm", "mmtm-2x")]
 
 # METHODS.md, 3.3
 PROTOTYPES = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
@@ -321,7 +321,7 @@ def test_the_defaults_are_those_of_the_documents(make_world):
     assert isinstance(method, nn.Module)
 
 
-@pytest.mark.parametrize("fusion", ["bottleneck", "mmtm"])
+@pytest.mark.parametrize("fusion", ["bottleneck", "mmtm", "mmtm-2x"])
 def test_a_fusion_that_takes_no_vectors_is_refused(make_world, fusion):
     world = make_world(fusion)
     with pytest.raises(UsageError) as error:

@@ -11,7 +11,7 @@ from mmcoop.core.resampling import Rows
 from mmcoop.errors import UsageError
 from mmcoop.methods.unimodal_heads import UnimodalHeads, scores, unimodal_losses
 
-OWN = ["concat", "sum", "late", "mmtm"]  # fusions with unimodal logits of their own
+OWN = ["concat", "sum", "late", "mmtm", "mmtm-2x"]  # fusions with unimodal logits of their own
 
 
 def test_scores_by_hand():
@@ -64,9 +64,7 @@ def test_logits_are_the_fusions_own_where_it_has_them(make_world, fusion):
     assert torch.equal(heads(features, batch.present), expected)
 
 
-@pytest.mark.parametrize(
-    "fusion", [name for name in FUSIONS if name not in (*OWN, "bottleneck", "mmtm")]
-)
+@pytest.mark.parametrize("fusion", [name for name in FUSIONS if name not in (*OWN, "bottleneck")])
 def test_other_fusions_get_a_linear_head_a_modality(make_world, fusion):
     world = make_world(fusion)
     heads = UnimodalHeads(world.model, 3, "any").double()

@@ -44,6 +44,9 @@ FUSIONS = Registry(
             "MMTM",
             "encoders gate each other between their stages (MMTM)",
         ),
+        "mmtm-2x": Entry(
+            "mmcoop.core.fusions.mmtm", "DoubledMMTM", "MMTM with gates of 0…2 instead of 0…1"
+        ),
     },
 )
 

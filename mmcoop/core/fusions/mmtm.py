@@ -33,20 +33,21 @@ class Exchange(nn.Module):
     """Squeeze and excitation across modalities.
 
     s = the channels' means over places, modalities side by side; h = relu(W_s s) of
-    ⌊2 · ΣC / ratio⌋ numbers; gate_m = σ(W_m h), one number a channel.
+    ⌊2 · ΣC / ratio⌋ numbers; gate_m = scale · σ(W_m h), one number per channel.
     """
 
-    def __init__(self, channels: Mapping[str, int], ratio: int = RATIO) -> None:
+    def __init__(self, channels: Mapping[str, int], ratio: int = RATIO, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         total = sum(channels.values())
         width = int(2 * total / ratio)
         self.squeeze = nn.Linear(total, width)
         self.excite = nn.ModuleDict({m: nn.Linear(width, c) for m, c in channels.items()})
 
     def forward(self, squeezed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Channel means `(batch, C_m)` by modality → gates `(batch, C_m)` in 0…1."""
+        """Channel means `(batch, C_m)` by modality → gates `(batch, C_m)` in 0…scale."""
         h = torch.relu(self.squeeze(torch.cat(list(squeezed.values()), dim=1)))
-        return {m: torch.sigmoid(excite(h)) for m, excite in self.excite.items()}
+        return {m: self.scale * torch.sigmoid(excite(h)) for m, excite in self.excite.items()}
 
 
 class MMTM(Fusion):
@@ -60,6 +61,8 @@ class MMTM(Fusion):
 
     takes_vectors = False
     has_unimodal_logits = True
+    #: Upper bound of the gates: 1 as in the authors' code.
+    gate_scale = 1.0
 
     @classmethod
     def over(
@@ -86,7 +89,8 @@ class MMTM(Fusion):
         self.late = nn.ModuleDict({m: nn.ModuleList(blocks) for m, blocks in late.items()})
         by_exchange = zip(*channels.values(), strict=True)
         self.exchanges = nn.ModuleList(
-            Exchange(dict(zip(channels, each, strict=True))) for each in by_exchange
+            Exchange(dict(zip(channels, each, strict=True)), scale=self.gate_scale)
+            for each in by_exchange
         )
         self.heads = nn.ModuleDict({m: nn.Linear(c[-1], n_classes) for m, c in channels.items()})
 
@@ -133,3 +137,11 @@ class MMTM(Fusion):
         with defined_statistics(block, len(maps)):
             after: Tensor = block(maps.flatten(0, 1))
         return after.reshape(*maps.shape[:2], *after.shape[1:])
+
+
+class DoubledMMTM(MMTM):
+    """MMTM with gates 2 · σ(W_m h), as the paper has them: a gate whose excitation is 0 leaves its
+    channel as it is.
+    """
+
+    gate_scale = 2.0

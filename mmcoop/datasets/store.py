@@ -30,7 +30,7 @@ from mmcoop.reading.arrow_tables import (
     read_parquet,
     read_shard,
 )
-from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
+from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, Text, read_versioned
 
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
@@ -71,9 +71,9 @@ class DatasetContent(TypedDict):
     recipe: str
     options: dict[str, Any]
     source: str
-    classes: Annotated[list[str], Field(min_length=1)]
+    classes: Annotated[list[Text], Field(min_length=1)]
     modalities: Annotated[dict[str, ModalityContent], Field(min_length=1)]
-    columns: dict[str, Annotated[str, AfterValidator(_check_column)]]
+    columns: dict[Text, Annotated[str, AfterValidator(_check_column)]]
     defaults: dict[str, dict[str, Any]]
     rejects: dict[str, Count]
     leakage: dict[str, Count]

@@ -25,12 +25,24 @@ T = TypeVar("T")
 def _check_path(text: str) -> str:
     if "\0" in text:
         raise ValueError("a path cannot have a null character")
-    os.fsencode(text)  # a UnicodeEncodeError is a ValueError
+    encoded = os.fsencode(text)  # a UnicodeEncodeError is a ValueError
+    if len(encoded) > 4096 or any(len(part) > 255 for part in encoded.split(b"/")):
+        raise ValueError("a path cannot be this long")
+    return text
+
+
+def _check_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text cannot hold a lone surrogate") from None
     return text
 
 
 #: A path, as text.
-PathText = Annotated[str, Field(max_length=4096), AfterValidator(_check_path)]
+PathText = Annotated[str, AfterValidator(_check_path)]
+#: Text that can be written to any file: not part of a file name that is not UTF-8.
+Text = Annotated[str, AfterValidator(_check_text)]
 #: A whole number that is not negative and exact as a floating-point number.
 Count = Annotated[int, Field(ge=0, le=2**53)]
 #: A hash, in hexadecimal digits.

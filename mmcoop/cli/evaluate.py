@@ -26,6 +26,14 @@ def evaluate(
     classes: Annotated[
         bool, typer.Option("--classes/--no-classes", help="Show accuracy by class too.")
     ] = True,
+    utilisation: Annotated[
+        bool,
+        typer.Option(
+            "--utilisation",
+            help="Show how much each branch uses the other modalities; runs with --fusion mmtm or "
+            "mmtm-2x. Takes a pass over the training samples.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     workers: options.Workers = 0,
     threads: options.Threads = None,
@@ -46,6 +54,8 @@ def evaluate(
     - `mmcoop evaluate --run runs/joint --run runs/joint-sample`: before and after
 
     - `mmcoop evaluate --run runs/joint --json`
+
+    - `mmcoop evaluate --run runs/greedy-mmtm --utilisation`
     """
     from mmcoop.comparison.differences import difference
     from mmcoop.reporting.tables import class_table, evaluation_legend, evaluation_table
@@ -71,7 +81,13 @@ def evaluate(
             use_threads(suitable[k], shown)
         found.append(
             evaluation_of(
-                each, dataset_of(each, data), split, device=device, workers=workers, progress=shown
+                each,
+                dataset_of(each, data),
+                split,
+                utilisation=utilisation,
+                device=device,
+                workers=workers,
+                progress=shown,
             )
         )
     evaluations = [one.answer for one in found]

@@ -63,6 +63,7 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         if group == "coalitions":
             _add_differences(table, evaluations)
         table.add_section()
+    _add_utilisation(table, evaluations)
     for key, label in (
         ("rows_encoded", "rows to learn from"),
         ("rows_valued", "rows to be valued"),
@@ -96,6 +97,27 @@ def _add_differences(table: Table, evaluations: Sequence[Mapping[str, Any]]) -> 
         table.add_row("all modalities: 95 % interval", *cells)
         table.add_row("all modalities: gain over the first", "", *gains)
         table.add_row("all modalities: p of the gain", "", *tests)
+
+
+def _add_utilisation(table: Table, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Rows on how much each branch uses the other modalities, where that was asked for."""
+    branches = list(evaluations[0].get("utilisation", {}))
+    for m in branches:
+        others = "+".join(other for other in branches if other != m)
+        found = [e["utilisation"][m] for e in evaluations]
+        for key, label, scale, form in (
+            ("accuracy", f"branch {m}: accuracy, %", 100, "{:.1f}"),
+            ("alone", f"branch {m}: without {others}, %", 100, "{:.1f}"),
+            ("rate", f"u({others} | {m})", 1, "{:.3f}"),
+        ):
+            numbers = [None if one[key] is None else scale * one[key] for one in found]
+            table.add_row(label, *_cells(numbers, form))
+    if len(branches) == 2:
+        first, second = branches
+        numbers = [e["utilisation_difference"] for e in evaluations]
+        table.add_row(f"u({second} | {first}) − u({first} | {second})", *_cells(numbers, "{:.3f}"))
+    if branches:
+        table.add_section()
 
 
 #: Below so many samples, or groups of them, an accuracy is a rough one.

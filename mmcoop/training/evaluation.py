@@ -12,9 +12,15 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcoop.core.batch import Batch
 from mmcoop.core.bootstrap import REPLICATES
 from mmcoop.core.model import MultimodalModel
 from mmcoop.core.summary import Summary
+from mmcoop.core.utilisation import (
+    branch_accuracies,
+    exchanging_fusion,
+    utilisation_difference,
+)
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
@@ -140,6 +146,7 @@ def evaluate_run(
     split: str = "test",
     *,
     out: Path | None = None,
+    utilisation: bool = False,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
@@ -157,10 +164,14 @@ def evaluate_run(
         are in 0…1; a class without samples has none.
 
     With `out`, the samples' scores are written there from the same pass, in place of what is there.
+    With `utilisation`, for runs whose branches exchange by MMTM: `utilisation`, by branch its
+    `accuracy`, that `alone` without the other modalities, and the conditional utilisation `rate` of
+    those, None where it is undefined; of two modalities also `utilisation_difference`. This takes
+    a pass over the training samples. Raises `UsageError` for runs of other fusions.
     """
     check_given(run, Run, "run", "mmcoop.load_run")
     where: dict[str, Any] = {"device": device, "workers": workers, "progress": progress}
-    return evaluation_of(run, dataset, split, out=out, **where).answer
+    return evaluation_of(run, dataset, split, out=out, utilisation=utilisation, **where).answer
 
 
 @dataclass(frozen=True)
@@ -186,11 +197,14 @@ def evaluation_of(
     split: str = "test",
     *,
     out: Path | None = None,
+    utilisation: bool = False,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """`evaluate_run`, with what each sample came to, so that runs can be compared."""
+    if utilisation:
+        exchanging_fusion(run.model)
     n_classes = len(run.architecture.classes)
     summary = Summary(run.modalities, n_classes, replicates=REPLICATES)
     labels, logits, hits = [], [], []
@@ -244,7 +258,40 @@ def evaluation_of(
         },
         "cost": run.whole_cost,
     }
+    if utilisation:
+        answer |= _utilisation(run, dataset, split, device, workers, progress)
     return Evaluation(answer, ids, torch.cat(hits).numpy(), groups if grouped else None)
+
+
+def _utilisation(
+    run: Run, dataset: Dataset, split: str, device: str, workers: int, progress: Progress
+) -> dict[str, Any]:
+    at = pick_device(device)
+
+    def batches(name: str, label: str) -> Iterator[Batch]:
+        loaded = load_batches(
+            dataset.split(name),
+            modalities=run.modalities,
+            batch_size=run.config.batch_size,
+            workers=workers,
+            with_ids=False,
+        )
+        return (batch.to(at) for batch in progress.track(loaded, label))
+
+    branches = branch_accuracies(
+        run.model.to(at),
+        batches("train", f"means of the training samples of {run.name}"),
+        batches(split, f"branches of {run.name} on the {split} samples"),
+    )
+    found: dict[str, Any] = {
+        "utilisation": {
+            m: {"accuracy": b.together, "alone": b.alone, "rate": b.utilisation}
+            for m, b in branches.items()
+        }
+    }
+    if len(branches) == 2:
+        found["utilisation_difference"] = utilisation_difference(branches)
+    return found
 
 
 def _details(

@@ -7,8 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.utilisation import branch_accuracies, utilisation_difference
+from mmcoop.datasets.loading import load_batches
 from mmcoop.errors import UsageError
 from mmcoop.methods.greedy import Greedy, learning_speed
+from mmcoop.training.config import make_config
+from mmcoop.training.evaluation import evaluate_run
+from mmcoop.training.start import train
 
 
 def test_speeds_by_hand():
@@ -359,6 +364,51 @@ def test_all_it_needs_to_go_on_is_in_its_state(make_world):
     for key, number in before.state_dict().items():
         assert torch.equal(after.state_dict()[key], number), key
     assert before.coefficients() == after.coefficients()
+
+
+# how much each branch of a run uses the other
+
+
+@pytest.fixture(scope="module")
+def greedy_run(tmp_path_factory, pictures):
+    settings = {"epochs": 2, "warmup": 0, "batch_size": 4, "lr": 0.003}
+    config = make_config(settings, {"method": "greedy", "fusion": "mmtm"})
+    return train(tmp_path_factory.mktemp("runs") / "greedy-mmtm", pictures[2], config)
+
+
+def test_the_evaluation_of_a_run_has_the_rates_of_its_branches(greedy_run, pictures):
+    def batches(split):
+        return load_batches(pictures[2].split(split), batch_size=3)
+
+    plain = evaluate_run(greedy_run, pictures[2], "validation")
+    assert "utilisation" not in plain
+    found = evaluate_run(greedy_run, pictures[2], "validation", utilisation=True)
+    expected = branch_accuracies(greedy_run.model, batches("train"), batches("validation"))
+    assert found == {
+        **plain,
+        "utilisation": {
+            m: {"accuracy": b.together, "alone": b.alone, "rate": b.utilisation}
+            for m, b in expected.items()
+        },
+        "utilisation_difference": utilisation_difference(expected),
+    }
+
+
+def test_evaluate_shows_the_rates_where_they_are_asked_for(greedy_run, pictures, mmcoop):
+    words = ["evaluate", "--run", str(greedy_run.folder), "--data", str(pictures[2].folder)]
+    folder = greedy_run.folder.parent
+    assert "u(eye | ear)" not in mmcoop(folder, *words).stdout
+    shown = mmcoop(folder, *words, "--utilisation")
+    assert shown.returncode == 0, shown.stderr
+    for row in ("branch ear: accuracy, %", "branch eye: without ear, %", "u(eye | ear) − u(ear"):
+        assert row in shown.stdout
+
+
+def test_the_rates_of_a_run_without_branches_are_refused(tmp_path, pictures):
+    config = make_config({"epochs": 1, "warmup": 0, "batch_size": 4})
+    run = train(tmp_path / "joint", pictures[2], config)
+    with pytest.raises(UsageError, match="fusions mmtm and mmtm-2x, not for Concat$"):
+        evaluate_run(run, pictures[2], utilisation=True)
 
 
 # defaults and refusals

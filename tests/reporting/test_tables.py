@@ -136,6 +136,29 @@ def test_of_many_modalities_classes_have_each_alone_and_all():
     ]
 
 
+def test_utilisation_rates_have_rows_where_they_are_there():
+    def rates(u, v):
+        return {
+            "utilisation": {
+                "audio": {"accuracy": 0.9, "alone": 0.6, "rate": u},
+                "visual": {"accuracy": 0.8, "alone": 0.72, "rate": v},
+            },
+            "utilisation_difference": None if u is None else u - v,
+        }
+
+    rows = cells(evaluation_table([evaluation(**rates(0.25, 0.1)), evaluation(**rates(None, 0.3))]))
+    assert rows[8:15] == [
+        ["branch audio: accuracy, %", "90.0", "90.0", "+0.0"],
+        ["branch audio: without visual, %", "60.0", "60.0", "+0.0"],
+        ["u(visual | audio)", "0.250", "-", ""],
+        ["branch visual: accuracy, %", "80.0", "80.0", "+0.0"],
+        ["branch visual: without audio, %", "72.0", "72.0", "+0.0"],
+        ["u(audio | visual)", "0.100", "0.300", "+0.200"],
+        ["u(visual | audio) − u(audio | visual)", "0.150", "-", ""],
+    ]
+    assert not any("branch" in row[0] for row in cells(evaluation_table([evaluation()])))
+
+
 def test_one_evaluation_has_one_column():
     assert cells(evaluation_table([evaluation()])) == [
         ["", "runs/joint"],

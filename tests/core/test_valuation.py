@@ -238,7 +238,7 @@ WIDTHS = {"audio": 4, "text": 5, "visual": 6}
 
 def make_model(fusion: Fusion | str = "concat") -> MultimodalModel:
     torch.manual_seed(0)
-    kind = CountingImages if "mmtm" in fusion else Counting
+    kind = CountingImages if str(fusion).startswith("mmtm") else Counting
     encoders = {m: kind(3, width) for m, width in WIDTHS.items()}
     if isinstance(fusion, str):
         encoders, fusion = build_fusion(fusion, encoders, CLASSES)

@@ -42,25 +42,43 @@ def has_format(path: Path, name: str) -> bool:
     return content.get("format") == name
 
 
-class NoRoom(DataError):
-    """A disk that is full, and the bytes that are needed at least."""
+_AGAIN = "make room and give the command again"
 
-    def __init__(self, path: Path, least: int, more: bool) -> None:
+
+class NoRoom(DataError):
+    """A disk that is full, the bytes that are needed at least, and what to do."""
+
+    def __init__(self, path: Path, least: int, more: bool, then: str = _AGAIN) -> None:
         self.least = least
+        self._given = (path, least, more, then)
         super().__init__(
             f"no room left on the disk of {path}, for which {'more than ' if more else ''}"
-            f"{math.ceil(least / 1024):,} KiB are needed: make room and give the command again"
+            f"{math.ceil(least / 1024):,} KiB are needed: {then}"
+        )
+
+    def __reduce__(self) -> tuple[type["NoRoom"], tuple[Path, int, bool, str]]:
+        return NoRoom, self._given  # it may come from another process
+
+
+def check_room(path: Path, least: int) -> None:
+    """Raise `DataError` where the disk of `path` has less than `least` bytes free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < least:
+        raise DataError(
+            f"the disk of {path} has {free // 1024:,} KiB free, and at least "
+            f"{math.ceil(least / 1024):,} KiB are needed: make room, or choose another disk"
         )
 
 
 @contextmanager
-def disk_room(path: Path, writing: Path, size: int = 0) -> Iterator[None]:
+def disk_room(path: Path, writing: Path, size: int = 0, then: str = _AGAIN) -> Iterator[None]:
     """Where the disk is full in the block, say of which file or folder, and how much it needs.
 
     Args:
         path: What is being made.
         writing: The temporary file or folder that becomes it.
         size: How many bytes it takes; 0 where that is not known.
+        then: What to do.
 
     Raises:
         NoRoom: The disk is full. Of blocks within each other, the outermost one names its `path`:
@@ -74,7 +92,7 @@ def disk_room(path: Path, writing: Path, size: int = 0) -> Iterator[None]:
         files = [writing] if writing.is_file() else writing.rglob("*")
         written = sum(file.stat().st_size for file in files if file.is_file())
         inner = error.least if isinstance(error, NoRoom) else 0
-        raise NoRoom(path, max(size, written, inner), more=size == 0) from None
+        raise NoRoom(path, max(size, written, inner), size == 0, then) from None
 
 
 def _is_full_disk(error: Exception) -> bool:
@@ -82,7 +100,7 @@ def _is_full_disk(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _NO_ROOM
     # safetensors and torch say it in the message alone
-    words = ("os error 28", "os error 27", "Writer failed wri")
+    words = ("os error 28", "os error 27", "Writer failed wri", "unexpected pos", "iostream error")
     return isinstance(error, NoRoom) or any(text in str(error) for text in words)
 
 

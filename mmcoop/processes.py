@@ -5,7 +5,7 @@ Built on pebble, which ends a process that takes too long and tells of one that 
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from multiprocessing import current_process, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext
@@ -74,10 +74,17 @@ def result_of(pool: Any, task: Any) -> Any:
     Raises `RuntimeError` where the pool broke down: a task that it had not taken on yet would be
     waited for in vain.
     """
-    while not wait([task], timeout=1).done:
-        if not pool.active:
+    return next(finished(pool, [task])).result()
+
+
+def finished(pool: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+    """The tasks of a pool, each as soon as it has ended. Raises `RuntimeError` as `result_of`."""
+    left = set(tasks)
+    while left:
+        done, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
+        if not done and not pool.active:
             raise RuntimeError("the pool of processes broke down")
-    return task.result()
+        yield from done
 
 
 class _Context(ForkServerContext):

@@ -36,6 +36,9 @@ POSITIONS = "positions"
 #: Rows of a row group, but for the last one.
 ROW_GROUP = 8192
 
+# What no compression takes away of a float64 that was a float32.
+_NUMBER = 4
+
 
 def scores_table(
     modalities: tuple[str, ...],
@@ -82,6 +85,19 @@ def _column(numbers: Tensor) -> pa.Array:
     if numbers.dim() > 1:
         return pa.array(numbers.flatten(1).tolist(), pa.list_(_column(numbers[:0, ..., 0]).type))
     return pa.array(np.ascontiguousarray(numbers.numpy()))
+
+
+def least_bytes(names: pa.Table, numbers: int) -> int:
+    """Bytes that so many rows take in a scores file at least: their `names` (ids, groups) and, of
+    each, so many numbers that differ between samples.
+    """
+    if not len(names):
+        return 0
+    beginning = names.slice(0, ROW_GROUP)
+    written = pa.BufferOutputStream()
+    pq.write_table(beginning, written)
+    row = int(written.tell()) / len(beginning) + _NUMBER * numbers
+    return round(len(names) * row)
 
 
 def valuation_details(how: Valuing, n_modalities: int, absent: str = "zero") -> dict[str, Any]:

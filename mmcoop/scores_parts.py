@@ -15,7 +15,7 @@ import torch
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_file, hidden_beside, whole_file, write_json
+from mmcoop.files import check_new_file, disk_room, hidden_beside, whole_file, write_json
 from mmcoop.locks import locked
 from mmcoop.reading.arrow_tables import read_parquet
 from mmcoop.reading.json_files import read_json
@@ -27,6 +27,8 @@ _DETAILS = "details.json"
 
 # A part is written when so much time has passed, or when a row group is full: what a kill may cost.
 _SECONDS = 5.0
+
+_FULL = "make room and give the same command with --resume, which keeps what was valued"
 
 
 class ScoresParts:
@@ -141,10 +143,10 @@ def resumable_scores(
 
     Raises `UsageError` where another process writes it, where an unfinished valuation is there and
     it is neither to be resumed nor overwritten, and where `resume` finds the parts or the file of
-    another one; `DataError` where it finds damaged parts.
+    another one; `DataError` where it finds damaged parts, and `NoRoom` where the disk is full.
     """
     folder = hidden_beside(path, "parts")
-    with locked(path):
+    with locked(path), disk_room(path, folder, then=_FULL):
         if path.exists() and not (overwrite or (resume and _is_of(path, modalities, details))):
             check_new_file(path, overwrite)
         state = _state_to_resume(folder, path) if resume or not overwrite else None

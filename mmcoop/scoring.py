@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.bootstrap import REPLICATES
 from mmcoop.core.calling import check_callable
 from mmcoop.core.choices import CLASS_VALUES, VALUES
+from mmcoop.core.coalitions import coalition_matrix, reported_coalitions
 from mmcoop.core.further import Further
 from mmcoop.core.indices import parse_groups
 from mmcoop.core.measures import cross_logits, emap_gap
@@ -25,11 +27,11 @@ from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
 from mmcoop.errors import UsageError, check_given
-from mmcoop.files import check_new_file
+from mmcoop.files import check_new_file, check_room
 from mmcoop.locks import check_unlocked
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores import check_scores_name, valuation_details
-from mmcoop.scores_parts import resumable_scores
+from mmcoop.scores import check_scores_name, least_bytes, valuation_details
+from mmcoop.scores_parts import ScoresParts, resumable_scores
 from mmcoop.valued_model import Absence
 
 #: Where a split is asked for: every one of them, one after the other.
@@ -124,7 +126,8 @@ def score(
     `split` is the one that all are of, or `all`; `details` are written into the file. `output` says
     which item of the models' outputs holds the predictions (`core/outputs.py`).
 
-    Raises `UsageError` where `out` may not be written, and for a request that does not fit.
+    Raises `UsageError` where `out` may not be written, and for a request that does not fit;
+    `DataError` where the disk cannot hold its parts and `out`.
     """
     check_request(request, split, out, overwrite or resume)
     further = request.further(modalities)
@@ -144,6 +147,7 @@ def score(
     with resumable_scores(
         out, modalities, details, summaries, resume=resume, overwrite=overwrite
     ) as parts:
+        _check_disk(out, parts, dataset, names, modalities, request.how)
         for stretch in stretches:
             done = parts.done.get(stretch.name, 0)
             left = stretch.samples[done:]
@@ -164,6 +168,32 @@ def score(
             if request.emap and gap is None:
                 gap = _emap_gap(stretch, dataset, modalities, request, batch_size, output)
     return Scored(summaries, gap)
+
+
+def _check_disk(
+    out: Path,
+    parts: ScoresParts,
+    dataset: Dataset,
+    splits: Iterable[str],
+    modalities: tuple[str, ...],
+    how: Valuing,
+) -> None:
+    """Raise `DataError` where the disk clearly cannot hold what is to come: parts of the samples
+    that are not done, and then the file beside all parts.
+    """
+    if parts.published:
+        return
+    n = len(modalities)
+    function = value_function(how.value)
+    numbers = 0  # of a value like the paper's there are few different ones, which take no room
+    if function.name in CLASS_VALUES and function.scaled:
+        coalitions = reported_coalitions(n) if how.chosen(n)[1] else coalition_matrix(n)
+        numbers = len(coalitions) - 1 + n  # values of all but the empty one, and contributions
+    named = [dataset.split(name) for name in splits if name != ALL_SPLITS]
+    tables = [pa.table({name: split.column(name) for name in ("id", "group")}) for split in named]
+    size = sum(least_bytes(table, numbers) for table in tables)
+    left = 1 - sum(parts.done.values()) / max(sum(map(len, named)), 1)
+    check_room(out, round(size * (1 + left)))
 
 
 def check_request(request: Request, split: str, out: Path, may_exist: bool) -> None:

@@ -4,9 +4,11 @@ and never changed; quick settings of training.
 
 import io
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,31 @@ def mmcoop(
         return subprocess.CompletedProcess(arguments, code, out, err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def small_disk() -> Callable[[Path, int], AbstractContextManager[Callable[[int], None]]]:
+    """`with small_disk(place, size) as resize:` has a disk of so many bytes at `place`."""
+
+    @contextmanager
+    def mounted(place: Path, size: int) -> Iterator[Callable[[int], None]]:
+        place.mkdir()
+        if shutil.which("mount") is None or os.geteuid() != 0:
+            pytest.skip("only root mounts a small disk")
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+        failed = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if failed.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {failed.stderr}")
+
+        def resize(size: int) -> None:
+            subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+
+        try:
+            yield resize
+        finally:
+            subprocess.run(["umount", "--lazy", place], check=True)
+
+    return mounted
 
 
 @pytest.fixture(scope="session")

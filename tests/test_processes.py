@@ -9,7 +9,7 @@ from multiprocessing import active_children
 import pytest
 from pebble import ProcessExpired
 
-from mmcoop.processes import result_of, worker_processes
+from mmcoop.processes import finished, result_of, worker_processes
 
 
 def test_a_result_is_that_of_the_task_and_so_is_its_error():
@@ -46,3 +46,9 @@ def test_a_task_given_while_the_pool_breaks_down_is_not_waited_for(monkeypatch):
         task = pool.schedule(os.getpid)
         with pytest.raises(RuntimeError, match="the pool of processes broke down"):
             result_of(pool, task)
+
+
+def test_tasks_are_given_as_they_end():
+    with worker_processes(2, preload=(), threads=1) as pool:
+        slow, fast = pool.schedule(time.sleep, args=(3,)), pool.schedule(os.getpid)
+        assert list(finished(pool, [slow, fast])) == [fast, slow]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import SPLITS, Dataset, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
-from mmcoop.errors import Interrupted, UsageError
+from mmcoop.errors import DataError, Interrupted, UsageError
+from mmcoop.files import NoRoom
 from mmcoop.progress import Progress
 from mmcoop.reporting.valuations import valuation_report
 from mmcoop.scoring import Request, Scored, score_model
@@ -335,6 +337,86 @@ def test_it_does_not_go_on_with_another_absence(dataset, tmp_path, at_once, begu
     with pytest.raises(UsageError) as error:
         value(dataset, out, model=Places(), absence=other, resume=True)
     assert str(error.value).startswith(f"{out} was begun with {message}")
+
+
+# --- a disk that is too small
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Dataset:
+    """3,000 training samples."""
+    folder = tmp_path_factory.mktemp("many") / "many"
+    header = Header(
+        name="many",
+        recipe="many",
+        options={},
+        classes=list("abcd"),
+        modalities={
+            "sound": Modality("vector", (5,), "float32", "mlp"),
+            "touch": Modality("vector", (4,), "float32", "mlp"),
+        },
+        source="made by the tests",
+    )
+    rng = np.random.default_rng(0)
+    with write_dataset(folder, header) as writer:
+        for split, samples in (("train", 3000), ("validation", 4), ("test", 4)):
+            for k in range(samples):
+                sound, touch = rng.normal(size=5), rng.normal(size=4)
+                name = f"{split}-{k:04d}"
+                writer.add(split, id=name, label=k % 4, group=name, sound=sound, touch=touch)
+    return open_dataset(folder)
+
+
+def kib(number: str) -> int:
+    return 1024 * int(number.replace(",", ""))
+
+
+@pytest.mark.parametrize("worth", ["paper", "correct", "probability", "margin"])
+def test_a_disk_that_clearly_cannot_hold_it_is_refused_before_it_starts(
+    many, tmp_path, small_disk, worth
+):
+    """What is said to be needed is no more than the parts and the file really take."""
+    value(many, tmp_path / "scores.parquet", value=worth, batch_size=64)
+    really = 2 * (tmp_path / "scores.parquet").stat().st_size
+    with small_disk(tmp_path / "disk", 20_480):
+        out, model = tmp_path / "disk" / "scores.parquet", Model()
+        with pytest.raises(DataError) as error:
+            value(many, out, value=worth, model=model)
+        found = re.fullmatch(
+            rf"the disk of {out} has (\S+) KiB free, and at least (\S+) KiB are needed: make room, "
+            "or choose another disk",
+            str(error.value),
+        )
+        assert found, str(error.value)
+        assert kib(found[1]) <= 20_480
+        assert really / 4 < kib(found[2]) <= really
+        assert model.rows == []
+        assert not list(out.parent.iterdir())
+
+
+def test_a_disk_that_is_full_in_the_middle_is_one_message_and_it_goes_on(
+    many, tmp_path, small_disk, at_once
+):
+    value(many, tmp_path / "whole.parquet", value="probability", batch_size=64)
+    with small_disk(tmp_path / "disk", 280_000) as resize:
+        out = tmp_path / "disk" / "scores.parquet"
+        with pytest.raises(NoRoom) as error:
+            value(many, out, value="probability", batch_size=64)
+        found = re.fullmatch(
+            rf"no room left on the disk of {out}, for which more than (\S+) KiB are needed: make "
+            "room and give the same command with --resume, which keeps what was valued",
+            str(error.value),
+        )
+        assert found, str(error.value)
+        assert 100_000 < kib(found[1]) < 280_000
+        with pytest.raises(DataError, match="has 0 KiB free, and at least"):
+            value(many, out, value="probability", batch_size=64, resume=True)
+        resize(2**21)
+        model = Model()
+        value(many, out, value="probability", batch_size=64, resume=True, model=model)
+        assert len(model.rows) < 2 * 47, "of two calls for each of 47 batches"
+        assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+        assert [path.name for path in out.parent.iterdir()] == ["scores.parquet"]
 
 
 # --- going on, after a kill

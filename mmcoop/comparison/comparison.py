@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     check_new_folder,
     check_path,
+    disk_room,
     has_format,
     whole_folder,
     write_json,
@@ -201,6 +203,11 @@ class Comparison:
     def with_more(self, **more: Any) -> "Comparison":
         """The comparison with further methods, fusions and seeds, see `Plan.with_more`."""
         return replace(self, plan=self.plan.with_more(**more))
+
+    def disk_room(self) -> AbstractContextManager[None]:
+        """Where the disk is full in the block, say so, and how to resume."""
+        then = f"make room and go on with mmcoop compare --resume --out {self.folder}"
+        return disk_room(self.folder, self.folder, then=f"what is done is kept: {then}")
 
     def save(self) -> None:
         """Write `comparison.json`."""

@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, MmcoopError
-from mmcoop.files import write_json
-from mmcoop.processes import processors, result_of, worker_processes
+from mmcoop.files import NoRoom, disk_room, write_json
+from mmcoop.processes import finished, processors, worker_processes
 from mmcoop.progress import Progress
 from mmcoop.reading.json_files import AS_WRITTEN, Count, read_json
 from mmcoop.stopping import stop_on_sigterm
@@ -116,6 +116,8 @@ def run_jobs(
     Each is in a process of its own with `threads` threads; None: what suits its model, and together
     no more than there are processors, whether or not some are done already. Interrupted or
     killed, the same call goes on with the last whole epoch of each run.
+
+    Raises `NoRoom` as soon as one finds the disk full, which the others would find full as well.
     """
     waiting = [job for job in jobs if not job.done]
     failed: dict[Path, str] = {}
@@ -136,8 +138,10 @@ def run_jobs(
     def outcomes(pool: Any) -> Iterator[None]:
         for k, job in enumerate(waiting):
             begun[k] = pool.schedule(_do, args=(job, dataset.folder, device, workers, threads))
-        for k, job in enumerate(waiting):
-            if problem := _problem(pool, begun[k]):
+        jobs_of = {task: waiting[k] for k, task in begun.items()}
+        for task in finished(pool, list(jobs_of)):
+            if problem := _problem(task):
+                job = jobs_of[task]
                 failed[job.folder] = problem
                 progress.note(f"{job.folder.name} failed: {problem}")
             yield
@@ -148,12 +152,12 @@ def run_jobs(
                 pass
     except RuntimeError as error:
         raise DataError(f"the processes that train end, or cannot be started: {error}") from error
-    return failed
+    return {job.folder: failed[job.folder] for job in waiting if job.folder in failed}
 
 
-def _problem(pool: Any, task: Any) -> str | None:
+def _problem(task: Any) -> str | None:
     try:
-        problem: str | None = result_of(pool, task)
+        problem: str | None = task.result()
     except ProcessExpired as error:
         return f"its process ended with code {error.exitcode} (is there enough memory?)"
     return problem
@@ -162,15 +166,17 @@ def _problem(pool: Any, task: Any) -> str | None:
 def _do(
     job: Job, dataset_folder: Path, device: str, workers: int, threads: int | None
 ) -> str | None:
-    """In a process of its own; returns what went wrong.
+    """In a process of its own; returns what went wrong, but raises `NoRoom` for a full disk.
 
     SIGTERM, with which the pool ends its processes, stops the run as Ctrl-C would.
     """
     try:
-        with stop_on_sigterm():
+        with stop_on_sigterm(), disk_room(job.folder, job.folder):
             _train_and_test(job, dataset_folder, device, workers, threads)
     except KeyboardInterrupt:
         return "stopped"
+    except NoRoom:
+        raise
     except MmcoopError as error:
         return str(error)
     except OSError as error:

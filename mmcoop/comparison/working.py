@@ -39,7 +39,7 @@ def run_comparison(
     run that fails is left out and reported.
 
     Raises `DataError` for another data set than the one it was begun on, and where no run is left,
-    `Interrupted` on Ctrl-C.
+    `NoRoom` as soon as the disk is full, `Interrupted` on Ctrl-C.
     """
     folder, plan = comparison.folder, comparison.plan
     if dataset.fingerprint != comparison.dataset["fingerprint"]:
@@ -56,7 +56,7 @@ def run_comparison(
         if note := shrunk_warmup(case.config(*settings), usual, plan.settings):
             progress.note(note)
     work = _Work(folder, dataset, plan, settings, jobs, device, workers, threads, progress)
-    with locked(folder):
+    with locked(folder), comparison.disk_room():
         comparison.save()  # with the methods and seeds that were added
         try:
             done = work.all(cases)

@@ -180,14 +180,15 @@ def write_comparison(comparison: Comparison, summary: pd.DataFrame) -> None:
     """Write `summary.csv`, `summary.md` and `summary.tex` into the comparison folder."""
     sheets = comparison_sheets(comparison, summary)
     lines = legend(comparison, summary)
-    with whole_file(comparison.folder / "summary.csv") as path:
-        summary.to_csv(path, index=False)
-    _write(
-        comparison.folder / "summary.md",
-        [*map(_markdown, sheets), "\n".join(f"- {line}" for line in lines)],
-    )
     note = f"{{\\footnotesize {_in_latex(' '.join(lines))}\\par}}"
-    _write(comparison.folder / "summary.tex", [*map(_latex, sheets), note])
+    with comparison.disk_room():
+        with whole_file(comparison.folder / "summary.csv") as path:
+            summary.to_csv(path, index=False)
+        _write(
+            comparison.folder / "summary.md",
+            [*map(_markdown, sheets), "\n".join(f"- {line}" for line in lines)],
+        )
+        _write(comparison.folder / "summary.tex", [*map(_latex, sheets), note])
 
 
 def _named(summary: pd.DataFrame, prefix: str) -> list[str]:

@@ -392,6 +392,26 @@ def test_methods_that_fail_alone_leave_the_others(tiny_dataset, tmp_path):
     assert "uniform-concat-seed0 failed: the" in err
 
 
+def test_a_full_disk_ends_it_at_the_first_run_that_finds_it(tiny_dataset, tmp_path, small_disk):
+    with small_disk(tmp_path / "disk", 200_000) as resize:
+        quick = ["--methods", "uniform,random", "--seeds", "0", "--epochs", "2", "--warmup", "1"]
+        _, err = compare(tmp_path / "disk", "--data", str(tiny_dataset), *quick, code=1)
+        assert err.count("no room left") == 1
+        assert re.fullmatch(
+            r"Error: no room left on the disk of comparison, for which more than \S+ KiB are "
+            "needed: what is done is kept: make room and go on with mmcoop compare --resume --out "
+            "comparison",
+            err.splitlines()[-1],
+        )
+        folder = tmp_path / "disk" / "comparison"
+        assert load_comparison(folder).failed == {}
+        assert len(list((folder / "runs").glob("*"))) <= 1, "of four"
+        resize(2**26)
+        compare(tmp_path / "disk", "--resume")
+        assert load_comparison(folder).failed == {}
+        assert {*pd.read_parquet(folder / "runs.parquet")["method"]} >= {"joint", "uniform"}
+
+
 # --- what cannot be meant
 
 

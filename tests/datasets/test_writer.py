@@ -6,8 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -521,26 +520,7 @@ def test_a_writer_killed_at_any_operation_goes_on_to_the_same_bytes(tmp_path, ov
 # A full disk
 
 
-@contextmanager
-def small_disk(place: Path, size: int) -> Iterator[Callable[[int], None]]:
-    """A disk of so many bytes at `place`; gives what changes its size."""
-    place.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("only root mounts a small disk")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
-    if (failed := subprocess.run(mount, capture_output=True, text=True, check=False)).returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {failed.stderr}")
-
-    def resize(size: int) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
-
-    try:
-        yield resize
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
-def test_a_full_disk_is_an_error_with_its_number_and_what_is_done_is_kept(tmp_path):
+def test_a_full_disk_is_an_error_with_its_number_and_what_is_done_is_kept(small_disk, tmp_path):
     content = source(EVERY, 600)
     expected = file_bytes(whole(tmp_path / "whole", EVERY, content))
     with small_disk(tmp_path / "disk", 40_960) as resize:
@@ -560,7 +540,7 @@ def test_a_full_disk_is_an_error_with_its_number_and_what_is_done_is_kept(tmp_pa
 
 
 def test_room_made_while_it_fails_is_not_taken_for_the_rest_of_a_record_batch(
-    tmp_path, monkeypatch
+    small_disk, tmp_path, monkeypatch
 ):
     """A footer behind half a batch would make it look whole."""
     monkeypatch.setattr(writing, "_BATCH_ROWS", 1)
@@ -587,7 +567,7 @@ def test_room_made_while_it_fails_is_not_taken_for_the_rest_of_a_record_batch(
             shutil.rmtree(folder)
 
 
-def test_going_on_needs_no_room_for_a_copy(tmp_path, monkeypatch):
+def test_going_on_needs_no_room_for_a_copy(small_disk, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "_SHARD_BYTES", 2**30)
     content = source(header(), 3000)
     with small_disk(tmp_path / "disk", 300_000) as resize:

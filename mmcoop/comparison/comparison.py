@@ -151,7 +151,11 @@ class Comparison:
         for field_ in table.schema:
             if field_.name not in (*_RUNS, "options") and not _is_number(field_.type):
                 raise DataError(f"{path} is damaged: {field_.name} has no numbers")
+        if not any(name.startswith("accuracy_") for name in table.column_names):
+            raise DataError(f"{path} is damaged: it lacks the accuracy of every coalition")
         runs = to_frame(table, path)
+        if runs.duplicated(["method", "fusion", "seed"]).any():
+            raise DataError(f"{path} is damaged: a method, fusion and seed has two runs")
         for name in runs["run"]:
             if Path(name).name != name:
                 raise DataError(f"{path} names the run {name!r}, which is not in its folder")

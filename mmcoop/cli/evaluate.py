@@ -58,6 +58,7 @@ def evaluate(
     - `mmcoop evaluate --run runs/greedy-mmtm --utilisation`
     """
     from mmcoop.comparison.differences import difference
+    from mmcoop.core.utilisation import exchanging_fusion
     from mmcoop.reporting.tables import class_table, evaluation_legend, evaluation_table
     from mmcoop.training.evaluation import evaluation_of
     from mmcoop.training.run import replaced_parent
@@ -70,6 +71,9 @@ def evaluate(
         raise UsageError(
             f"these runs were trained on different data sets: {listed}; evaluate them one by one"
         )
+    if utilisation:  # every run is checked before the first is evaluated
+        for each in runs:
+            exchanging_fusion(each.model)
     shown = options.progress(quiet)
     # chosen before any is set: what suits a run does not depend on the run before it
     suitable = [

@@ -404,11 +404,17 @@ def test_evaluate_shows_the_rates_where_they_are_asked_for(greedy_run, pictures,
         assert row in shown.stdout
 
 
-def test_the_rates_of_a_run_without_branches_are_refused(tmp_path, pictures):
+def test_the_rates_of_a_run_without_branches_are_refused(tmp_path, pictures, greedy_run, mmcoop):
     config = make_config({"epochs": 1, "warmup": 0, "batch_size": 4})
     run = train(tmp_path / "joint", pictures[2], config)
     with pytest.raises(UsageError, match="fusions mmtm and mmtm-2x, not for Concat$"):
         evaluate_run(run, pictures[2], utilisation=True)
+    # before the first of several runs is evaluated
+    both = ["--run", str(greedy_run.folder), "--run", str(run.folder), "--utilisation"]
+    refused = mmcoop(tmp_path, "evaluate", *both, "--data", str(pictures[2].folder))
+    assert refused.returncode == 2
+    assert "not for Concat" in refused.stderr
+    assert "valuing" not in refused.stderr
 
 
 # defaults and refusals

@@ -11,14 +11,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import with_config
+from typing_extensions import TypedDict
 
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.errors import DataError, Interrupted, UsageError
-from mmcoop.files import check_new_file, disk_room, hidden_beside, whole_file, write_json
+from mmcoop.files import (
+    check_new_file,
+    disk_room,
+    hidden_beside,
+    sha256,
+    whole_file,
+    write_json,
+)
 from mmcoop.locks import locked
 from mmcoop.reading.arrow_tables import read_parquet
-from mmcoop.reading.json_files import read_json
+from mmcoop.reading.json_files import AS_WRITTEN, Count, Sha256, checked, read_json
 from mmcoop.reading.torch_state import read_torch
 from mmcoop.scores import ROW_GROUP, read_scores_details, scores_file, scores_table
 
@@ -31,12 +40,22 @@ _SECONDS = 5.0
 _FULL = "make room and give the same command with --resume, which keeps what was valued"
 
 
+@with_config(AS_WRITTEN)
+class _Part(TypedDict):
+    """What was written as a part: the samples `first` to `stop` of a stretch, and its hash."""
+
+    stretch: str
+    first: Count
+    stop: Count
+    sha256: Sha256
+
+
 class ScoresParts:
     """The parts of a scores file so far, in a folder beside the place of the file.
 
-    `done`: how many samples of each stretch (a split, a fold) are in it. `summaries`: one a split,
-    and one of all of them if there is one called "all". `published`: whether the scores file made
-    of them is in its place, so that only the summaries are still needed.
+    `summaries`: one a split, and one of all of them if there is one called "all". `published`:
+    whether the scores file made of them is in its place, so that only the summaries are still
+    needed. A part whose bytes are not those that were written is valued again.
     """
 
     def __init__(
@@ -49,39 +68,69 @@ class ScoresParts:
         self.folder = folder
         self.modalities = modalities
         self.summaries = summaries
-        self.done: dict[str, int] = {}
         self.published = False
-        self._parts = 0
+        self._parts: list[_Part] = []
+        self._damaged: set[int] = set()
+        self._begin("", 0, 0)
         self._waiting: list[pa.Table] = []
         self._written = time.monotonic()
         if state is not None:
             self._load(state)
 
+    @property
+    def done(self) -> dict[str, int]:
+        """How many samples of each stretch (a split, a fold) are in parts, damaged or not."""
+        return {part["stretch"]: part["stop"] for part in self._parts}
+
+    @property
+    def damaged(self) -> list[Path]:
+        """The parts that are valued again."""
+        return [self._file(k) for k in sorted(self._damaged)]
+
+    def left(self, stretch: str, samples: int) -> Iterator[slice]:
+        """Which samples of a stretch of so many are to be valued, range by range: those of each
+        damaged part, and those that are in none. A range is added before the next is asked for.
+        """
+        for k, part in enumerate(self._parts):
+            if k in self._damaged and part["stretch"] == stretch:
+                self._begin(stretch, part["first"], k)
+                yield slice(part["first"], part["stop"])
+                self._flush()
+        done = self.done.get(stretch, 0)
+        if done < samples:
+            self._begin(stretch, done, len(self._parts))
+            yield slice(done, samples)
+            self._flush()
+
     def add(
-        self,
-        stretch: str,
-        split: str,
-        batch: ValuedBatch,
-        samples: int,
-        further: Mapping[str, torch.Tensor],
+        self, split: str, batch: ValuedBatch, samples: int, further: Mapping[str, torch.Tensor]
     ) -> None:
         """Append one batch of so many samples, and count it into the summary of its split."""
+        self._waiting.append(scores_table(self.modalities, split, batch, further))
+        self._stop += samples
+        if self._number < len(self._parts):  # a damaged part, whose samples are counted already
+            return
         for name in {split, "all"} & self.summaries.keys():
             self.summaries[name].add(batch, further)
-        self._waiting.append(scores_table(self.modalities, split, batch, further))
-        self.done[stretch] = self.done.get(stretch, 0) + samples
         late = time.monotonic() - self._written > _SECONDS
         if late or sum(map(len, self._waiting)) >= ROW_GROUP:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def _begin(self, stretch: str, first: int, number: int) -> None:
+        """What is added next: the samples from `first` on, into the part of this number."""
+        self._stretch, self._first, self._stop, self._number = stretch, first, first, number
+
+    def _flush(self) -> None:
         """Write what is waiting as a part, and then the state that counts it."""
         if not self._waiting:
             return
-        with whole_file(self._part(self._parts)) as path:
+        with whole_file(self._file(self._number)) as path:
             pq.write_table(pa.concat_tables(self._waiting), path, write_page_checksum=True)
+            digest = sha256(path)
         self._waiting, self._written = [], time.monotonic()
-        self._parts += 1
+        part = _Part(stretch=self._stretch, first=self._first, stop=self._stop, sha256=digest)
+        self._parts[self._number : self._number + 1] = [part]
+        self._begin(self._stretch, self._stop, len(self._parts))
         self._save()
 
     def publish(self, path: Path, details: Mapping[str, Any]) -> None:
@@ -90,7 +139,6 @@ class ScoresParts:
         The state goes last: cut off before, the file is made again, or the rest removed.
         """
         if not self.published:
-            self.flush()
             with scores_file(path, self.modalities, details) as writer:
                 for table in self.tables():
                     writer.write(table)
@@ -100,32 +148,34 @@ class ScoresParts:
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of all parts, a part at a time."""
-        for k in range(self._parts):
-            yield read_parquet(self._part(k))
+        for k in range(len(self._parts)):
+            yield read_parquet(self._file(k))
 
     def _save(self) -> None:
         summaries = {split: summary.state() for split, summary in self.summaries.items()}
         state = {
             "parts": self._parts,
-            "done": self.done,
             "summaries": summaries,
             "published": self.published,
         }
         with whole_file(self.folder / STATE) as path:
             torch.save(state, path)
 
-    def _part(self, number: int) -> Path:
+    def _file(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.parquet"
 
     def _load(self, state: Mapping[str, Any]) -> None:
         with _damage(self.folder / STATE):
-            self._parts, self.done = state["parts"], state["done"]
+            self._parts = list(checked(state["parts"], list[_Part], self.folder / STATE))
             self.published = state.get("published", False)
             for split, content in state["summaries"].items():
                 self.summaries[split].load(content)
-        for k in range(0 if self.published else self._parts):
-            with _damage(self._part(k)):
-                read_parquet(self._part(k))
+        if not self.published:
+            self._damaged = {
+                k
+                for k, part in enumerate(self._parts)
+                if not self._file(k).is_file() or sha256(self._file(k)) != part["sha256"]
+            }
 
 
 @contextmanager
@@ -143,7 +193,7 @@ def resumable_scores(
 
     Raises `UsageError` where another process writes it, where an unfinished valuation is there and
     it is neither to be resumed nor overwritten, and where `resume` finds the parts or the file of
-    another one; `DataError` where it finds damaged parts, and `NoRoom` where the disk is full.
+    another one; `DataError` where their state is damaged, and `NoRoom` where the disk is full.
     """
     folder = hidden_beside(path, "parts")
     with locked(path), disk_room(path, folder, then=_FULL):

@@ -121,8 +121,9 @@ def score(
     """Value stretches of samples, one after the other, into the scores file `out`.
 
     Samples go through the evaluation transform. Memory does not grow with the number of samples.
-    Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes. A
-    file of this valuation that `resume` finds complete is written again, the same, for its summary.
+    Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes; a
+    damaged part is valued again. A file of this valuation that `resume` finds complete is written
+    again, the same, for its summary.
     `split` is the one that all are of, or `all`; `details` are written into the file. `output` says
     which item of the models' outputs holds the predictions (`core/outputs.py`).
 
@@ -148,11 +149,12 @@ def score(
         out, modalities, details, summaries, resume=resume, overwrite=overwrite
     ) as parts:
         _check_disk(out, parts, dataset, names, modalities, request.how)
+        for path in parts.damaged:
+            progress.note(f"{path} is damaged: its samples are valued again")
         for stretch in stretches:
-            done = parts.done.get(stretch.name, 0)
-            left = stretch.samples[done:]
-            if len(left):
-                batches = _batches(dataset, stretch.split, left, modalities, batch_size, workers)
+            for left in parts.left(stretch.name, len(stretch.samples)):
+                samples = stretch.samples[left]
+                batches = _batches(dataset, stretch.split, samples, modalities, batch_size, workers)
                 given = _Counted(progress.track(batches, f"valuing the {stretch.name} samples"))
                 valued = value_batches(
                     stretch.model,
@@ -163,8 +165,7 @@ def score(
                     n_classes=len(dataset.classes),
                 )
                 for batch in valued:
-                    columns = further.columns(batch)
-                    parts.add(stretch.name, stretch.split, batch, given.last, columns)
+                    parts.add(stretch.split, batch, given.last, further.columns(batch))
             if request.emap and gap is None:
                 gap = _emap_gap(stretch, dataset, modalities, request, batch_size, output)
     return Scored(summaries, gap)

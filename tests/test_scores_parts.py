@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -95,13 +96,15 @@ def write(
     with resumable_scores(
         path, NAMES, details, summaries, resume=resume, overwrite=overwrite
     ) as parts:
-        for number, (size, split) in enumerate(zip(SIZES, SPLITS, strict=True)):
-            stretch = f"the {split} ones"
-            first = sum(SIZES[k] for k in range(number) if SPLITS[k] == split)
-            if first >= parts.done.get(stretch, 0):
-                before(number)
-                valued, further = batch(number)
-                parts.add(stretch, split, valued, size, further)
+        for split in ("train", "test"):
+            ours = [number for number in range(len(SIZES)) if SPLITS[number] == split]
+            firsts = [sum(SIZES[ours[0] : number]) for number in ours]
+            for left in parts.left(f"the {split} ones", sum(SIZES[number] for number in ours)):
+                for number, first in zip(ours, firsts, strict=True):
+                    if left.start <= first < left.stop:
+                        before(number)
+                        valued, further = batch(number)
+                        parts.add(split, valued, SIZES[number], further)
     return told(summaries)
 
 
@@ -178,14 +181,14 @@ def test_a_part_is_written_when_a_row_group_is_full_or_some_time_has_passed(monk
     def parted() -> list[str]:
         return [p for p in names(parts) if p.startswith("part-")]
 
-    assert count("neither") == [0] * 8
+    assert count("neither") == [0, 0, 0, 0, 1, 1, 1, 1], "one for each stretch at least"
     with monkeypatch.context() as change:
         change.setattr(mmcoop.scores_parts, "ROW_GROUP", 10)
-        assert count("rows") == [0, 0, 1, 1, 1, 2, 2, 3]
+        assert count("rows") == [0, 0, 1, 1, 2, 2, 3, 3]
     clock = iter(range(0, 1000, 2))  # two seconds go by whenever the time is asked for
     watch = SimpleNamespace(monotonic=lambda: next(clock))
     monkeypatch.setattr(mmcoop.scores_parts, "time", watch)
-    assert count("time") == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert count("time") == [0, 0, 0, 1, 2, 2, 2, 3]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 1000])
@@ -246,7 +249,7 @@ def test_what_was_not_written_yet_is_valued_again(whole, monkeypatch, tmp_path):
     path = tmp_path / "scores.parquet"
     monkeypatch.setattr(mmcoop.scores_parts, "ROW_GROUP", 10)
     with pytest.raises(RuntimeError, match="in between"):
-        write(path, before=stop_at(4))
+        write(path, before=stop_at(3))
     valued_again: list[int] = []
     said = write(path, resume=True, before=valued_again.append)
     assert valued_again == [2, 3, 4, 5, 6, 7]
@@ -373,7 +376,7 @@ def test_a_file_that_is_replaced_stays_until_the_new_one_is_whole(whole, at_once
 
 def test_stopped_before_anything_is_written_it_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="in between"):
-        write(tmp_path / "scores.parquet", before=stop_at(5, KeyboardInterrupt))
+        write(tmp_path / "scores.parquet", before=stop_at(3, KeyboardInterrupt))
     assert names(tmp_path) == []
 
 
@@ -460,24 +463,49 @@ def other_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], str
     return damage
 
 
-def damage_part(parts: Path) -> str:
-    content = bytearray((parts / "part-00001.parquet").read_bytes())
+def flip_bit(part: Path) -> None:
+    content = bytearray(part.read_bytes())
     # in the middle of the numbers of a column
-    where = pq.read_metadata(parts / "part-00001.parquet").row_group(0).column(5)
+    where = pq.read_metadata(part).row_group(0).column(5)
     content[where.data_page_offset + where.total_compressed_size // 2] ^= 1
-    (parts / "part-00001.parquet").write_bytes(content)
-    return "part-00001.parquet"
+    part.write_bytes(content)
 
 
-def cut_part(parts: Path) -> str:
-    content = (parts / "part-00002.parquet").read_bytes()
-    (parts / "part-00002.parquet").write_bytes(content[:-10])
-    return "part-00002.parquet"
+def another_table(part: Path) -> None:
+    """A file that is whole, with other numbers in it."""
+    table = pq.read_table(part)
+    column = table.column_names.index("contribution_ear")
+    changed = pc.add(table["contribution_ear"], 1.0)
+    pq.write_table(table.set_column(column, "contribution_ear", changed), part)
 
 
-def lose_part(parts: Path) -> str:
-    (parts / "part-00000.parquet").unlink()
-    return "part-00000.parquet"
+DAMAGES = {
+    "lost": Path.unlink,
+    "a bit": flip_bit,
+    "cut short": lambda part: part.write_bytes(part.read_bytes()[:-10]),
+    "other numbers": another_table,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damaged", [[0], [2], [4, 5], [1, 3, 5]])
+def test_damaged_parts_are_valued_again_and_it_ends_the_same(
+    whole, at_once, tmp_path, damage, damaged
+):
+    path = tmp_path / "scores.parquet"
+    with pytest.raises(RuntimeError, match="in between"):
+        write(path, before=stop_at(6))
+    for number in damaged:
+        DAMAGES[damage](tmp_path / ".scores.parquet.parts" / f"part-{number:05d}.parquet")
+    # killed again, right before the last of them
+    if len(damaged) > 1:
+        with pytest.raises(RuntimeError, match="in between"):
+            write(path, resume=True, before=stop_at(damaged[-1]))
+    valued_again: list[int] = []
+    said = write(path, resume=True, before=valued_again.append)
+    assert valued_again == [damaged[-1], 6, 7]
+    assert (path.read_bytes(), said) == whole
+    assert names(tmp_path) == ["scores.parquet"]
 
 
 def lose_details(parts: Path) -> str:
@@ -500,14 +528,15 @@ def damage_details(content: str) -> Callable[[Path], str]:
         "state empty": damage_state(lambda content: b""),
         "state of text": damage_state(lambda content: b"not a state"),
         "state of a list": other_state(lambda state: [1, 2]),
-        "state without parts": other_state(lambda s: {k: s[k] for k in ("done", "summaries")}),
+        "state without parts": other_state(lambda s: {"summaries": s["summaries"]}),
         "state of another split": other_state(
             lambda s: {**s, "summaries": {"validation": s["summaries"]["train"]}}
         ),
         "state of other summaries": other_state(lambda s: {**s, "summaries": {"train": {}}}),
-        "part lost": lose_part,
-        "part damaged": damage_part,
-        "part cut short": cut_part,
+        "state of a number of parts": other_state(lambda state: {**state, "parts": 3}),
+        "state of other parts": other_state(
+            lambda state: {**state, "parts": [{**part, "stop": -1} for part in state["parts"]]}
+        ),
         "details lost": lose_details,
         "details of text": damage_details("{"),
         "details of a number": damage_details("3"),

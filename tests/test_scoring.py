@@ -69,6 +69,16 @@ def value(dataset: Dataset, out: Path, split: str = "train", **more: Any) -> Sco
     )
 
 
+class Noted(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def answer(scored: Scored, split: str) -> dict[str, Any]:
     """All that is printed of it, but for the name of the file."""
     said, _ = valuation_report({"model": "it"}, split, Path("there"), Valuing(), scored)
@@ -339,6 +349,24 @@ def test_it_does_not_go_on_with_another_absence(dataset, tmp_path, at_once, begu
     assert str(error.value).startswith(f"{out} was begun with {message}")
 
 
+@pytest.mark.parametrize("worth", ["paper", "probability"])
+def test_a_damaged_part_is_valued_again_and_said_to_be(dataset, tmp_path, at_once, worth):
+    options = {"value": worth, "interactions": "pairwise"}
+    whole = value(dataset, tmp_path / "whole.parquet", "all", **options)
+    out, parts = tmp_path / "scores.parquet", tmp_path / ".scores.parquet.parts"
+    with pytest.raises(Interrupted):
+        value(dataset, out, "all", progress=StopAt(11, KeyboardInterrupt), **options)
+    files = sorted(parts.glob("part-*.parquet"))
+    damaged = [files[2], files[-1]]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-1])
+    seen, model = Noted(), Model()
+    scored = value(dataset, out, "all", resume=True, progress=seen, model=model, **options)
+    assert seen.notes == [f"{path} is damaged: its samples are valued again" for path in damaged]
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert answer(scored, "all") == answer(whole, "all")
+
+
 # --- a disk that is too small
 
 
@@ -471,7 +499,7 @@ def end(process):
 def counted():
     # the parts that are counted so far
     try:
-        return torch.load(folder / "state.pt", weights_only=True)["parts"]
+        return len(torch.load(folder / "state.pt", weights_only=True)["parts"])
     except (OSError, EOFError, RuntimeError):
         return 0
 

@@ -152,9 +152,10 @@ def valuate(
     Batches are mappings or objects with `inputs`, `labels` and, optionally, `ids` and `groups`
     (which samples depend on each other, as takes of one speaker do: intervals then go by groups),
     or tuples `(inputs, labels)`, or of the inputs in order and the labels. Inputs and labels are
-    tensors, NumPy arrays or pandas tables, the latter row by row. The ids of samples without any
-    are their positions: the indices that a `DataLoader` draws from its data set, shuffled or not,
-    else a count from 0. Such scores are marked, and cannot be joined with a data set.
+    tensors, NumPy arrays, sparse matrices of SciPy or pandas tables, the latter row by row. The ids
+    of samples without any are their positions: the indices that a `DataLoader` draws from its data
+    set, shuffled or not, else a count from 0. Such scores are marked, and cannot be joined with a
+    data set.
     `modalities` names the columns of `present`, in order.
 
     `value` names the value function (`mmcoop.core.values.VALUE_FUNCTIONS`; "paper": |S| where the

@@ -10,8 +10,10 @@ from mmcoop.errors import DataError
 
 
 def is_array(x: Any) -> bool:
-    """Whether `x` is a tensor, a NumPy array, or a table or column that can become one."""
-    return isinstance(x, Tensor | np.ndarray) or _is_table(x)
+    """Whether `x` is a tensor, a NumPy array, or a table, column or sparse matrix that can become
+    one.
+    """
+    return isinstance(x, Tensor | np.ndarray) or _is_table(x) or _is_sparse_matrix(x)
 
 
 def as_tensor(x: Any, what: str) -> Tensor:
@@ -19,7 +21,7 @@ def as_tensor(x: Any, what: str) -> Tensor:
 
     Args:
         x: A tensor, a NumPy array, a pandas Series or DataFrame (rows as they stand, whatever the
-            index), or nested lists of numbers.
+            index), a SciPy sparse matrix or array, or nested lists of numbers.
         what: What `x` is, for messages.
 
     Raises:
@@ -56,7 +58,14 @@ def _is_table(x: Any) -> bool:
     return hasattr(x, "to_numpy") and hasattr(x, "shape") and not isinstance(x, type)
 
 
+def _is_sparse_matrix(x: Any) -> bool:
+    """Whether `x` is a sparse matrix or array, of SciPy or of a library with the same method."""
+    return hasattr(x, "toarray") and hasattr(x, "shape") and not isinstance(x, type)
+
+
 def _from_array(x: Any, what: str) -> Tensor:
+    if _is_sparse_matrix(x):
+        x = x.toarray()
     if isinstance(x, list | tuple) and any(isinstance(item, Tensor) for item in x):
         try:
             return as_tensor(torch.stack([torch.as_tensor(item) for item in x]), what)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 from mmcoop.core.arrays import as_tensor, is_array
 from mmcoop.errors import DataError
@@ -44,6 +45,37 @@ def test_the_numbers_are_those_of_numpy(given):
     assert found.tolist() == expected.tolist()
 
 
+SPARSE = {
+    "csr": sparse.csr_array,
+    "csc": sparse.csc_array,
+    "coo": sparse.coo_array,
+    "lil": sparse.lil_array,
+    "dok": sparse.dok_array,
+    "dia": sparse.dia_array,
+    "bsr": sparse.bsr_array,
+    "matrix": sparse.csr_matrix,
+}
+
+
+@pytest.mark.parametrize("form", SPARSE)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "uint16"])
+def test_sparse_matrices_become_dense(form, dtype):
+    dense = [[0, 3, 0], [2, 0, 0]]
+    found = as_tensor(SPARSE[form](np.array(dense, dtype)), "x")
+    assert found.tolist() == dense
+    assert str(found.dtype) == f"torch.{dtype}"
+
+
+@pytest.mark.parametrize("fill", [0.0, 7.0, np.nan])
+def test_sparse_columns_of_pandas_become_dense(fill):
+    dense = pd.DataFrame({"a": [0.0, 3.0, 0.0], "b": [7.0, 7.0, 1.0]})
+    kind = pd.SparseDtype("float64", fill)
+    assert as_tensor(dense.astype(kind), "x").tolist() == [[0, 7], [3, 7], [0, 1]]
+    assert as_tensor(dense.astype({"b": kind}), "x").tolist() == [[0, 7], [3, 7], [0, 1]]
+    assert as_tensor(dense.b.astype(kind), "x").tolist() == [7, 7, 1]
+    assert as_tensor(dense.b.astype(kind).array, "x").tolist() == [7, 7, 1]
+
+
 def test_precision_is_kept():
     second = 1_700_000_000.123456
     for given in (
@@ -69,6 +101,9 @@ def test_tensors_are_passed_on_as_they_are():
     [
         (torch.eye(3).to_sparse(), "sparse tensor"),
         (torch.eye(3).to_sparse_csr(), "sparse tensor"),
+        (torch.eye(3).to_sparse_csc(), "sparse tensor"),
+        (torch.eye(4).to_sparse_bsr((2, 2)), "sparse tensor"),
+        (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "nested"),
         (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged), "nested"),
         (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "quantised"),
         (np.array(["cat", "dog"]), "text"),
@@ -93,5 +128,5 @@ def test_what_has_no_numbers_of_a_kind_that_torch_takes_is_refused_by_name(given
 
 
 def test_arrays_are_told_from_other_things():
-    assert all(map(is_array, (torch.ones(1), np.ones(1), TABLE, TABLE.a)))
+    assert all(map(is_array, (torch.ones(1), np.ones(1), TABLE, TABLE.a, sparse.eye_array(2))))
     assert not any(map(is_array, ([1], {"a": 1}, None, 3, "x", np.ndarray, pd.Series)))

@@ -1,10 +1,11 @@
 """Training methods, one file each: what an epoch trains on, and with which loss."""
 
-import inspect
 from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from mmcoop.errors import UsageError
+from mmcoop.methods.options import OPTIONS
 from mmcoop.registry import Entry, Registry
 
 METHODS = Registry(
@@ -48,14 +49,10 @@ METHODS = Registry(
 LEVELS = ("sample", "modality")
 
 
-def method_options(method: str) -> dict[str, inspect.Parameter]:
-    """The options of a method: the keyword arguments of its class, with types and defaults."""
-    parameters = inspect.signature(METHODS.load(method).__init__).parameters
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+def method_options(method: str) -> dict[str, Field[Any]]:
+    """The options of a method by name, each with its type and default."""
+    declared = OPTIONS.get(METHODS.check(method))
+    return {option.name: option for option in fields(declared)} if declared else {}
 
 
 def checked_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,17 +67,18 @@ def checked_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
             listed = ", ".join(legal) or "none"
             raise UsageError(f"method {method!r} has no option {name!r}; its options: {listed}")
     options = {}
-    for name, parameter in legal.items():
+    for name, option in legal.items():
         if name in given:
+            kind: Any = option.type
             try:
-                options[name] = parameter.annotation(given[name])
+                options[name] = kind(given[name])
             except (ValueError, TypeError):
                 raise UsageError(
-                    f"option {name!r} of method {method!r} must be "
-                    f"{parameter.annotation.__name__}, not {given[name]!r}"
+                    f"option {name!r} of method {method!r} must be {kind.__name__}, "
+                    f"not {given[name]!r}"
                 ) from None
-        elif parameter.default is inspect.Parameter.empty:
+        elif option.default is MISSING:
             raise UsageError(f"method {method!r} needs the option {name!r}")
         else:
-            options[name] = parameter.default
+            options[name] = option.default
     return options

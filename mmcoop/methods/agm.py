@@ -12,6 +12,7 @@ from mmcoop.core.resampling import Rows
 from mmcoop.core.shapley import shapley_matrix
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.options import AGMOptions
 
 
 def shares(coalition_logits: Tensor) -> Tensor:
@@ -46,10 +47,10 @@ class AGM(Method):
         self,
         task: Task,
         *,
-        alpha: float = 1.0,
-        cap: float = 10.0,
-        clip: float = 1.0,
-        until: int = 21,
+        alpha: float = AGMOptions.alpha,
+        cap: float = AGMOptions.cap,
+        clip: float = AGMOptions.clip,
+        until: int = AGMOptions.until,
     ) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha, clip=clip)

@@ -59,7 +59,7 @@ class Method(nn.Module):
 
     It is a module so that whatever it owns is handled by what is there: its parameters (heads of
     its own) are trained with the model's, its buffers (prototypes, running means) are in the
-    checkpoints. Keyword arguments of a subclass are the method's options.
+    checkpoints. Keyword arguments of a subclass are its options, as `options.py` declares them.
     """
 
     #: Whether the method begins with ordinary epochs, `task.warmup` of them.

@@ -12,6 +12,7 @@ from mmcoop.core.resampling import Rows, shuffled, whole_rows
 from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task
+from mmcoop.methods.options import GBlendingOptions
 from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses
 
 
@@ -39,7 +40,13 @@ class GBlending(Method):
     0. Validation samples are used for that, never test ones.
     """
 
-    def __init__(self, task: Task, *, estimate: int = 10, every: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        estimate: int = GBlendingOptions.estimate,
+        every: int = GBlendingOptions.every,
+    ) -> None:
         super().__init__(task)
         if estimate < 1 or every < 0:
             raise UsageError(f"estimate {estimate}, every {every}: at least 1 and at least 0")

@@ -11,6 +11,7 @@ from mmcoop.core.fusions.mmtm import MMTM
 from mmcoop.core.resampling import Rows
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.options import GreedyOptions
 from mmcoop.methods.unimodal_heads import unimodal_losses
 
 
@@ -29,7 +30,12 @@ class Greedy(Method):
     search: ClassVar = {"epsilon": (0.001, 0.1)}
 
     def __init__(
-        self, task: Task, *, epsilon: float = 0.01, steps: int = 5, start: int = 1
+        self,
+        task: Task,
+        *,
+        epsilon: float = GreedyOptions.epsilon,
+        steps: int = GreedyOptions.steps,
+        start: int = GreedyOptions.start,
     ) -> None:
         super().__init__(task)
         if not isinstance(task.model.fusion, MMTM):

@@ -8,6 +8,7 @@ from mmcoop.core.resampling import Rows, modality_level_rows, modality_probabili
 from mmcoop.core.seeds import generator
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task
+from mmcoop.methods.options import ModalityLevelOptions
 
 
 class ModalityLevel(Method):
@@ -25,7 +26,12 @@ class ModalityLevel(Method):
     search: ClassVar = {"alpha": (0.3, 1.5)}
 
     def __init__(
-        self, task: Task, *, fraction: float = 0.2, rule: str = "linear", alpha: float = 1.0
+        self,
+        task: Task,
+        *,
+        fraction: float = ModalityLevelOptions.fraction,
+        rule: str = ModalityLevelOptions.rule,
+        alpha: float = ModalityLevelOptions.alpha,
     ) -> None:
         super().__init__(task)
         if not 0 < fraction <= 1:

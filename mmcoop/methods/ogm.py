@@ -10,6 +10,7 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.resampling import Rows
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.options import OGMGEOptions, OGMOptions
 from mmcoop.methods.unimodal_heads import scores
 
 
@@ -38,7 +39,9 @@ class OGM(Method):
 
     search: ClassVar = {"alpha": (0.05, 1.0)}
 
-    def __init__(self, task: Task, *, alpha: float = 0.3, until: int = 51) -> None:
+    def __init__(
+        self, task: Task, *, alpha: float = OGMOptions.alpha, until: int = OGMOptions.until
+    ) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha)
         if not task.model.fusion.has_unimodal_logits:
@@ -110,7 +113,12 @@ class OGMGE(OGM):
     search: ClassVar = {"alpha": (0.05, 1.0), "noise": (0.1, 1.0)}
 
     def __init__(
-        self, task: Task, *, alpha: float = 0.3, until: int = 51, noise: float = 1.0
+        self,
+        task: Task,
+        *,
+        alpha: float = OGMGEOptions.alpha,
+        until: int = OGMGEOptions.until,
+        noise: float = OGMGEOptions.noise,
     ) -> None:
         super().__init__(task, alpha=alpha, until=until)
         check_not_negative(noise=noise)

@@ -13,6 +13,7 @@ from mmcoop.core.resampling import Rows
 from mmcoop.core.seeds import generator
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.options import PMROptions
 
 RULES = ("clip", "switch")
 
@@ -53,11 +54,11 @@ class PMR(Method):
         self,
         task: Task,
         *,
-        alpha: float = 1.0,
-        momentum: float = 0.2,
-        fraction: float = 0.1,
-        rule: str = "clip",
-        until: int = 101,
+        alpha: float = PMROptions.alpha,
+        momentum: float = PMROptions.momentum,
+        fraction: float = PMROptions.fraction,
+        rule: str = PMROptions.rule,
+        until: int = PMROptions.until,
     ) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha)

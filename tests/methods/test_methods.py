@@ -5,7 +5,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from typing import Any
 
 import numpy as np
@@ -531,15 +531,15 @@ def test_the_levels_of_enhancement_are_the_methods_with_a_warm_up():
     assert not Unimodal.has_warmup
 
 
-def test_the_options_of_a_method_are_the_keywords_of_its_class():
-    assert method_options("joint") == method_options("sample") == {}
-    options = method_options("modality")
-    assert {name: (p.annotation, p.default) for name, p in options.items()} == {
-        "fraction": (float, 0.2),
-        "rule": (str, "linear"),
-        "alpha": (float, 1.0),
+@pytest.mark.parametrize("method", METHODS)
+def test_the_options_of_a_method_are_the_keywords_of_its_class(method):
+    parameters = inspect.signature(METHODS.load(method).__init__).parameters.values()
+    keywords = {
+        p.name: (p.annotation, MISSING if p.default is p.empty else p.default)
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY
     }
-    assert method_options("unimodal")["modality"].default is inspect.Parameter.empty
+    assert {name: (o.type, o.default) for name, o in method_options(method).items()} == keywords
 
 
 @pytest.mark.parametrize(

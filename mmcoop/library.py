@@ -14,8 +14,9 @@ from mmcoop.core.absence import Replacing
 from mmcoop.core.bootstrap import REPLICATES
 from mmcoop.core.calling import check_callable, check_takes_present
 from mmcoop.core.choices import ABSENT
-from mmcoop.core.coalitions import check_modalities, coalition_matrix
+from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.game import Model
+from mmcoop.core.modalities import check_modalities
 from mmcoop.core.outputs import Output
 from mmcoop.core.summary import Summary
 from mmcoop.core.valuation import ValuedBatch, value_batches
@@ -23,7 +24,8 @@ from mmcoop.core.values import ValueFunction, Worth
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
 from mmcoop.locks import locked
-from mmcoop.scores import POSITIONS, scores_file, scores_table, valuation_details
+from mmcoop.reading.scores import POSITIONS
+from mmcoop.scores import scores_file, scores_table, valuation_details
 
 
 @dataclass(frozen=True, repr=False)

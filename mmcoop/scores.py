@@ -1,37 +1,27 @@
-"""The scores file: what every modality contributed to every sample, as Parquet.
+"""Writing the scores file: what every modality contributed to every sample, as Parquet.
 
-`docs/formats.md` describes the file.
+`docs/formats.md` describes the file, `reading/scores.py` reads it.
 """
 
 import json
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import Field, with_config
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from mmcoop.core.coalitions import coalition_names
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import whole_file
-from mmcoop.reading.arrow_tables import parquet_schema, read_parquet
-from mmcoop.reading.json_files import AS_WRITTEN, checked, parse_json
-
-_METADATA_KEY = b"mmcoop"
-
-#: The entry `ids` of scores whose ids are positions of samples, which no data set knows.
-POSITIONS = "positions"
+from mmcoop.reading.scores import METADATA_KEY
+from mmcoop.versions import versions
 
 #: Rows of a row group, but for the last one.
 ROW_GROUP = 8192
@@ -105,27 +95,6 @@ def valuation_details(how: Valuing, n_modalities: int, absent: str = "zero") -> 
     return {**how.details(n_modalities), "absent": absent, "versions": versions()}
 
 
-@cache
-def versions() -> Mapping[str, str]:
-    """Versions of what decides the numbers."""
-    packages = {name: version(name) for name in ("mmcoop", "torch", "numpy", "pyarrow")}
-    return {"python": platform.python_version(), **packages}
-
-
-@with_config(AS_WRITTEN)
-class _ValuedDataset(TypedDict):
-    name: NotRequired[str]
-    fingerprint: NotRequired[str]
-
-
-@with_config(AS_WRITTEN)
-class ScoresDetails(TypedDict):
-    """What a scores file says of itself."""
-
-    modalities: Annotated[list[str], Field(min_length=1)]
-    dataset: NotRequired[_ValuedDataset | None]
-
-
 class ScoresWriter:
     """Receives valued batches and writes them in row groups as they come."""
 
@@ -133,7 +102,7 @@ class ScoresWriter:
         self._path = path
         self._modalities = modalities
         content = {"format": "mmcoop scores", "modalities": list(modalities), **details}
-        self._metadata = {_METADATA_KEY: json.dumps(content, sort_keys=True)}
+        self._metadata = {METADATA_KEY: json.dumps(content, sort_keys=True)}
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
 
@@ -192,32 +161,3 @@ def scores_file(
             writer.close()
         if not temporary.exists():
             raise DataError(f"there is no sample to write into {path}")
-
-
-def read_scores_details(path: Path) -> dict[str, Any]:
-    """What a scores file says of itself; `DataError` where it is not a scores file."""
-    try:
-        metadata = parquet_schema(path).metadata or {}
-        if _METADATA_KEY not in metadata:
-            raise DataError("it has no details of a valuation")
-        where = "the text of its metadata"
-        return dict(checked(parse_json(metadata[_METADATA_KEY], where), ScoresDetails, where))
-    except DataError as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
-
-
-def read_scores(path: Path, columns: Sequence[str]) -> pa.Table:
-    """These columns of a scores file; `DataError` where it is damaged or one is not there."""
-    try:
-        return read_parquet(path, columns)
-    except DataError as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
-
-
-def check_ids(path: Path, details: Mapping[str, Any]) -> None:
-    """Raise `DataError` where scores have positions for ids, and so are of no samples by name."""
-    if details.get("ids") == POSITIONS:
-        raise DataError(
-            f"{path} has positions for ids (its samples were valued without any), which do not say "
-            "which samples of a data set they are: value them again with ids"
-        )

@@ -28,8 +28,9 @@ from mmcoop.files import (
 from mmcoop.locks import locked
 from mmcoop.reading.arrow_tables import read_parquet
 from mmcoop.reading.json_files import AS_WRITTEN, Count, Sha256, checked, read_json
+from mmcoop.reading.scores import read_scores_details
 from mmcoop.reading.torch_state import read_torch
-from mmcoop.scores import ROW_GROUP, read_scores_details, scores_file, scores_table
+from mmcoop.scores import ROW_GROUP, scores_file, scores_table
 
 STATE = "state.pt"
 _DETAILS = "details.json"

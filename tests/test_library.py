@@ -20,7 +20,9 @@ import mmcoop
 from mmcoop.core.valuing import Valuing
 from mmcoop.errors import DataError, UsageError
 from mmcoop.library import Valuation, valuate
-from mmcoop.scores import read_scores_details, valuation_details, versions
+from mmcoop.reading.scores import read_scores_details
+from mmcoop.scores import valuation_details
+from mmcoop.versions import versions
 
 # Correctness of the first modality alone, the second alone and both, and the contributions.
 PATTERNS = [

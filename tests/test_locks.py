@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mmcoop.comparison.comparison import Plan, new_comparison
+from mmcoop.comparison.comparison import Plan
+from mmcoop.comparison.starting import new_comparison
 from mmcoop.comparison.working import run_comparison
 from mmcoop.datasets.recipes.keypad import Keypad
 from mmcoop.datasets.store import open_dataset

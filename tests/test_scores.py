@@ -9,7 +9,8 @@ import torch
 from mmcoop.core.coalitions import coalition_matrix
 from mmcoop.core.valuation import ValuedBatch
 from mmcoop.errors import DataError
-from mmcoop.scores import read_scores_details, scores_file
+from mmcoop.reading.scores import read_scores_details
+from mmcoop.scores import scores_file
 
 
 def valued(start: int, rows: int) -> ValuedBatch:

@@ -145,7 +145,8 @@ def recipe_command(name: str) -> Any:
         from mmcoop.datasets.writer import check_new_dataset
         from mmcoop.errors import MmcoopError
         from mmcoop.files import check_new_file
-        from mmcoop.reporting.describe import dataset_facts, listing_facts
+        from mmcoop.reporting.describe import dataset_facts
+        from mmcoop.reporting.listing import listing_facts
         from mmcoop.reporting.tables import facts_table
 
         running = {name: settings.pop(name) for name in RUNNING if name in settings}

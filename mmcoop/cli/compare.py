@@ -113,7 +113,8 @@ def compare(
 
     - `mmcoop compare --resume --seeds 5-9`: goes on, with five more seeds
     """
-    from mmcoop.comparison.comparison import Plan, load_comparison, new_comparison
+    from mmcoop.comparison.comparison import Plan, load_comparison
+    from mmcoop.comparison.starting import new_comparison
     from mmcoop.comparison.summary import summarise
     from mmcoop.comparison.working import run_comparison
     from mmcoop.reporting.comparison import comparison_tables, summary_rows, write_comparison

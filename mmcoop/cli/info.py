@@ -50,11 +50,9 @@ def info(
     - `mmcoop info scores.parquet --json`
     """
     from mmcoop.comparison.comparison import is_comparison, load_comparison
-    from mmcoop.comparison.summary import summarise
     from mmcoop.datasets.store import is_dataset, is_rejects, open_dataset, read_rejects
     from mmcoop.errors import DataError, UsageError
     from mmcoop.files import check_path
-    from mmcoop.reporting.comparison import comparison_tables, summary_rows
     from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
     from mmcoop.reporting.tables import facts_table, rejects_table
     from mmcoop.training.run import is_run, load_run
@@ -77,6 +75,9 @@ def info(
     elif is_run(path):
         facts = run_facts(load_run(path))
     elif is_comparison(path):
+        from mmcoop.comparison.summary import summarise
+        from mmcoop.reporting.comparison import comparison_tables, summary_rows
+
         comparison = load_comparison(path)
         if not comparison.has_runs:
             raise DataError(

@@ -4,15 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mmcoop.comparison.comparison import BASELINE
 from mmcoop.core.fusions import FUSIONS
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import UsageError
 from mmcoop.methods import METHODS, checked_options
 from mmcoop.training.config import TrainConfig, check_warmup, make_config
 from mmcoop.training.start import check_training
-
-#: What every other method is set beside.
-BASELINE = "joint"
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,19 @@ from pyarrow.types import is_boolean, is_floating, is_integer, is_large_string, 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from mmcoop.comparison.cases import BASELINE, make_cases
 from mmcoop.datasets.store import Dataset, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
-    check_new_folder,
     check_path,
     disk_room,
     has_format,
-    whole_folder,
     write_json,
 )
-from mmcoop.locks import check_unlocked, locked, recover
+from mmcoop.locks import recover
 from mmcoop.reading.arrow_tables import check_no_nulls, parquet_schema, read_parquet, to_frame
 from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
-from mmcoop.scores import read_scores
-from mmcoop.training.config import fitting_defaults, make_config
+from mmcoop.reading.scores import read_scores
+from mmcoop.training.config import fitting_defaults
 
 FORMAT, FORMAT_VERSION = "mmcoop comparison", 1
 
@@ -45,6 +42,9 @@ _RUNS = {
 def _is_number(kind: pa.DataType) -> bool:
     return bool(is_integer(kind) or is_floating(kind) or is_boolean(kind) or is_null(kind))
 
+
+#: What every other method is set beside.
+BASELINE = "joint"
 
 #: What every run may use up: so many epochs, or as much as the dearest method takes for them.
 MATCHES = ("epochs", "rows", "seconds")
@@ -259,41 +259,6 @@ def load_comparison(folder: Path | str) -> Comparison:
         return Comparison(folder, Plan(**content), **own)
     except (TypeError, UsageError) as error:  # TypeError: a field of another version
         raise DataError(f"{path} is not what mmcoop writes: {error}") from None
-
-
-def new_comparison(
-    folder: Path | str, dataset: Dataset, plan: Plan, *, overwrite: bool = False
-) -> Comparison:
-    """Make the folder of a comparison that is about to start.
-
-    Raises `UsageError` where it may not be made, while another process works on it, and for cases
-    that cannot be trained.
-    """
-    folder = Path(folder)
-    if plan.match == "seconds" and make_config(*layers(dataset, plan)).schedule == "cosine":
-        raise UsageError(
-            "--match seconds: how long a run trains is not known before, and --schedule cosine "
-            "needs to know; choose step or constant"
-        )
-    make_cases(dataset, plan.methods, plan.fusions, plan.options, *layers(dataset, plan))
-    check_unlocked(folder)
-    _check_place(folder, overwrite)
-    about = {"path": str(dataset.folder), "name": dataset.name, "fingerprint": dataset.fingerprint}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        _check_place(folder, overwrite)  # another process may have made one since
-        with whole_folder(folder) as temporary:
-            Comparison(temporary, plan, about).save()
-    return Comparison(folder, plan, about)
-
-
-def _check_place(folder: Path, overwrite: bool) -> None:
-    if not overwrite and is_comparison(folder):
-        raise UsageError(
-            f"{folder} exists: resume or extend it with --resume, choose another --out, or replace "
-            "it with --overwrite"
-        )
-    check_new_folder(folder, overwrite, is_comparison)
 
 
 def layers(dataset: Dataset, plan: Plan) -> list[Mapping[str, Any]]:

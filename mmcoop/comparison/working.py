@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from mmcoop.comparison.cases import BASELINE, Case, make_cases
-from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison, Plan, layers
+from mmcoop.comparison.cases import Case, make_cases
+from mmcoop.comparison.comparison import BASELINE, MATCHED_BASELINE, Comparison, Plan, layers
 from mmcoop.comparison.running import Job, run_jobs
 from mmcoop.comparison.tuning import best_trial, trial_case
 from mmcoop.datasets.store import Dataset

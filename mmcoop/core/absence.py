@@ -23,7 +23,7 @@ from mmcoop.core.background import (
 )
 from mmcoop.core.calling import Call, check_callable, module_of, way_of_calling
 from mmcoop.core.choices import ABSENT
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.modalities import check_modalities
 from mmcoop.core.nested import batch_size, mapped, take
 from mmcoop.core.outputs import Output, OutputReader, class_logits, label_logits
 from mmcoop.core.places import at_places, check_places, features_at

@@ -5,42 +5,16 @@ is the first modality. Every table over coalitions has its columns in that order
 is the empty coalition and the last column the grand coalition.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmcoop.core.modalities import check_modalities
 from mmcoop.errors import UsageError
 
 #: Above this many modalities the 2**n coalitions are too many to value every one: they are sampled.
 MAX_EXACT_MODALITIES = 12
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return the names as a tuple if they can name modalities, in the order given.
-
-    Raises `UsageError` for no modality at all, for a repeated name and for a name with other
-    characters than letters, digits, `_` and `-` (`+` joins the names of a coalition), and for a
-    few such as `values`, which are names of `torch.nn.ModuleDict`'s own.
-    """
-    if isinstance(modalities, str) or not isinstance(modalities, Iterable):
-        raise UsageError(f"modalities are a list of names, and not {modalities!r}")
-    names = tuple(modalities)
-    if odd := [name for name in names if not isinstance(name, str)]:
-        raise UsageError(f"modalities are names, and {odd[0]!r} is a {type(odd[0]).__name__}")
-    if not names:
-        raise UsageError("no modalities given: at least one is needed")
-    if len(set(names)) != len(names):
-        raise UsageError(f"modality names repeat: {', '.join(names)}")
-    for name in names:
-        if hasattr(nn.ModuleDict(), name):
-            raise UsageError(f"{name!r} cannot name a modality: torch's modules use it themselves")
-        if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} cannot name a modality: use letters, digits, '_' and '-'")
-    return names
 
 
 def coalition_matrix(n_modalities: int) -> Tensor:
@@ -85,13 +59,3 @@ def reported_coalitions(n_modalities: int) -> Tensor:
 def table_order(coalitions: Tensor) -> Tensor:
     """Where, among coalitions `(2**n, n)` in any order, each one of a table is: int64 `(2**n,)`."""
     return (coalitions * 2 ** torch.arange(coalitions.shape[1])).sum(1).argsort()
-
-
-def telling_coalitions(names: Sequence[str]) -> list[str]:
-    """Of the names of coalitions those that people look at: all of up to three modalities, and of
-    more the single modalities, all but one of them, and all, by size.
-    """
-    sizes = {name: name.count("+") + 1 for name in names}
-    n = max(sizes.values())
-    kept = [name for name in names if n <= 3 or sizes[name] in (1, n - 1, n)]
-    return kept if n <= 3 else sorted(kept, key=lambda name: sizes[name])

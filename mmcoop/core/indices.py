@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mmcoop.core.coalition_tables import coalition_values
-from mmcoop.core.coalitions import check_modalities, coalition_matrix
+from mmcoop.core.coalitions import coalition_matrix
+from mmcoop.core.modalities import check_modalities
 from mmcoop.core.shapley import shapley_matrix, shapley_values, size_weights
 from mmcoop.errors import UsageError
 

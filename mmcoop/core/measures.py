@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mmcoop.core.arrays import as_numbers, as_tensor
 from mmcoop.core.coalition_tables import coalition_members, coalition_values
-from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.game import Model
 from mmcoop.core.interactions import shapley_interactions
+from mmcoop.core.modalities import check_modalities
 from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.outputs import Output, OutputReader, class_logits
 from mmcoop.core.values import class_shares

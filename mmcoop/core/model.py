@@ -6,9 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmcoop.core.coalitions import check_modalities
 from mmcoop.core.encoders.base import Encoder, defined_statistics
 from mmcoop.core.fusions.base import Features, Fusion
+from mmcoop.core.modalities import check_modalities
 from mmcoop.errors import DataError
 
 

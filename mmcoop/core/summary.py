@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.bootstrap import BootstrapMeans
-from mmcoop.core.coalitions import coalition_names, table_order, telling_coalitions
+from mmcoop.core.coalitions import coalition_names, table_order
 from mmcoop.core.measures import macro_f1, modality_shares
+from mmcoop.core.modalities import telling_coalitions
 from mmcoop.core.resampling import ROUNDING
 from mmcoop.core.valuation import ValuedBatch
 

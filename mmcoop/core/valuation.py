@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from mmcoop.core.coalitions import (
-    check_modalities,
     coalition_matrix,
     coalition_names,
     reported_coalitions,
 )
 from mmcoop.core.game import BatchGame, Model, batch_game, device_of
+from mmcoop.core.modalities import check_modalities
 from mmcoop.core.modes import evaluation_mode
 from mmcoop.core.nested import to_device
 from mmcoop.core.outputs import LOGITS, Output, OutputReader

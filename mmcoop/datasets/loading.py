@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.modalities import check_modalities
 from mmcoop.core.resampling import Rows, whole_rows
 from mmcoop.core.seeds import derive_seed, seeded
 from mmcoop.datasets.store import Split

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.modalities import check_modalities
 from mmcoop.datasets.modality import Modality, ModalityContent
 from mmcoop.datasets.rejects import Reject
 from mmcoop.errors import DataError, MmcoopError, UsageError, check_path_given

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.modalities import check_modalities
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from mmcoop.datasets.recipes.clips import FIRST, Listing, by_split, limited
-from mmcoop.datasets.rejects import count_reasons
-from mmcoop.datasets.store import REJECTS_FILE, SPLITS, Dataset, read_rejects
+from mmcoop.datasets.store import REJECTS_FILE, Dataset, read_rejects
 from mmcoop.reading.arrow_tables import opened_parquet
-from mmcoop.scores import read_scores_details
+from mmcoop.reading.scores import read_scores_details
 from mmcoop.training.run import Run
 
 _MOST_REJECTS = 10
@@ -51,43 +49,6 @@ def _rejected(dataset: Dataset) -> dict[str, Any]:
     if count > _MOST_REJECTS:
         return {"all_rejects": f"mmcoop info {path}"}
     return {"rejected": [reject._asdict() for reject in read_rejects(path)]}
-
-
-def listing_facts(listing: Listing, limit: int | None = None) -> dict[str, Any]:
-    """What a recipe would build: what is asked for, what of it is there, what is missing.
-
-    `limit`: the recipe's own, which decides how many of those found are read.
-    """
-    chosen = limited(listing.found, limit)
-    asked, found, to_read, missing = (
-        {"clips": len(clips), **by_split(clips)}
-        for clips in (listing.clips, listing.found, chosen, listing.missing)
-    )
-    absent = [path for clip in listing.missing for path in clip.absent]
-    trained = {clip.label for clip in chosen if clip.split == "train"}
-    return {
-        "recipe": listing.name,
-        "classes": list(listing.classes),
-        "asked_for": asked,
-        "found": found,
-        "to_read": to_read,
-        "first_to_read": [
-            {"id": clip.id, "files": [str(path) for path in clip.paths.values()]}
-            for clip in chosen[:FIRST]
-        ],
-        "missing": missing,
-        "first_missing": [clip.id for clip in listing.missing[:FIRST]],
-        **({"first_missing_files": absent[:FIRST]} if absent else {}),
-        "in_the_source": listing.names,
-        "splits_without_a_clip": [split for split in SPLITS if not found[split]],
-        "classes_without_a_training_clip": [
-            name for label, name in enumerate(listing.classes) if label not in trained
-        ],
-        "groups_in_several_splits": {"groups": sum(listing.leakage.values()), **listing.leakage},
-        "rejects": count_reasons(listing.rejects),
-        "first_rejects": [reject._asdict() for reject in listing.rejects[:FIRST]],
-        **listing.report,
-    }
 
 
 def run_facts(run: Run) -> dict[str, Any]:

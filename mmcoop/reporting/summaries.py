@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from mmcoop.core.coalitions import telling_coalitions
+from mmcoop.core.modalities import telling_coalitions
 from mmcoop.reporting.tables import accuracy_table, before_after_table
 from mmcoop.training.run import Run, replaced_parent
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mmcoop.core.coalitions import telling_coalitions
+from mmcoop.core.modalities import telling_coalitions
 from mmcoop.datasets.rejects import Reject
 
 

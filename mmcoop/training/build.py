@@ -1,24 +1,28 @@
-"""Building a model from what a run folder or a data set says of it."""
+"""Building a model from what a run folder or a data set says of it.
+
+Loads torch when a model is built, not before: a run is described without it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field, with_config
-from torch import Tensor
 from typing_extensions import TypedDict
 
 from mmcoop.core.encoders import ENCODERS, build_encoder
 from mmcoop.core.fusions import build_fusion
-from mmcoop.core.model import MultimodalModel
-from mmcoop.core.seeds import derive_seed, seeded
 from mmcoop.datasets.modality import Shape
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.methods import METHODS
 from mmcoop.reading.json_files import AS_WRITTEN
 from mmcoop.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmcoop.core.model import MultimodalModel
 
 
 @with_config(AS_WRITTEN)
@@ -68,19 +72,24 @@ class Architecture:
             classes=tuple(content["classes"]),
         )
 
-    def described(self) -> dict[str, Tensor]:
+    def described(self) -> "dict[str, Tensor]":
         """Names, shapes and kinds of the model's weights, which are on no device.
 
         Raises `DataError` where it cannot be built.
         """
+        import torch
+
         try:
             with torch.device("meta"):
                 return dict(self.build().state_dict())
         except (RuntimeError, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"no model can be built as stated: {error}") from None
 
-    def build(self, seed: int = 0) -> MultimodalModel:
+    def build(self, seed: int = 0) -> "MultimodalModel":
         """The model, its weights drawn from `seed`; torch's own generator is left as it was."""
+        from mmcoop.core.model import MultimodalModel
+        from mmcoop.core.seeds import derive_seed, seeded
+
         with seeded(derive_seed(seed, "weights")):
             encoders = {m: build_encoder(self.encoders[m], self.shapes[m]) for m in self.encoders}
             ordered = {name: encoders[name] for name in sorted(encoders)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, FiniteFloat, with_config
+from pydantic import Field, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import _TYPES as _DTYPES
 from safetensors.torch import load_file, save_file
@@ -17,22 +17,12 @@ from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
 from mmcoop.errors import DataError
-from mmcoop.files import sha256, standing_folder, whole_folder, write_json
-from mmcoop.reading.json_files import AS_WRITTEN, Count, checked, read_json
+from mmcoop.files import standing_folder, whole_folder, write_json
+from mmcoop.reading.json_files import AS_WRITTEN, Count, checked
 from mmcoop.reading.torch_state import read_torch
+from mmcoop.training.checkpoint_info import INFO, WEIGHTS, CheckpointInfo
 
-WEIGHTS = "model.safetensors"
-_INFO = "checkpoint.json"
 _STATE = "state.pt"
-
-
-@with_config(AS_WRITTEN)
-class CheckpointInfo(TypedDict):
-    """What `checkpoint.json` holds."""
-
-    epoch: Count
-    validation_accuracy: Annotated[float, Field(ge=0, le=1)]
-    validation_loss: FiniteFloat
 
 
 def save_checkpoint(
@@ -50,7 +40,7 @@ def save_checkpoint(
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary / WEIGHTS
         )
-        write_json(temporary / _INFO, info)
+        write_json(temporary / INFO, info)
         if state is not None:
             torch.save(_canonical(state), temporary / _STATE)
 
@@ -231,24 +221,6 @@ def _kept_of_a_parameter(optimizer: Optimizer) -> dict[str, bool | None]:
     twin.step()
     state = twin.state_dict()["state"].get(0, {})
     return {name: None if value is None else value.dim() == 0 for name, value in state.items()}
-
-
-def load_info(folder: Path) -> dict[str, Any]:
-    """What `checkpoint.json` says; `DataError` where it is missing or damaged."""
-    return read_json(standing_folder(folder) / _INFO, dict[str, Any])
-
-
-def load_epoch(folder: Path) -> dict[str, Any]:
-    """Epoch, validation accuracy and loss of a checkpoint of a run; as `load_info` otherwise."""
-    return dict(checked(load_info(folder), CheckpointInfo, folder / _INFO))
-
-
-def weights_hash(folder: Path) -> str:
-    """sha256 of a checkpoint's weights file."""
-    path = standing_folder(folder) / WEIGHTS
-    if not path.is_file():
-        raise DataError(f"{path} is missing")
-    return sha256(path)
 
 
 def _weights_file(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from mmcoop.errors import DataError, UsageError, said
 from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.reading.arrow_tables import parquet_schema, to_frame
-from mmcoop.scores import check_ids, read_scores, read_scores_details
+from mmcoop.reading.scores import check_ids, read_scores, read_scores_details
 
 # So many ids are named where samples are missing or odd.
 _NAMED = 3

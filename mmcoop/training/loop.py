@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.coalitions import telling_coalitions
+from mmcoop.core.modalities import telling_coalitions
 from mmcoop.core.resampling import ROUNDING, Rows, shuffled
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.summary import Summary

@@ -1,29 +1,33 @@
-"""The run folder: everything one training leaves behind. `docs/formats.md` describes the files."""
+"""The run folder: everything one training leaves behind. `docs/formats.md` describes the files.
+
+Opening one loads no torch; its model does.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Any, Literal, NotRequired
 
 import numpy as np
 import pandas as pd
-import torch
 from pyarrow.types import is_floating, is_integer
 from pydantic import FiniteFloat, with_config
 from typing_extensions import TypedDict
 
-from mmcoop.core.model import MultimodalModel
 from mmcoop.datasets.store import Dataset
 from mmcoop.errors import DataError, MmcoopError, check_given, check_path_given
 from mmcoop.files import check_path, whole_file, whole_folder, write_json
 from mmcoop.locks import recover
 from mmcoop.reading.arrow_tables import check_no_nulls, read_parquet, to_frame
 from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
-from mmcoop.scores import versions
 from mmcoop.training.build import Architecture, ArchitectureContent, architecture_of
-from mmcoop.training.checkpoint import check_weights, load_epoch, load_weights, weights_hash
+from mmcoop.training.checkpoint_info import load_epoch, weights_hash
 from mmcoop.training.config import TrainConfig, make_config
+from mmcoop.versions import versions
+
+if TYPE_CHECKING:
+    from mmcoop.core.model import MultimodalModel
 
 FORMAT, FORMAT_VERSION = "mmcoop run", 1
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
@@ -114,11 +118,13 @@ class Run:
         return self.folder / "checkpoints" / "last"
 
     @cached_property
-    def model(self) -> MultimodalModel:
+    def model(self) -> "MultimodalModel":
         """The model with the weights that were best on validation, in evaluation mode.
 
         Raises `DataError` where the checkpoint is missing, damaged or of another architecture.
         """
+        from mmcoop.training.checkpoint import check_weights, load_weights
+
         check_weights(self.architecture.described(), self.best)
         model = self.architecture.build()
         load_weights(model, self.best)
@@ -240,37 +246,6 @@ class Run:
             "threads": self.threads,
             "versions": versions(),
         }
-
-
-def new_run(
-    folder: Path,
-    config: TrainConfig,
-    architecture: Architecture,
-    dataset: Dataset,
-    parent: Run | None,
-    scores: Mapping[str, str] | None = None,
-) -> Run:
-    """A run that is about to start. Nothing is written before `create`."""
-    content = {
-        "status": RUNNING,
-        "finished": None,
-        "config": config.to_json(),
-        "model": architecture.to_json(),
-        "dataset": {
-            "path": str(dataset.folder),
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-        },
-        "parent": parent
-        and {
-            "path": str(parent.folder),
-            "weights": parent.weights_hash,
-            "cost": parent.whole_cost,
-        },
-        "scores": scores and dict(scores),
-        "threads": torch.get_num_threads(),
-    }
-    return Run(folder, content)
 
 
 def load_parent(run: Run) -> Run | None:

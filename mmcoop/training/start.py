@@ -19,7 +19,7 @@ from mmcoop.files import (
 from mmcoop.locks import check_unlocked, locked
 from mmcoop.methods import METHODS
 from mmcoop.progress import SILENT, Progress
-from mmcoop.training.build import architecture_of
+from mmcoop.training.build import Architecture, architecture_of
 from mmcoop.training.checkpoint import has_checkpoint, load_weights
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.device import pick_device
@@ -28,12 +28,12 @@ from mmcoop.training.loop import Training
 from mmcoop.training.run import (
     FINISHED,
     FORMAT,
+    RUNNING,
     STOPPED,
     Run,
     is_run,
     load_parent,
     load_run,
-    new_run,
 )
 
 
@@ -91,6 +91,37 @@ def train(
         _check_new_run(folder, overwrite)  # another process may have made one since
         run.create()  # all that can be refused has been: from here on there is a run folder
         return _finished(training)
+
+
+def new_run(
+    folder: Path,
+    config: TrainConfig,
+    architecture: Architecture,
+    dataset: Dataset,
+    parent: Run | None,
+    scores: Mapping[str, str] | None = None,
+) -> Run:
+    """A run that is about to start. Nothing is written before `create`."""
+    content = {
+        "status": RUNNING,
+        "finished": None,
+        "config": config.to_json(),
+        "model": architecture.to_json(),
+        "dataset": {
+            "path": str(dataset.folder),
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+        },
+        "parent": parent
+        and {
+            "path": str(parent.folder),
+            "weights": parent.weights_hash,
+            "cost": parent.whole_cost,
+        },
+        "scores": scores and dict(scores),
+        "threads": torch.get_num_threads(),
+    }
+    return Run(folder, content)
 
 
 def _finished(training: Training) -> Run:

@@ -7,10 +7,8 @@ import torch
 
 from mmcoop.core.coalitions import (
     MAX_EXACT_MODALITIES,
-    check_modalities,
     coalition_matrix,
     coalition_names,
-    telling_coalitions,
 )
 from mmcoop.errors import UsageError
 
@@ -62,43 +60,3 @@ def test_names_of_coalitions_come_in_table_order():
 def test_coalitions_of_refused_modality_names_have_no_names_either():
     with pytest.raises(UsageError, match="modality names repeat: audio, audio"):
         coalition_names(["audio", "audio"])
-
-
-@pytest.mark.parametrize(
-    "names", [["audio"], ["visual", "audio"], ["rgb", "flow", "mic-2"], ["2d", "A_b-9"]]
-)
-def test_good_modality_names_are_kept_in_the_order_given(names):
-    assert check_modalities(names) == tuple(names)
-
-
-def test_no_modality_at_all_is_refused():
-    with pytest.raises(UsageError, match="^no modalities given: at least one is needed$"):
-        check_modalities([])
-
-
-def test_a_repeated_modality_name_is_refused():
-    with pytest.raises(UsageError, match="^modality names repeat: audio, visual, audio$"):
-        check_modalities(["audio", "visual", "audio"])
-
-
-@pytest.mark.parametrize("name", ["", "audio+visual", "a b", "a.b", "../a", "_a", "-a", "é", "a\n"])
-def test_a_name_with_other_characters_cannot_name_a_modality(name):
-    with pytest.raises(
-        UsageError, match=r"cannot name a modality: use letters, digits, '_' and '-'$"
-    ) as error:
-        check_modalities(["audio", name])
-    assert repr(name) in str(error.value)
-
-
-@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["b", "a", "c"]])
-def test_of_up_to_three_modalities_all_coalitions_are_telling(names):
-    every = coalition_names(names)[1:]
-    assert telling_coalitions(every) == every
-
-
-def test_of_more_modalities_the_telling_ones_are_each_alone_all_but_one_and_all():
-    assert telling_coalitions(coalition_names(list("abcd"))[1:]) == [
-        *["a", "b", "c", "d"],
-        *["a+b+c", "a+b+d", "a+c+d", "b+c+d"],
-        "a+b+c+d",
-    ]

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mmcoop.comparison.comparison import Plan, load_comparison, new_comparison
+from mmcoop.comparison.comparison import Plan, load_comparison
+from mmcoop.comparison.starting import new_comparison
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.store import open_dataset
 from mmcoop.datasets.writer import Header, continue_dataset, write_dataset

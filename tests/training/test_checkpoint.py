@@ -14,14 +14,12 @@ from torch import nn
 
 from mmcoop.errors import DataError
 from mmcoop.training.checkpoint import (
-    WEIGHTS,
     has_checkpoint,
-    load_info,
     load_state,
     load_weights,
     save_checkpoint,
-    weights_hash,
 )
+from mmcoop.training.checkpoint_info import WEIGHTS, load_info, weights_hash
 
 
 class Command:

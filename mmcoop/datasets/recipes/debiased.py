@@ -29,7 +29,7 @@ from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
 from mmcoop.reading.arrow_tables import to_frame
-from mmcoop.scores import check_ids, read_scores, read_scores_details
+from mmcoop.reading.scores import check_ids, read_scores, read_scores_details
 
 # Rows are copied so many at a time: little memory, few reads.
 _ROWS = 256

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.modalities import check_modalities
 from mmcoop.datasets.advice import ENCODERS, training_advice
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.precision import Spread

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmcoop.core.coalitions import check_modalities
+from mmcoop.core.modalities import check_modalities
 from mmcoop.datasets import spectrogram
 from mmcoop.datasets.clips import Clip, open_array, read_array
 from mmcoop.datasets.csv_files import decimal

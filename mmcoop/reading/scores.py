@@ -1,0 +1,65 @@
+"""Scores files: what they say of themselves, and their columns.
+
+`docs/formats.md` describes the file, `mmcoop/scores.py` writes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+import pyarrow as pa
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from mmcoop.errors import DataError
+from mmcoop.reading.arrow_tables import parquet_schema, read_parquet
+from mmcoop.reading.json_files import AS_WRITTEN, checked, parse_json
+
+#: Under which entry of a Parquet file's metadata its details are.
+METADATA_KEY = b"mmcoop"
+
+#: The entry `ids` of scores whose ids are positions of samples, which no data set knows.
+POSITIONS = "positions"
+
+
+@with_config(AS_WRITTEN)
+class _ValuedDataset(TypedDict):
+    name: NotRequired[str]
+    fingerprint: NotRequired[str]
+
+
+@with_config(AS_WRITTEN)
+class ScoresDetails(TypedDict):
+    """What a scores file says of itself."""
+
+    modalities: Annotated[list[str], Field(min_length=1)]
+    dataset: NotRequired[_ValuedDataset | None]
+
+
+def read_scores_details(path: Path) -> dict[str, Any]:
+    """What a scores file says of itself; `DataError` where it is not a scores file."""
+    try:
+        metadata = parquet_schema(path).metadata or {}
+        if METADATA_KEY not in metadata:
+            raise DataError("it has no details of a valuation")
+        where = "the text of its metadata"
+        return dict(checked(parse_json(metadata[METADATA_KEY], where), ScoresDetails, where))
+    except DataError as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+
+
+def read_scores(path: Path, columns: Sequence[str]) -> pa.Table:
+    """These columns of a scores file; `DataError` where it is damaged or one is not there."""
+    try:
+        return read_parquet(path, columns)
+    except DataError as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
+
+
+def check_ids(path: Path, details: Mapping[str, Any]) -> None:
+    """Raise `DataError` where scores have positions for ids, and so are of no samples by name."""
+    if details.get("ids") == POSITIONS:
+        raise DataError(
+            f"{path} has positions for ids (its samples were valued without any), which do not say "
+            "which samples of a data set they are: value them again with ids"
+        )

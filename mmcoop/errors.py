@@ -1,8 +1,24 @@
 """What can go wrong for a user, and the exit code the command line gives it."""
 
 import os
+import re
+import shlex
 
 from mmcoop.printable import printable
+
+# How a message names a setting, in a library call and on the command line, between characters of
+# private use that no text has.
+_SETTING = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
+
+
+def setting(name: str, value: object = None) -> str:
+    """A setting that a message advises: `output='logits'` for the caller of a library function,
+    `--output logits` where the command line prints the message (`MmcoopError.on_command_line`).
+    """
+    option = f"--{name.replace('_', '-')}"
+    if value is None:
+        return f"\ue000{name}=\ue001{option}\ue002"
+    return f"\ue000{name}={value!r}\ue001{option} {shlex.quote(str(value))}\ue002"
 
 
 def said(error: Exception) -> str:
@@ -22,7 +38,11 @@ class MmcoopError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(_SETTING.sub(r"\1", super().__str__()))
+
+    def on_command_line(self) -> str:
+        """The message with settings spelled as options."""
+        return printable(_SETTING.sub(r"\2", super().__str__()))
 
 
 class DataError(MmcoopError, ValueError):

@@ -26,7 +26,7 @@ from mmcoop.core.values import LABELS, NUMBERS, value_function
 from mmcoop.core.valuing import Valuing
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import SPLITS, Dataset
-from mmcoop.errors import UsageError, check_given
+from mmcoop.errors import UsageError, check_given, setting
 from mmcoop.files import check_new_file, check_room
 from mmcoop.locks import check_unlocked
 from mmcoop.progress import SILENT, Progress
@@ -216,7 +216,10 @@ def check_request(request: Request, split: str, out: Path, may_exist: bool) -> N
             f"class each: choose one of {', '.join(CLASS_VALUES)}"
         )
     if request.emap and split == ALL_SPLITS:
-        raise UsageError("EMAP's gap is of one split: name it with --split, or leave --emap out")
+        raise UsageError(
+            f"EMAP's gap is of one split: name it with {setting('split')}, or leave "
+            f"{setting('emap')} out"
+        )
 
 
 def score_model(

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from mmcoop.core.absence import replace_features, replace_inputs
-from mmcoop.core.calling import takes_present
+from mmcoop.core.calling import UnclearCall, takes_present, way_of_calling
 from mmcoop.core.outputs import Output
 from mmcoop.errors import MmcoopError, UsageError
 from mmcoop.weights import load_weights
@@ -160,12 +160,20 @@ class Absence:
                 f"--features are of a torch.nn.Module, and the model is a {type(model).__name__}: "
                 "leave them out"
             )
+        try:
+            call = way_of_calling(model, modalities)
+        except UnclearCall as error:
+            raise UsageError(
+                f"{error.what}: put it into a torch.nn.Module that takes the modalities by name, "
+                "or one dict of them, and value that"
+            ) from None
         absent = self.absent or "zero"
         more: dict[str, Any] = {
             "draws": self.draws,
             "seed": self.seed,
             "task": "classification",
             "output": output,
+            "call": call,
         }
         if absent != "zero":
             more["background"] = background()

@@ -570,7 +570,7 @@ def refusals() -> list[tuple[dict[str, Any], str]]:
         ({"split": "half"}, "unknown split 'half': choose one of train, validation, test, all"),
         (
             {"split": "all", "emap": 5},
-            "EMAP's gap is of one split: name it with --split, or leave --emap out",
+            "EMAP's gap is of one split: name it with split=, or leave emap= out",
         ),
         (
             {"modalities": ("sound",), "emap": 5},
@@ -584,7 +584,7 @@ def refusals() -> list[tuple[dict[str, Any], str]]:
             {"groups": ("a=sound",)},
             "groups of modalities are for index 'owen': choose it, or give none",
         ),
-        ({"indices": ("owen",)}, "index 'owen' needs groups of modalities (--groups)"),
+        ({"indices": ("owen",)}, "index 'owen' needs groups of modalities (groups=)"),
         ({"absence": Absence("fog")}, "unknown absence 'fog': choose one of zero, mean, marginal"),
     ]
 
@@ -634,7 +634,7 @@ def test_drawn_coalitions_of_more_than_three_modalities_have_no_interactions(tmp
         )
     assert str(error.value) == (
         "interactions and further indices need the values of all coalitions: leave them out, or "
-        "value with --estimator exact"
+        "value with estimator='exact'"
     )
     assert asked == []
     # of three, all are known anyway

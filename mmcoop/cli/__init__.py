@@ -90,7 +90,7 @@ def _exit_code(arguments: list[str] | None) -> int | str | None:
     try:
         app(arguments, prog_name="mmcoop")
     except MmcoopError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {error.on_command_line()}", file=sys.stderr)
         return error.exit_code
     except UnicodeEncodeError as error:
         # of the path of a file to read: Python reads some that Arrow and others cannot

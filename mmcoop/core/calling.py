@@ -13,10 +13,17 @@ from mmcoop.errors import DataError, UsageError
 Call = Callable[[Any, dict[str, Any]], Any]
 
 _REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-_REMEDY = (
-    "give call=lambda model, inputs: …, or a model that takes the modalities by name, or one dict "
-    "of them"
-)
+
+
+class UnclearCall(UsageError):
+    """There is no telling how a model is called; `what` it takes."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: give call=lambda model, inputs: …, or a model that takes the modalities by "
+            "name, or one dict of them"
+        )
+        self.what = what
 
 
 def check_callable(model: Any) -> None:
@@ -100,7 +107,7 @@ def way_of_calling(model: Any, modalities: Sequence[str]) -> Call:
     """How a model is called: `model(**inputs)` if it has parameters named after the modalities, or
     takes any names; else `model(inputs)`.
 
-    Raises `UsageError` for a model of which neither is certain: with parameters for some of the
+    Raises `UnclearCall` for a model of which neither is certain: with parameters for some of the
     modalities only, with further ones that must be given, or with `*args` and `**kwargs` alone.
     """
     found = parameters_of(model, modalities)
@@ -114,19 +121,19 @@ def way_of_calling(model: Any, modalities: Sequence[str]) -> Call:
         kinds = {p.kind for p in found.parameters.values()}
         if kinds == {Parameter.VAR_KEYWORD}:
             return _all_by_name
-        raise UsageError(f"{name_of(model)} takes {found}, which may be anything: {_REMEDY}")
+        raise UnclearCall(f"{name_of(model)} takes {found}, which may be anything")
     if some:
         lacking = [m for m in modalities if m not in names]
-        raise UsageError(
+        raise UnclearCall(
             f"{name_of(model)} takes {', '.join(some)} by name, and has no parameter "
-            f"{', '.join(lacking)}: {_REMEDY}"
+            f"{', '.join(lacking)}"
         )
     try:
         found.bind(None)
     except TypeError:
-        raise UsageError(
+        raise UnclearCall(
             f"{name_of(model)} takes {', '.join(found.parameters) or 'nothing'}, and no parameter "
-            f"is named after a modality ({', '.join(modalities)}): {_REMEDY}"
+            f"is named after a modality ({', '.join(modalities)})"
         ) from None
     return _together
 
@@ -155,9 +162,9 @@ def _by_name(model: Any, found: Signature, modalities: Sequence[str]) -> Call:
         if spec is not None and len(kinds) > len(modalities):
             raise TypeError
     except TypeError:
-        raise UsageError(
+        raise UnclearCall(
             f"{name_of(model)} takes {', '.join(kinds)}, and is given the modalities "
-            f"({', '.join(modalities)}) alone: {_REMEDY}"
+            f"({', '.join(modalities)}) alone"
         ) from None
     if not first:
         return _all_by_name

@@ -11,7 +11,7 @@ from mmcoop.core.indices import group_values, index_values
 from mmcoop.core.interactions import interaction_indices, shapley_interactions
 from mmcoop.core.measures import intershap
 from mmcoop.core.valuation import ValuedBatch
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Further:
             if name not in INDICES:
                 raise UsageError(f"unknown index {name!r}: choose one of {', '.join(INDICES)}")
         if "owen" in self.indices and not self.groups:
-            raise UsageError("index 'owen' needs groups of modalities (--groups)")
+            raise UsageError(f"index 'owen' needs groups of modalities ({setting('groups')})")
         if self.groups and "owen" not in self.indices:
             raise UsageError("groups of modalities are for index 'owen': choose it, or give none")
         if self.interactions != "none" and len(self.modalities) < 2:
@@ -76,7 +76,7 @@ class Further:
         if self and len(self.modalities) > 3:
             raise UsageError(
                 "interactions and further indices need the values of all coalitions: leave them "
-                "out, or value with --estimator exact"
+                f"out, or value with {setting('estimator', 'exact')}"
             )
 
     def __bool__(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcoop.core.arrays import as_tensor, is_array
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 
 #: Which item of a model's output holds its predictions, by name or position; the two names below
 #: also say what the numbers are. None: recognised where that is certain.
@@ -79,8 +79,8 @@ class OutputReader:
             return self._within(items[self._found], rows)
         if self.output not in (None, LOGITS, PROBABILITIES):
             raise DataError(
-                f"output={self.output!r} names one of several items, and the model gave a single "
-                f"{type(given).__name__}"
+                f"{setting('output', self.output)} names one of several items, and the model gave "
+                f"a single {type(given).__name__}"
             )
         if given is None or isinstance(given, str):
             raise DataError(
@@ -116,7 +116,7 @@ class OutputReader:
         example = (flat or likely or names or [0])[-1]
         raise DataError(
             f"the model gave a {type(given).__name__} with {what} ({_of(items)}): say which item "
-            f"they are, as in output={example!r}"
+            f"they are, as in {setting('output', example)}"
         )
 
     def may_be_probabilities(self, outputs: Tensor, classes: bool) -> bool:
@@ -136,8 +136,8 @@ class OutputReader:
         how = "are 0 or more and sum to 1" if classes else "are all from 0 to 1"
         raise DataError(
             f"the model's outputs look like probabilities (for every coalition they {how}), and "
-            f"{use} needs logits: give output={PROBABILITIES!r} to have their logarithms taken, "
-            f"or output={LOGITS!r} if they are logits"
+            f"{use} needs logits: give {setting('output', PROBABILITIES)} to have their logarithms "
+            f"taken, or {setting('output', LOGITS)} if they are logits"
         )
 
 
@@ -163,7 +163,7 @@ def class_logits(outputs: Tensor, probabilities: bool = False) -> Tensor:
         return torch.cat([torch.zeros_like(outputs), outputs], -1) if single else outputs
     if outputs.numel() and not _like_probabilities(outputs, classes=not single):
         what = "are not all from 0 to 1" if single else "are not 0 or more with a sum of 1"
-        raise DataError(f"output={PROBABILITIES!r}, but outputs {what}")
+        raise DataError(f"{setting('output', PROBABILITIES)}, but outputs {what}")
     p = outputs.double()
     return (torch.cat([1 - p, p], -1) if single else p).log()
 
@@ -176,7 +176,7 @@ def label_logits(outputs: Tensor, probabilities: bool = False) -> Tensor:
     if not probabilities:
         return outputs
     if outputs.numel() and not _like_probabilities(outputs, classes=False):
-        raise DataError(f"output={PROBABILITIES!r}, but outputs are not all from 0 to 1")
+        raise DataError(f"{setting('output', PROBABILITIES)}, but outputs are not all from 0 to 1")
     return outputs.double().logit()
 
 

@@ -17,7 +17,7 @@ from mmcoop.core.values import (
     highest_other,
     predictions,
 )
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def question_of(
         raise DataError(
             f"the model gave {logits.shape[1]} outputs per sample, and there are {n_classes} "
             "classes: expected one output for each (if they are an item of another output, name "
-            "it with output=)"
+            f"it with {setting('output')})"
         )
     classes = None if labels is None else _class_labels(labels, logits.shape[1])
     if kind == CLASSES:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
 from mmcoop.core.fusions import FUSIONS
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.methods import METHODS, checked_options
 
 OPTIMIZERS = ("adam", "sgd")
@@ -132,7 +132,8 @@ def check_warmup(config: TrainConfig) -> None:
     if METHODS.load(config.method).has_warmup and config.warmup >= config.epochs:
         raise UsageError(
             f"the warm-up is {config.warmup} of {config.epochs} epochs, so method "
-            f"{config.method!r} would never start: lower --warmup or raise --epochs"
+            f"{config.method!r} would never start: lower {setting('warmup')} or raise "
+            f"{setting('epochs')}"
         )
 
 
@@ -173,12 +174,12 @@ def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
     settings = {name: setting for layer in layers for name, setting in layer.items()}
     types = get_type_hints(TrainConfig)
     known = {f.name for f in fields(TrainConfig)}
-    for name, setting in settings.items():
+    for name, given in settings.items():
         if name not in known:
             raise UsageError(f"unknown setting {name!r}: one of {', '.join(sorted(known))}")
         expected = types[name]
-        if expected is float and type(setting) is int:
-            settings[name] = float(setting)
-        elif type(setting) is not (dict if get_args(expected) else expected):
-            raise UsageError(f"setting {name!r} is {setting!r}: expected {expected.__name__}")
+        if expected is float and type(given) is int:
+            settings[name] = float(given)
+        elif type(given) is not (dict if get_args(expected) else expected):
+            raise UsageError(f"setting {name!r} is {given!r}: expected {expected.__name__}")
     return TrainConfig(**settings)

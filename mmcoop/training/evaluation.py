@@ -24,7 +24,7 @@ from mmcoop.core.utilisation import (
 from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.store import Dataset
-from mmcoop.errors import UsageError, check_given
+from mmcoop.errors import UsageError, check_given, setting
 from mmcoop.progress import SILENT, Progress
 from mmcoop.scores import scores_file
 from mmcoop.scoring import (
@@ -97,10 +97,13 @@ def valuate_run(
     check_request(request, split, out, overwrite or resume)
     if folds and split != "train":
         raise UsageError(
-            f"cross-fitting is of training samples, not of {split} ones: choose --split train"
+            f"cross-fitting is of training samples, not of {split} ones: choose "
+            f"{setting('split', 'train')}"
         )
     if folds and request.emap:
-        raise UsageError("EMAP's gap is of one model, and cross-fitting has several: no --emap")
+        raise UsageError(
+            f"EMAP's gap is of one model, and cross-fitting has several: no {setting('emap')}"
+        )
     run.check_dataset(dataset)
     size = run.config.batch_size
     at = pick_device(device)

@@ -664,6 +664,7 @@ FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
         (["--model", "models_of_valuate:fails"], "failed: ValueError: out of order ("),
         (["--model", "models_of_valuate:Breaks"], "models_of_valuate.py, line "),
         (["--model", "models_of_valuate:Swapped"], "Swapped takes sound by name, and has no param"),
+        (["--model", "models_of_valuate:Swapped"], "put it into a torch.nn.Module that takes"),
         (
             ["--model", "models_of_valuate:Present", "--absent", "zero"],
             "Present takes inputs, present, and no parameter is named after a modality",

@@ -146,7 +146,7 @@ def test_where_only_some_coalitions_were_valued_there_are_no_further_columns():
     batch = valued(random_table(4), coalitions, drawn=True)
     message = (
         "^interactions and further indices need the values of all coalitions: leave them out, or "
-        "value with --estimator exact$"
+        "value with estimator='exact'$"
     )
     for request in (Further(FOUR, "pairwise"), Further(FOUR, indices=["banzhaf"])):
         with pytest.raises(UsageError, match=message):
@@ -181,7 +181,7 @@ def test_an_empty_batch_has_the_same_columns_and_no_rows():
             {"indices": ["banzhaf", "core"]},
             "^unknown index 'core': choose one of banzhaf, leave-one-out, owen$",
         ),
-        ({"indices": ["owen"]}, r"^index 'owen' needs groups of modalities \(--groups\)$"),
+        ({"indices": ["owen"]}, r"^index 'owen' needs groups of modalities \(groups=\)$"),
         (
             {"indices": ["banzhaf"], "groups": {"left": [0, 1]}},
             "^groups of modalities are for index 'owen': choose it, or give none$",

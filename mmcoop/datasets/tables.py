@@ -75,11 +75,10 @@ def read_table(path: Path, label: str | None, id_column: str, only_labels: bool)
     where, at = "", places.get("label")
     if isinstance(at, int):
         where = f"column {file.names[at]!r}, {at + 1} of {len(file.names)}"
-        named = label not in (None, "last") or file.names[at] == "label"
-        if isinstance(file, CsvFile) and not named:
-            _check_is_header(path, file.names[at], about["label"])
     elif at is not None:
         where = f"index {at!r}"
+    if isinstance(file, CsvFile):
+        _check_is_header(file, places, about, named=label not in (None, "last"))
     return Table(path, values, names, about, where, ids is not None, indexed)
 
 
@@ -236,22 +235,49 @@ def _check_header(path: Path, names: Sequence[str], index: Sequence[int]) -> Non
     # columns may be numbered; the last may be the label, under any number
     numbers = [float(name.replace(",", ".")) for name in numbered]
     counted = [numbers[0] + i for i in range(len(numbers) - 1)]
-    if not (numbers[0] in (0, 1) and numbers[:-1] == counted and numbers[-1].is_integer()):
+    digits = all(name.isdigit() for name in numbered)
+    if not (digits and numbers[0] in (0, 1) and numbers[:-1] == counted):
         raise DataError(
             f"{path} begins with a row of numbers: put a row with the columns' names above it"
         )
 
 
-def _check_is_header(path: Path, name: str, labels: pd.Series) -> None:
-    """Raise `DataError` where the name of the column of labels is a label itself.
-
-    Numbers may be both; where a first row of numbers is taken for names, rows do not match.
+def _check_is_header(
+    file: CsvFile, places: Mapping[str, int | str], about: pd.DataFrame, named: bool
+) -> None:
+    """Raise `DataError` where the first row may be a row of data: where a label has the name of its
+    column, or every name could be a cell of its column. `named`: whether the label's was given.
     """
-    if not is_number(name) and name in set(labels):
+    at = places.get("label")
+    if at is not None and (named or file.names[int(at)] == "label"):
+        return
+    if at is not None:
+        name = file.names[int(at)]
+        if name in set(about["label"]) and not is_number(name):
+            raise DataError(
+                f"{file.path} has the label {name!r} in its first row too, where the columns' "
+                "names should be: put a row with the names above it"
+            )
+    found = {*places, *file.index_columns} - {"label"}  # what only a row of names has
+    if not found and all(
+        _could_be_data(name, file.typed(i), is_label=i == at) for i, name in enumerate(file.names)
+    ):
+        row = ", ".join(map(repr, file.names[:3])) + ", …" * (len(file.names) > 3)
         raise DataError(
-            f"{path} has the label {name!r} in its first row too, where the columns' names should "
-            "be: put a row with the names above it"
+            f"is the first row of {file.path} ({row}) one of names or of data? It has what is in "
+            "the rows below it: put a row with the columns' names above it or in its place"
         )
+
+
+def _could_be_data(name: str, column: pd.Series, is_label: bool) -> bool:
+    """Whether the name of a column could be one of its cells: a number among numbers, which occurs
+    there if it could number the column; words among words. A label occurs again.
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        counts = name.isdigit()
+        return is_number(name) and (not counts or bool((column == int(name)).any()))
+    occurs = name in set(_texts(column))
+    return occurs if is_label or is_number(name) else True
 
 
 def _places(

@@ -196,7 +196,9 @@ def test_an_array_that_was_cut_short_is_refused(tmp_path):
     refused(tmp_path / "mag.npy", r"mag\.npy cannot be read: ")
 
 
-@pytest.mark.parametrize("row", ["0.5,1.5,3", "0,0,5", "0,1,2,2.5", "5,6,7", "nan,1"])
+@pytest.mark.parametrize(
+    "row", ["0.5,1.5,3", "0,0,5", "0,1,2,2.5", "5,6,7", "nan,1", "0.0", "1.0,2", "0,1,-1"]
+)
 def test_a_table_without_names_of_columns_is_refused(tmp_path, row):
     (tmp_path / "mag.csv").write_text(f"{row}\n{row}\n")
     refused(
@@ -320,6 +322,53 @@ def test_two_spellings_of_one_column_are_refused(tmp_path):
 def test_a_first_row_that_has_a_label_is_no_header(tmp_path, name, content, label):
     (tmp_path / f"{name}.csv").write_text(content)
     refused(tmp_path / f"{name}.csv", "has the label 'run' in its first row too", label)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "label"),
+    [
+        ("labels", "1\n0\n1\n", None),
+        ("labels", "0\n1\n0\n", "last"),
+        ("labels", "1\n0.0\n1.0\n", None),
+        ("labels", "1\n0\n1\nx\n", None),
+        ("labels", "s1,1\ns2,0\ns3,1\n", "last"),
+        ("labels", "7,1\n8,0\n7,1\n", "last"),
+        ("mag", "0,1\n1,0\n0,1\n", None),
+        ("mag", "0,1\n1,0\n0,1\n", "last"),
+        ("mag", "1\n1\n2\n", None),
+    ],
+)
+def test_a_first_row_that_may_be_names_or_data_is_refused(tmp_path, name, content, label):
+    (tmp_path / f"{name}.csv").write_text(content)
+    refused(
+        tmp_path / f"{name}.csv",
+        "(is the first row of .* one of names or of data|begins with a row of numbers).* put a row",
+        label,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "label", "expected"),
+    [
+        ("0\n5\n6\n5\n", "last", ["5", "6", "5"]),  # the name is no label
+        ("1\na\nb\n", None, ["a", "b"]),
+        (",0\n0,1\n1,0\n2,0\n", "0", ["1", "0", "0"]),  # named
+        ("0\n1\n0\n", "0", ["1", "0"]),
+        ("label\n1\n0\n", None, ["1", "0"]),
+        ("id,1\ns1,1\ns2,0\n", "last", ["1", "0"]),  # ids are found by name
+    ],
+)
+def test_a_first_row_that_is_certainly_one_of_names_is_taken_for_it(
+    tmp_path, content, label, expected
+):
+    (tmp_path / "labels.csv").write_text(content)
+    assert read(tmp_path / "labels.csv", label).about["label"].tolist() == expected
+
+
+def test_numbered_columns_of_whole_numbers_are_told_from_data(tmp_path):
+    """The 3rd number is nowhere in its column."""
+    (tmp_path / "mag.csv").write_text("0,1,2\n0,1,1\n1,0,0\n")
+    assert read(tmp_path / "mag.csv").values.tolist() == [[0, 1, 1], [1, 0, 0]]
 
 
 def test_a_label_may_be_called_like_its_column_where_that_is_named(tmp_path):

@@ -68,8 +68,8 @@ class Reading:
     fields of flow), stored with a shorter side of at most `short_side` pixels, a model sees
     `frames`, at `size × size`; by default all are seen. Clips of less than `min_seconds` and files
     above `max_bytes` are rejected. `time_steps`: of a spectrogram. `flow_folder`: precomputed flow.
-    `shapes`: of arrays, by modality. `levels`: mean and standard deviation, by modality, of
-    pictures whose pixels are numbers of more than a byte.
+    `arrays`: what is recorded of arrays, by modality. `levels`: mean and standard deviation, by
+    modality, of pictures whose pixels are numbers of more than a byte.
     """
 
     kinds: Mapping[str, tuple[str, str]]
@@ -81,7 +81,7 @@ class Reading:
     max_bytes: int = 4 * 2**30
     time_steps: int = spectrogram.TIME_STEPS
     flow_folder: Path | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    arrays: Mapping[str, Modality] = field(default_factory=dict)
     levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -148,7 +148,7 @@ class Reading:
             return Modality(
                 kind, shape, "float16", encoder, mean=spectrogram.MEAN, std=spectrogram.STD
             )
-        return Modality(kind, self.shapes[name], "float32", encoder)
+        return self.arrays[name]
 
 
 def check_clip(clip: Clip, reading: Reading) -> None:
@@ -163,8 +163,8 @@ def check_clip(clip: Clip, reading: Reading) -> None:
         if "flow" in mine.values() and reading.flow_folder is not None:
             flow.stored_pictures(reading.flow_folder, path.stem)
         for name in mine:
-            if name in reading.shapes:
-                open_array(path, reading.shapes[name])
+            if name in reading.arrays:
+                open_array(path, reading.arrays[name].shape)
 
 
 def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
@@ -189,7 +189,8 @@ def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
                     else read_picture(path, reading.size).transpose(2, 0, 1)
                 )
             elif kind not in MEDIA_KINDS:
-                row[name] = read_array(path, reading.shapes[name])
+                modality = reading.arrays[name]
+                row[name] = read_array(path, modality.shape, modality.dtype)
     row["duration"] = min(lasts, default=None)
     row["notes"] = " ".join(sorted(notes))
     return row
@@ -281,12 +282,17 @@ def open_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
     return stored
 
 
-def read_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
-    """A `.npy` array of numbers as float32; `Unusable` where it is none, or has another shape."""
+def read_array(
+    path: Path, shape: Sequence[int] | None = None, dtype: str = "float32"
+) -> np.ndarray:
+    """A `.npy` array of numbers as `dtype`; `Unusable` where it is none, has another shape, or has
+    numbers that float32 cannot hold, in which models compute.
+    """
+    stored = open_array(path, shape)
     with np.errstate(over="ignore"):
-        array: np.ndarray = open_array(path, shape).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise Unusable("not-a-number", f"{path} has NaN or infinite numbers")
+        if not np.isfinite(stored.astype(np.float32)).all():
+            raise Unusable("not-a-number", f"{path} has NaN or infinite numbers")
+    array: np.ndarray = stored.astype(dtype)
     return array
 
 

@@ -25,6 +25,7 @@ from mmcoop.datasets import building
 from mmcoop.datasets import writer as writing
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, read_clip
+from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes.folder import Folder
 from mmcoop.datasets.rejects import REASONS, Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
@@ -58,7 +59,8 @@ def part(k: int, count: int) -> str:
 
 
 def array_plan(clips: Sequence[Clip], size: int = 8, **changes: Any) -> Plan:
-    return plan_of(clips, Reading({"x": ("vector", "path")}, shapes={"x": (size,)}), **changes)
+    vectors = Modality("vector", (size,), "float32", "mlp")
+    return plan_of(clips, Reading({"x": ("vector", "path")}, arrays={"x": vectors}), **changes)
 
 
 def plan_of(clips: Sequence[Clip], reading: Reading, **changes: Any) -> Plan:

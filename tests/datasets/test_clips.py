@@ -18,6 +18,7 @@ from mmcoop.datasets import media
 from mmcoop.datasets.clips import Clip, Reading, check_clip, read_array, read_clip
 from mmcoop.datasets.flow import dense_flow
 from mmcoop.datasets.media import read_audio, read_footage
+from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import REASONS, Unusable
 from mmcoop.datasets.spectrogram import filter_bank
 from mmcoop.datasets.store import open_dataset
@@ -26,6 +27,12 @@ from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError
 
 AV = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
+
+
+def of_arrays(*shape: int) -> Modality:
+    """Vectors or series that are not normalised."""
+    kind, encoder = ("vector", "mlp") if len(shape) == 1 else ("series", "conv1d")
+    return Modality(kind, shape, "float32", encoder)
 
 
 def picture(k: int, height: int = 60, width: int = 80) -> np.ndarray:
@@ -175,7 +182,7 @@ def test_modalities_may_be_in_files_of_their_own(talk, film, tmp_path):
         "pose": ("vector", "array"),
         "face": ("image", "face"),
     }
-    row = read_clip(one, Reading(kinds, shapes={"pose": (6,)}, size=32))
+    row = read_clip(one, Reading(kinds, arrays={"pose": of_arrays(6)}, size=32))
     assert sorted(row) == ["audio", "duration", "face", "notes", "pose", "visual"]
     np.testing.assert_array_equal(row["audio"], filter_bank(read_audio(speech, 16_000)))
     assert row["duration"] == pytest.approx(3.0), "the shorter one's"
@@ -459,7 +466,7 @@ def test_an_array_of_numbers_is_read_as_float32(tmp_path, array):
     assert type(read) is np.ndarray or not isinstance(read.base, np.memmap)
     np.testing.assert_array_equal(read, array.astype(np.float32))
     (tmp_path / "a.npy").unlink()
-    kind = Reading({"pose": ("series", "path")}, shapes={"pose": (4, 3)})
+    kind = Reading({"pose": ("series", "path")}, arrays={"pose": of_arrays(4, 3)})
     np.save(tmp_path / "b.npy", array)
     np.testing.assert_array_equal(read_clip(clip(tmp_path / "b.npy"), kind)["pose"], read)
 
@@ -537,7 +544,7 @@ def test_an_array_that_is_not_there_is_unreadable(tmp_path):
 
 def test_an_array_of_another_shape_is_refused_with_both(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((4, 3)))
-    reading = Reading({"pose": ("series", "path")}, shapes={"pose": (5, 3)})
+    reading = Reading({"pose": ("series", "path")}, arrays={"pose": of_arrays(5, 3)})
     message = r"a.npy: shape \(4, 3\), the first one's is \(5, 3\)"
     assert unusable(clip(tmp_path / "a.npy"), reading, message) == "wrong-shape"
 
@@ -570,7 +577,7 @@ def test_what_is_no_file_is_missing(tmp_path, kind, what):
         path = tmp_path / ("a" * 300 + ".mp4")
     elif what == "null":
         path = tmp_path / "a\0.mp4"
-    reading = Reading({"it": (kind, "path")}, shapes={"it": (2,)})
+    reading = Reading({"it": (kind, "path")}, arrays={"it": of_arrays(2)})
     assert unusable(clip(path), reading, "is not there, or is not a file") == "missing"
 
 
@@ -578,7 +585,7 @@ def test_what_is_no_file_is_missing(tmp_path, kind, what):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pipe_is_not_waited_for(tmp_path, kind):
     os.mkfifo(tmp_path / "a.mp4")
-    reading = Reading({"it": (kind, "path")}, shapes={"it": (2,)})
+    reading = Reading({"it": (kind, "path")}, arrays={"it": of_arrays(2)})
     message = "a.mp4 is not there, or is not a file"
     assert unusable(clip(tmp_path / "a.mp4"), reading, message) == "missing"
 
@@ -587,9 +594,9 @@ def test_a_pipe_is_not_waited_for(tmp_path, kind):
 def test_a_file_beyond_the_limit_is_too_large(tmp_path, kind):
     (tmp_path / "a.bin").write_bytes(bytes(12_345))
     message = "a.bin has 12,345 bytes, the limit is 12,344"
-    reading = Reading({"it": (kind, "path")}, max_bytes=12_344, shapes={"it": (2,)})
+    reading = Reading({"it": (kind, "path")}, max_bytes=12_344, arrays={"it": of_arrays(2)})
     assert unusable(clip(tmp_path / "a.bin"), reading, message) == "too-large"
-    reading = Reading({"it": (kind, "path")}, max_bytes=12_345, shapes={"it": (2,)})
+    reading = Reading({"it": (kind, "path")}, max_bytes=12_345, arrays={"it": of_arrays(2)})
     assert unusable(clip(tmp_path / "a.bin"), reading, "a.bin") == "unreadable"
 
 
@@ -613,9 +620,9 @@ def test_what_needs_no_decoding_is_known_beforehand(tmp_path, kind, content, mor
         path.write_bytes(content)
     else:
         np.save(path, content)
-    shapes = {"it": (2,)} if kind == "vector" else {}
+    arrays = {"it": of_arrays(2)} if kind == "vector" else {}
     reading = Reading(
-        {"it": (kind, "path")}, max_bytes=199, shapes=shapes, flow_folder=tmp_path / "flow"
+        {"it": (kind, "path")}, max_bytes=199, arrays=arrays, flow_folder=tmp_path / "flow"
     )
     for look in (check_clip, read_clip):
         with pytest.raises(Unusable) as caught:
@@ -657,7 +664,9 @@ def test_what_is_read_is_what_the_data_set_says_of_it(talk, film, tmp_path):
         "pose": ("series", "pose"),
         "words": ("vector", "words"),
     }
-    reading = Reading(kinds, frames=2, size=32, shapes={"pose": (5, 3), "words": (7,)})
+    reading = Reading(
+        kinds, frames=2, size=32, arrays={"pose": of_arrays(5, 3), "words": of_arrays(7)}
+    )
     header = Header(
         name="mine",
         recipe="folder",

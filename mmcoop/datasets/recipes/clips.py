@@ -14,6 +14,7 @@ from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.building import Plan, build_clips
 from mmcoop.datasets.clips import Clip, Reading, check_clip
 from mmcoop.datasets.flow import require_opencv
+from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.rejects import Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles
@@ -52,7 +53,7 @@ class Listing:
     rejects: Sequence[Reject] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
     shared_groups: bool = False
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    arrays: Mapping[str, Modality] = field(default_factory=dict)
     levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     flow_folder: Path | None = None
     unusable: frozenset[str] = frozenset()
@@ -194,7 +195,7 @@ class ClipRecipe:
             min_seconds=self.min_seconds,
             max_bytes=int(self.size_limit * 2**30),
             flow_folder=listing.flow_folder,
-            shapes=listing.shapes,
+            arrays=listing.arrays,
             levels=listing.levels,
         )
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from mmcoop.core.modalities import check_modalities
-from mmcoop.datasets.advice import ENCODERS, training_advice
+from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.recipes import option, required
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import inside
 from mmcoop.datasets.splitting import check_shares, fill_splits
+from mmcoop.datasets.standardizing import STANDARDIZE, array_modality
 from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.tables import ABOUT, SUFFIXES, Table, read_table
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
@@ -59,9 +59,7 @@ class Features:
     validation: float = option(0.1, "share of the samples to validate on, if `split` does not say")
     test: float = option(0.2, "share of the samples to test on, if `split` does not say")
     seed: int = option(0, "decides the splits")
-    standardize: bool = option(
-        True, "normalise every feature or channel by its training mean and standard deviation"
-    )
+    standardize: bool = option(True, STANDARDIZE)
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
         check_new_dataset(folder, overwrite)
@@ -199,25 +197,14 @@ class Features:
                 )
 
     def _modality(self, table: Table, training: np.ndarray) -> Modality:
-        """What is recorded of a modality, its normalisation from the rows `training`."""
-        shape = table.values.shape[1:]
-        kind = "vector" if len(shape) == 1 else "series"
-        encoder = ENCODERS[kind]
-        spread = Spread()
-        for chunk in _chunks(table.values, training):
-            spread.add(chunk.reshape(-1, shape[-1]))
-        if not self.standardize:
-            if lost := spread.too_close(table.features):
-                raise DataError(
-                    f"{table.path}, {lost}, in which models compute: leave out --no-standardize, "
-                    "or subtract an offset"
-                )
-            return Modality(kind, shape, "float32", encoder)
-        dtype = "float64" if (spread.lost | spread.off_centre).any() else "float32"
-        # what is constant is only centred
-        scale = np.where(spread.std > 0, spread.std, 1.0)
-        mean, std = (tuple(x.tolist()) for x in (spread.mean, scale))
-        return Modality(kind, shape, dtype, encoder, mean=mean, std=std)
+        """What is recorded of a modality, by its training samples."""
+        return array_modality(
+            table.values.shape[1:],
+            _chunks(table.values, training),
+            standardize=self.standardize,
+            what=str(table.path),
+            features=table.features,
+        )
 
 
 def _pair(source: Path, text: str) -> tuple[str, Path]:

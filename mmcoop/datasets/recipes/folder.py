@@ -23,7 +23,7 @@ from mmcoop.datasets.depth import measured
 from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, stem
 from mmcoop.datasets.media import LONGEST, file_seconds
 from mmcoop.datasets.modality import KINDS
-from mmcoop.datasets.precision import Spread
+from mmcoop.datasets.precision import check_float64
 from mmcoop.datasets.recipes import option
 from mmcoop.datasets.recipes.clips import (
     ClipRecipe,
@@ -35,6 +35,7 @@ from mmcoop.datasets.recipes.clips import (
 from mmcoop.datasets.rejects import Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles, inside, names_in
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
+from mmcoop.datasets.standardizing import STANDARDIZE, array_modality
 from mmcoop.datasets.tables import read_texts
 from mmcoop.errors import DataError, UsageError
 from mmcoop.names import is_utf8, normalised
@@ -68,10 +69,6 @@ _KIND_OF_FILES = {
     "picture": ("image", "image"),
     "array": ("array", "table"),
 }
-
-
-# So many arrays tell how large numbers are, and by how much they differ.
-_LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
@@ -121,6 +118,7 @@ class Folder(ClipRecipe):
     )
     validation: float = option(0.1, "share that becomes validation, where there is none")
     test: float = option(0.2, "share that becomes test, where there is none")
+    standardize: bool = option(True, f"of .npy files: {STANDARDIZE}")
 
     def listing(self) -> Listing:
         wanted = self._wanted()
@@ -177,18 +175,25 @@ class Folder(ClipRecipe):
         )
         clips = in_splits(clips, splits)
         found = [clip for clip in clips if clip.paths]
-        kinds, shapes, levels = {}, {}, {}
+        kinds, arrays, levels = {}, {}, {}
         for name, (column, kind) in wanted.items():
             if not found:  # and so nothing is built
                 continue
             of_clips = [clip.paths[column] for clip in found]
+            training = [clip.paths[column] for clip in found if clip.split == "train"]
             kind = kind or _kind_of(name, of_clips[0])
             if kind in ("series", "vector", "array"):
-                kind, shapes[name] = _array_kind(name, kind, of_clips)
-            if kind == "image":
-                training = [clip.paths[column] for clip in found if clip.split == "train"]
-                if of_levels := measured(training, self.size):
-                    levels[name] = of_levels
+                shape = _array_shape(name, kind, of_clips)
+                _check_whole_numbers(name, training, shape)
+                arrays[name] = array_modality(
+                    shape,
+                    _arrays(training, shape),
+                    standardize=self.standardize,
+                    what=f"modality {name!r}, arrays such as {of_clips[0]}",
+                )
+                kind = arrays[name].kind
+            if kind == "image" and (of_levels := measured(training, self.size)):
+                levels[name] = of_levels
             kinds[name] = (kind, column)
         return Listing(
             name="folder",
@@ -200,7 +205,7 @@ class Folder(ClipRecipe):
             rejects=[*rejects, *duplicates],
             report=report,
             shared_groups=True,
-            shapes=shapes,
+            arrays=arrays,
             levels=levels,
         )
 
@@ -455,10 +460,10 @@ def _kind_of(name: str, path: Path) -> str:
     )
 
 
-def _array_kind(name: str, kind: str, paths: Sequence[Path]) -> tuple[str, tuple[int, ...]]:
-    """Whether arrays are vectors or series, and their shape: that of the first that can be read.
+def _array_shape(name: str, kind: str, paths: Sequence[Path]) -> tuple[int, ...]:
+    """The shape of arrays, vectors or series: that of the first that can be read.
 
-    Raises `DataError` where it is neither, or not the `kind` that was asked for.
+    Raises `DataError` where it is neither, or not that of the `kind` that was asked for.
     """
     first: Unusable | None = None
     for path in paths:
@@ -473,26 +478,29 @@ def _array_kind(name: str, kind: str, paths: Sequence[Path]) -> tuple[str, tuple
             raise DataError(
                 f"modality {name!r}: {path} has shape {shape}: expected {' or '.join(expected)}"
             )
-        _check_precision(name, paths, shape)
-        return found, shape
+        return shape
     raise DataError(f"modality {name!r}: none of its files can be read, the first: {first}")
 
 
-def _check_precision(name: str, paths: Sequence[Path], shape: tuple[int, ...]) -> None:
-    """Raise `DataError` where some of the arrays, evenly spaced, say that float32 cannot hold what
-    tells their numbers apart: they are not normalised, so that it is what a model sees.
-    """
-    spread = Spread()
-    for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+def _arrays(paths: Sequence[Path], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The arrays of this shape that can be used, each as one sample."""
+    for path in paths:
         with suppress(Unusable):
-            array = open_array(path)
-            if array.shape == shape and np.isfinite(array).all():
-                spread.add(array.reshape(-1, shape[-1]))
-    if lost := spread.too_close([f"channel {i}" for i in range(shape[-1])]):
-        raise DataError(
-            f"modality {name!r}, arrays such as {paths[0]}, {lost}, in which models compute: "
-            "subtract an offset from all of them"
-        )
+            yield read_array(path, shape, "float64")[None]
+
+
+def _check_whole_numbers(name: str, paths: Sequence[Path], shape: tuple[int, ...]) -> None:
+    """Raise `DataError` for arrays of whole numbers that float64 cannot tell apart either."""
+    large = []
+    for path in paths:
+        with suppress(Unusable):
+            array = open_array(path, shape)
+            if array.dtype.kind in "iu" and np.abs(array.astype(np.float64)).max() > 2**53:
+                large.append(np.array(array))
+    for i in range(shape[-1] if large else 0):
+        exact = [number for array in large for number in array[..., i].ravel().tolist()]
+        where = f"modality {name!r}, arrays such as {paths[0]}, channel {i},"
+        check_float64(np.array(exact, np.float64), exact.copy, where)
 
 
 def _sorted_classes(labels: set[str]) -> list[str]:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcoop.datasets.clips import Clip
+from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.recipes import option
 from mmcoop.datasets.recipes.clips import (
     ClipRecipe,
@@ -135,12 +136,13 @@ def test_the_options_decide_how_clips_are_read(tmp_path):
         size_limit=0.5,
         time_limit=7,
     )
-    plan = recipe.plan(listing(clips, flow_folder=tmp_path, shapes={"x": (3,)}))
+    arrays = {"x": Modality("vector", (3,), "float32", "mlp")}
+    plan = recipe.plan(listing(clips, flow_folder=tmp_path, arrays=arrays))
     reading = plan.reading
     assert (reading.frames, reading.short_side, reading.size) == (5, 90, 64)
     assert reading.stored_frames == 15
     assert (reading.min_seconds, reading.max_bytes) == (0.25, 2**29)
-    assert (reading.flow_folder, reading.shapes) == (tmp_path, {"x": (3,)})
+    assert (reading.flow_folder, reading.arrays) == (tmp_path, arrays)
     assert reading.kinds == {"audio": ("spectrogram", "path")}
     assert plan.time_limit == 7
 

@@ -5,7 +5,7 @@ import os
 import wave
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from PIL import Image
 from mmcoop.datasets.clips import Clip
 from mmcoop.datasets.recipes import RECIPES
 from mmcoop.datasets.recipes.clips import Listing
+from mmcoop.datasets.recipes.features import Features
 from mmcoop.datasets.recipes.folder import Folder
 from mmcoop.datasets.rejects import Reject
 from mmcoop.datasets.store import SPLITS, open_dataset
+from mmcoop.datasets.transforms import build_transform
 from mmcoop.errors import DataError, UsageError
 
 CLASSES = ("cello", "flute", "piano")
@@ -435,22 +437,83 @@ def test_a_table_of_excel_is_read(source):
     assert len(Folder(source=source, manifest=path).listing().found) == 9
 
 
+def arrays_in_class_folders(folder: Path, shape: tuple[int, ...], offset: float, dtype) -> None:
+    """24 arrays with a constant channel, and one about `offset`."""
+    rng = np.random.default_rng(0)
+    for k in range(24):
+        array = np.zeros(shape, dtype)
+        array[..., 1] = offset + rng.integers(0, 20, shape[:-1]).astype(dtype)
+        path = folder / CLASSES[k % 3] / f"{k}.npy"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        np.save(path, array)
+
+
 @pytest.mark.parametrize("shape", [(2,), (4, 2)])
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_arrays_that_float32_cannot_tell_apart_are_refused(tmp_path, shape, dtype):
-    for offset, message in ((1_700_000_000, "numbers about 1.7e\\+09 that differ by"), (100, "")):
-        rng = np.random.default_rng(0)
-        for k in range(12):
-            array = np.zeros(shape, dtype)
-            array[..., 1] = offset + rng.integers(0, 20, shape[:-1])
-            path = tmp_path / CLASSES[k % 3] / f"{k}.npy"
-            path.parent.mkdir(exist_ok=True)
-            np.save(path, array)
-        recipe = Folder(source=tmp_path, modality=["clock=path"])
-        if message:
-            refused(recipe, f"^modality 'clock', arrays such as .*, channel 1: {message}")
-        else:
-            assert len(recipe.listing().found) == 12
+@pytest.mark.parametrize("offset", [0, 100, 1_700_000_000])
+def test_arrays_are_normalised_by_their_training_samples(tmp_path, shape, dtype, offset):
+    arrays_in_class_folders(tmp_path / "source", shape, offset, dtype)
+    recipe = Folder(source=tmp_path / "source", modality=["clock=path"])
+    recipe.build(tmp_path / "data", workers=1)
+    dataset = open_dataset(tmp_path / "data")
+    clock = dataset.modalities["clock"]
+    assert clock.dtype == ("float64" if offset > 1e6 else "float32")
+    train = dataset.split("train")
+    ids = train.ids(np.arange(len(train)))
+    numbers = np.array([np.load(tmp_path / "source" / f"{id}.npy") for id in ids], np.float64)
+    columns = numbers.reshape(-1, 2)
+    assert clock.mean == pytest.approx(tuple(columns.mean(axis=0)), rel=1e-12)
+    assert clock.std == pytest.approx((1.0, columns[:, 1].std()), rel=1e-9)
+    seen = build_transform(clock, training=False)(train.read("clock", np.arange(len(train))))
+    normal = (columns[:, 1] - columns[:, 1].mean()) / columns[:, 1].std()
+    np.testing.assert_allclose(seen.reshape(-1, 2)[:, 1], normal, atol=1e-5)
+    assert seen.reshape(-1, 2)[:, 0].abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 2)])
+def test_the_same_arrays_are_treated_the_same_by_both_recipes(tmp_path, shape):
+    """As files of a folder, and as one array of all samples with the same splits."""
+    arrays_in_class_folders(tmp_path / "clips", shape, 3, np.float64)
+    Folder(source=tmp_path / "clips", modality=["x=path"]).build(tmp_path / "one", workers=1)
+    one = open_dataset(tmp_path / "one")
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    rows = [
+        (id, one.classes[label], split)
+        for split in SPLITS
+        for id, label in zip(
+            one.split(split).column("id").to_pylist(), one.split(split).labels, strict=True
+        )
+    ]
+    pd.DataFrame(rows, columns=["id", "label", "split"]).to_csv(tables / "labels.csv", index=False)
+    stacked = np.array([np.load(tmp_path / "clips" / f"{id}.npy") for id, *_ in rows])
+    np.save(tables / "x.npy", stacked)
+    np.save(tables / "y.npy", stacked)
+    Features(source=tables).build(tmp_path / "other")
+    ours, theirs = open_dataset(tmp_path / "other").modalities["x"], one.modalities["x"]
+    assert ours.mean == pytest.approx(theirs.mean, rel=1e-12)
+    assert ours.std == pytest.approx(theirs.std, rel=1e-12)
+    assert replace(ours, mean=0.0, std=1.0) == replace(theirs, mean=0.0, std=1.0)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 2)])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_arrays_that_float32_cannot_tell_apart_are_refused_unless_normalised(
+    tmp_path, shape, dtype
+):
+    arrays_in_class_folders(tmp_path / "near", shape, 100, dtype)
+    near = Folder(source=tmp_path / "near", modality=["clock=path"], standardize=False).listing()
+    assert (near.arrays["clock"].mean, near.arrays["clock"].std) == (0.0, 1.0)
+    arrays_in_class_folders(tmp_path / "far", shape, 1_700_000_000, dtype)
+    far = Folder(source=tmp_path / "far", modality=["clock=path"], standardize=False)
+    message = "channel 1: numbers about 1.7e\\+09 that differ by .* leave out --no-standardize"
+    refused(far, f"^modality 'clock', arrays such as .*, {message}")
+
+
+def test_whole_numbers_that_float64_cannot_tell_apart_are_refused(tmp_path):
+    arrays_in_class_folders(tmp_path, (2,), 2**60, np.int64)
+    recipe = Folder(source=tmp_path, modality=["clock=path"])
+    refused(recipe, "^modality 'clock', arrays such as .*, channel 1, has numbers so large")
 
 
 @pytest.mark.parametrize("which", ["semicolons", "tabs", "UTF-16", "sep line", "blank lines"])

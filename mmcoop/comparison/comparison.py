@@ -178,7 +178,10 @@ class Comparison:
         path = self._scores_file(run)
         if "group" not in parquet_schema(path).names:
             return None
-        groups = _by_id(read_scores(path, ["id", "group"]), path)
+        table = read_scores(path, ["id", "group"])
+        if not is_string(table.schema.field("group").type):
+            raise DataError(f"{path} is damaged: its groups are not text")
+        groups = _by_id(table, path)
         return groups if groups.duplicated().any() else None
 
     def _scores_file(self, run: str) -> Path:
@@ -189,7 +192,8 @@ class Comparison:
         scores of the run do not have the labels.
         """
         path = self._scores_file(run)
-        if "label" not in parquet_schema(path).names:
+        schema = parquet_schema(path)
+        if "label" not in schema.names or not is_integer(schema.field("label").type):
             return math.nan
         labels = _by_id(read_scores(path, ["id", "label"]), path)
         return float(labels.value_counts(normalize=True).max())
@@ -230,6 +234,8 @@ def _by_id(table: pa.Table, path: Path) -> pd.Series:
     """The second column of a table of scores by the first one."""
     check_no_nulls(table, {*table.column_names} - {"correct", "label"}, path)
     scores = to_frame(table, path).set_index("id")
+    if not len(scores):
+        raise DataError(f"{path} is damaged: it has no samples")
     if scores.index.has_duplicates:
         raise DataError(f"{path} is damaged: it has two scores of one sample")
     return scores.iloc[:, 0]

@@ -25,14 +25,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmcoop import load_batches, open_dataset
-from mmcoop.core.encoders import build_encoder
-from mmcoop.core.fusions import build_fusion
-from mmcoop.core.fusions.base import zeroed
-from mmcoop.core.model import MultimodalModel
-from mmcoop.core.resampling import Rows, sample_level_rows, shuffled, whole_rows
+from mmcoop.core.models.encoders import build_encoder
+from mmcoop.core.models.fusions import build_fusion
+from mmcoop.core.models.fusions.base import zeroed
+from mmcoop.core.models.model import MultimodalModel
+from mmcoop.core.resampling import (
+    TrainingExamples,
+    complete_examples,
+    sample_level_examples,
+    shuffled,
+)
 from mmcoop.core.seeds import derive_seed, generator, seeded
-from mmcoop.core.summary import Summary
-from mmcoop.core.valuation import value_batches
+from mmcoop.core.valuation.engine import value_batches
+from mmcoop.core.valuation.summary import Summary
 
 BATCH = 64
 
@@ -116,15 +121,15 @@ def trained(kind, enhanced, dataset, seed):
         }
         model = kind(*build_fusion("concat", encoders, len(dataset.classes)))
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
-    rows = whole_rows(len(split), len(modalities))
+    rows = complete_examples(len(split), len(modalities))
     encoded = 0
     best = (-1.0, 0, None)
     for epoch in range(1, settings["epochs"] + 1):
         if enhanced and epoch > settings["warmup"]:
-            rows = sample_level_rows(contributions(model, split, modalities))
+            rows = sample_level_examples(contributions(model, split, modalities))
         ordered = shuffled(rows, generator(seed, "order", epoch))
         # absent inputs are loaded as well: both kinds of training are given the same ones
-        whole = Rows(ordered.sample, torch.ones_like(ordered.present))
+        whole = TrainingExamples(ordered.sample, torch.ones_like(ordered.present))
         chance = derive_seed(seed, "transforms", epoch)
         batches = load_batches(
             split, whole, modalities=modalities, batch_size=BATCH, seed=chance, with_ids=False

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import av
 
-from mmcoop.datasets.building import Plan, build_clips
-from mmcoop.datasets.clips import Clip, Reading, read_clip
+from mmcoop.datasets.building import ComparisonSpec, build_clips
+from mmcoop.datasets.clip_reader import Clip, Reading, read_clip
+from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.datasets.source_files import SourceFiles
-from mmcoop.datasets.store import SPLITS
 from mmcoop.datasets.writer import Header
 
 KINDS = {"audio": ("spectrogram", "path"), "visual": ("frames", "path")}
@@ -72,7 +72,7 @@ def main() -> None:
         speeds["decode and throw away"].append(len(paths) / (time.perf_counter() - begun))
         with tempfile.TemporaryDirectory() as folder:
             begun = time.perf_counter()
-            build_clips(Path(folder, "data"), Plan(header, reading, clips),
+            build_clips(Path(folder, "data"), ComparisonSpec(header, reading, clips),
                         workers=arguments.workers)  # fmt: skip
             speeds["build"].append(len(paths) / (time.perf_counter() - begun))
     print(f"{len(paths)} clips, {arguments.workers} processes, median of {arguments.rounds}:")

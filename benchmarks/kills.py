@@ -31,15 +31,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-import mmcoop.comparison.working
-import mmcoop.datasets.recipes.folder
+import mmcoop.comparison.runner
+import mmcoop.recipes.folder
 import mmcoop.reporting.comparison
 import mmcoop.reporting.describe
 import mmcoop.reporting.progress
 import mmcoop.reporting.summaries
 import mmcoop.reporting.tables
-import mmcoop.reporting.valuations
-import mmcoop.scores_parts
+import mmcoop.reporting.valuation
+import mmcoop.scores.resume
 import mmcoop.training.evaluation
 import mmcoop.workspace
 from mmcoop.cli import main as mmcoop_main
@@ -111,9 +111,9 @@ def report(command: str, outcomes: list[tuple[str, str]]) -> int:
 def start_of_processes() -> None:
     """Load what the pools of the commands preload, once for all of them."""
     torch.set_num_threads(1)
-    mmcoop.scores_parts._SECONDS = 0.0  # every batch is a part
+    mmcoop.scores.resume._SECONDS = 0.0  # every batch is a part
     server = multiprocessing.forkserver._forkserver
-    server.set_forkserver_preload(["mmcoop.datasets.clips", "mmcoop.training.evaluation"])
+    server.set_forkserver_preload(["mmcoop.datasets.clip_reader", "mmcoop.training.evaluation"])
     server.ensure_running()
     server.ensure_running = lambda: None  # a forked process has no right to wait for it
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 from mmcoop import load_batches, load_run, open_dataset, valuate
-from mmcoop.core.values import CLASSES, PREDICTED, VALUE_FUNCTIONS
+from mmcoop.core.valuation.value_functions import CLASSES, PREDICTED, VALUE_FUNCTIONS
 
 
 def main() -> None:

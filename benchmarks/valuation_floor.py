@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from mmcoop import load_batches, open_dataset
-from mmcoop.core.valuation import value_batches
-from mmcoop.datasets.recipes.keypad import Keypad
+from mmcoop.core.valuation.engine import value_batches
+from mmcoop.recipes.keypad import Keypad
 from mmcoop.training.build import Architecture
 
 REPEATS = 7

@@ -32,10 +32,10 @@ from captum.attr import ShapleyValueSampling
 from torch import Tensor, nn
 
 import mmcoop
-from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.encoders import build_encoder
-from mmcoop.core.fusions import build_fusion
-from mmcoop.core.model import MultimodalModel
+from mmcoop.core.games.coalitions import coalition_matrix
+from mmcoop.core.models.encoders import build_encoder
+from mmcoop.core.models.fusions import build_fusion
+from mmcoop.core.models.model import MultimodalModel
 
 CLASSES, BATCH = 10, 250
 SHAPES = {"callable": (16,), "encoders": (64, 4)}  # of a modality's input

@@ -8,67 +8,67 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmcoop.core.absence import replace_features, replace_inputs
-    from mmcoop.core.indices import banzhaf_values, leave_one_out, owen_values
-    from mmcoop.core.interactions import interaction_indices, shapley_interactions
-    from mmcoop.core.measures import intershap
+    from mmcoop.core.games.indices import banzhaf_values, leave_one_out, owen_values
+    from mmcoop.core.games.interactions import interaction_indices, shapley_interactions
+    from mmcoop.core.games.metrics import intershap
+    from mmcoop.core.games.shapley import shapley_values
+    from mmcoop.core.imputers.wrap import replace_features, replace_inputs
     from mmcoop.core.resampling import extra_rows, modality_probability
-    from mmcoop.core.shapley import shapley_values
-    from mmcoop.core.valuing import Valuing
+    from mmcoop.core.valuation.config import ValuationConfig
     from mmcoop.datasets.loading import load_batches
-    from mmcoop.datasets.store import open_dataset
+    from mmcoop.datasets.reader import open_dataset
     from mmcoop.errors import DataError, MmcoopError, UsageError
-    from mmcoop.library import Valuation, valuate
-    from mmcoop.scoring import Request, score_model
+    from mmcoop.scores.dataset import ValuationRequest, score_model
+    from mmcoop.scores.user_model import ImputerSpec
+    from mmcoop.scores.valuate import Valuation, valuate
     from mmcoop.training.config import TrainConfig, make_config
     from mmcoop.training.crossfit import cross_fit
     from mmcoop.training.evaluation import evaluate_run, valuate_run
     from mmcoop.training.run import load_run
-    from mmcoop.training.start import resume, train
-    from mmcoop.valued_model import Absence
+    from mmcoop.training.train import resume, train
 
 _HOMES = {
-    "Absence": "mmcoop.valued_model",
+    "ImputerSpec": "mmcoop.scores.user_model",
     "DataError": "mmcoop.errors",
     "MmcoopError": "mmcoop.errors",
-    "Request": "mmcoop.scoring",
+    "ValuationRequest": "mmcoop.scores.dataset",
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
-    "Valuation": "mmcoop.library",
-    "Valuing": "mmcoop.core.valuing",
-    "banzhaf_values": "mmcoop.core.indices",
+    "Valuation": "mmcoop.scores.valuate",
+    "ValuationConfig": "mmcoop.core.valuation.config",
+    "banzhaf_values": "mmcoop.core.games.indices",
     "cross_fit": "mmcoop.training.crossfit",
     "evaluate_run": "mmcoop.training.evaluation",
     "extra_rows": "mmcoop.core.resampling",
-    "interaction_indices": "mmcoop.core.interactions",
-    "intershap": "mmcoop.core.measures",
-    "leave_one_out": "mmcoop.core.indices",
+    "interaction_indices": "mmcoop.core.games.interactions",
+    "intershap": "mmcoop.core.games.metrics",
+    "leave_one_out": "mmcoop.core.games.indices",
     "load_batches": "mmcoop.datasets.loading",
     "load_run": "mmcoop.training.run",
     "make_config": "mmcoop.training.config",
     "modality_probability": "mmcoop.core.resampling",
-    "open_dataset": "mmcoop.datasets.store",
-    "owen_values": "mmcoop.core.indices",
-    "replace_features": "mmcoop.core.absence",
-    "replace_inputs": "mmcoop.core.absence",
-    "resume": "mmcoop.training.start",
-    "score_model": "mmcoop.scoring",
-    "shapley_interactions": "mmcoop.core.interactions",
-    "shapley_values": "mmcoop.core.shapley",
-    "train": "mmcoop.training.start",
-    "valuate": "mmcoop.library",
+    "open_dataset": "mmcoop.datasets.reader",
+    "owen_values": "mmcoop.core.games.indices",
+    "replace_features": "mmcoop.core.imputers.wrap",
+    "replace_inputs": "mmcoop.core.imputers.wrap",
+    "resume": "mmcoop.training.train",
+    "score_model": "mmcoop.scores.dataset",
+    "shapley_interactions": "mmcoop.core.games.interactions",
+    "shapley_values": "mmcoop.core.games.shapley",
+    "train": "mmcoop.training.train",
+    "valuate": "mmcoop.scores.valuate",
     "valuate_run": "mmcoop.training.evaluation",
 }
 
 __all__ = [
-    "Absence",
     "DataError",
+    "ImputerSpec",
     "MmcoopError",
-    "Request",
     "TrainConfig",
     "UsageError",
     "Valuation",
-    "Valuing",
+    "ValuationConfig",
+    "ValuationRequest",
     "banzhaf_values",
     "cross_fit",
     "evaluate_run",

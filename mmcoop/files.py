@@ -27,7 +27,7 @@ def sha256(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         # of a file name that is not UTF-8, what cannot be encoded is written as JSON escapes
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -105,7 +105,7 @@ def _is_full_disk(error: Exception) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path, size: int = 0) -> Iterator[Path]:
+def atomic_write(path: Path, size: int = 0) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well.
 
     Raises `DataError` where the disk is full; `size`: how many bytes are needed, if known.
@@ -122,10 +122,10 @@ def whole_file(path: Path, size: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, size: int = 0) -> Iterator[Path]:
+def atomic_folder(path: Path, size: int = 0) -> Iterator[Path]:
     """Give an empty temporary folder; put it in the place of `path` if the block ends well.
 
-    A folder that stood there is removed only once the new one is complete. `settle_folder`
+    A folder that stood there is removed only once the new one is complete. `recover_swap`
     ends a replacement that was cut off between its two renames. Raises `DataError` where the disk
     is full; `size`: how many bytes are needed, if known.
     """
@@ -138,7 +138,7 @@ def whole_folder(path: Path, size: int = 0) -> Iterator[Path]:
         _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        settle_folder(path)
+        recover_swap(path)
 
 
 @contextmanager
@@ -154,19 +154,19 @@ def resumable_folder(path: Path) -> Iterator[Path]:
     try:
         _put(working, path)
     finally:
-        settle_folder(path)
+        recover_swap(path)
 
 
 def _put(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`; what stands there keeps its old name until `settle_folder`."""
-    settle_folder(path)
+    """Rename `folder` to `path`; what stands there keeps its old name until `recover_swap`."""
+    recover_swap(path)
     if path.exists():
         path.rename(_old(path))
     folder.rename(path)
 
 
-def settle_folder(path: Path) -> None:
-    """End a replacement by `whole_folder`: remove the old folder if the new one is in its place,
+def recover_swap(path: Path) -> None:
+    """End a replacement by `atomic_folder`: remove the old folder if the new one is in its place,
     put it back if not, as when the process was killed between the two renames.
     """
     old = _old(path)
@@ -179,14 +179,14 @@ def settle_folder(path: Path) -> None:
 
 
 def is_half_replaced(path: Path) -> bool:
-    """Whether a replacement of the folder by `whole_folder` is under way, or was cut off."""
+    """Whether a replacement of the folder by `atomic_folder` is under way, or was cut off."""
     return os.path.lexists(_old(path))
 
 
 def standing_folder(path: Path) -> Path:
-    """Where the folder is at this moment: under its old name while `whole_folder` replaces it.
+    """Where the folder is at this moment: under its old name while `atomic_folder` replaces it.
 
-    For those who only read: unlike `settle_folder` it changes nothing that a writer counts on.
+    For those who only read: unlike `recover_swap` it changes nothing that a writer counts on.
     """
     return _old(path) if _old(path).is_dir() and not path.exists() else path
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mmcoop.errors import UsageError
-from mmcoop.files import hidden_beside, is_half_replaced, settle_folder
+from mmcoop.files import hidden_beside, is_half_replaced, recover_swap
 
 # The descriptors of the locks of this process. A process forked from it, such as one that loads
 # batches, shares them: it must not keep a lock when this process is killed.
@@ -54,7 +54,7 @@ def check_unlocked(path: Path) -> None:
     """Raise `UsageError` while a process writes `path`; tidy up what a killed one left."""
     if lock_file(path).exists() or is_half_replaced(path):
         with suppress(OSError), locked(path):
-            settle_folder(path)
+            recover_swap(path)
 
 
 def recover(path: Path) -> None:

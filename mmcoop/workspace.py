@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mmcoop.datasets.store import Dataset, is_dataset, open_dataset
+from mmcoop.datasets.reader import DatasetFolder, is_dataset, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.training.config import TrainConfig
 from mmcoop.training.run import FINISHED, Run, is_run, load_run
@@ -12,7 +12,7 @@ DATA = Path("data")
 RUNS = Path("runs")
 
 
-def find_dataset(path: Path | None) -> Dataset:
+def find_dataset(path: Path | None) -> DatasetFolder:
     """The data set at `path`, or the only one in `data/`.
 
     Raises `DataError` where there is none, `UsageError` where there are several.
@@ -31,7 +31,7 @@ def find_dataset(path: Path | None) -> Dataset:
     return open_dataset(found[0])
 
 
-def dataset_of(run: Run, path: Path | None) -> Dataset:
+def dataset_of(run: Run, path: Path | None) -> DatasetFolder:
     """The data set at `path`, or the one that `run` was trained on, if it is still there."""
     if path is None and is_dataset(Path(run.dataset["path"])):
         path = Path(run.dataset["path"])

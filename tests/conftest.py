@@ -20,9 +20,9 @@ from PIL import Image
 
 from mmcoop.cli import main
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.recipes.av_digits import AVDigits
-from mmcoop.datasets.recipes.keypad import Keypad
 from mmcoop.datasets.writer import Header, write_dataset
+from mmcoop.recipes.av_digits import AVDigits
+from mmcoop.recipes.keypad import Keypad
 from mmcoop.training.config import TrainConfig, make_config
 
 # as commands do for models of this size: what is computed here is compared with what they leave

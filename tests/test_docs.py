@@ -10,10 +10,10 @@ import typer
 
 from mmcoop.cli import app
 from mmcoop.cli.build_dataset import recipe_command
-from mmcoop.core.encoders import ENCODERS
-from mmcoop.core.fusions import FUSIONS
-from mmcoop.datasets.recipes import RECIPES
+from mmcoop.core.models.encoders import ENCODERS
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.methods import METHODS
+from mmcoop.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

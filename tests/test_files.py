@@ -13,13 +13,13 @@ import pytest
 
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
+    atomic_folder,
+    atomic_write,
     check_new_file,
     check_new_folder,
+    recover_swap,
     resumable_folder,
-    settle_folder,
     sha256,
-    whole_file,
-    whole_folder,
     write_json,
 )
 from mmcoop.reading.json_files import read_json
@@ -130,7 +130,7 @@ def test_json_nested_without_end_is_named(tmp_path):
 def test_a_whole_file_takes_the_old_one_s_place_at_the_end_of_the_block(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
         assert temporary.parent == path.parent, "a rename is whole only inside one file system"
@@ -141,14 +141,14 @@ def test_a_whole_file_takes_the_old_one_s_place_at_the_end_of_the_block(tmp_path
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error), whole_file(path) as temporary:
+    with pytest.raises(error), atomic_write(path) as temporary:
         temporary.write_text("half of the n")
         raise error
     assert contents(tmp_path) == {"file": "old"}
 
 
 def test_a_block_that_fails_makes_no_file(tmp_path):
-    with pytest.raises(ValueError, match="stop"), whole_file(tmp_path / "file") as temporary:
+    with pytest.raises(ValueError, match="stop"), atomic_write(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise ValueError("stop")
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +158,7 @@ def test_a_whole_folder_takes_the_old_one_s_place_at_the_end_of_the_block(tmp_pa
     path = tmp_path / "folder"
     written(path, "old")
     (path / "only in the old one").touch()
-    with whole_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         assert list(temporary.iterdir()) == []
         (temporary / "content").write_text("new")
         assert contents(path)["content"] == "old"
@@ -168,7 +168,7 @@ def test_a_whole_folder_takes_the_old_one_s_place_at_the_end_of_the_block(tmp_pa
 
 def test_a_whole_folder_makes_the_folders_above_it(tmp_path):
     path = tmp_path / "a" / "b" / "folder"
-    with whole_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "content").write_text("new")
     assert contents(tmp_path) == {"a/b/folder/content": "new"}
 
@@ -177,7 +177,7 @@ def test_a_whole_folder_makes_the_folders_above_it(tmp_path):
 def test_a_block_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path, error):
     path = tmp_path / "folder"
     written(path, "old")
-    with pytest.raises(error), whole_folder(path) as temporary:
+    with pytest.raises(error), atomic_folder(path) as temporary:
         (temporary / "content").write_text("half")
         raise error
     assert contents(tmp_path) == {"folder/content": "old"}
@@ -188,14 +188,14 @@ def test_what_a_killed_block_left_is_not_taken_over(tmp_path):
     path = tmp_path / "folder"
     killed_in(path, "block")
     assert len(list(tmp_path.iterdir())) == 1, "the killed process leaves its temporary folder"
-    with whole_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         assert list(temporary.iterdir()) == []
         (temporary / "content").write_text("second")
     assert contents(tmp_path) == {"folder/content": "second"}
     assert list(tmp_path.iterdir()) == [path]
 
 
-def killed_in(path: Path, moment: str, how: str = "whole_folder") -> None:
+def killed_in(path: Path, moment: str, how: str = "atomic_folder") -> None:
     """Run a process that replaces the folder `path` and is killed (SIGKILL) at `moment`.
 
     "block" is inside the block; "1" and "2" are right after the first and the second rename.
@@ -233,9 +233,9 @@ def test_a_replacement_killed_between_its_renames_is_settled_to_the_old_folder(t
     written(path, "old")
     killed_in(path, "1")
     assert not path.exists()
-    settle_folder(path)
+    recover_swap(path)
     assert contents(path) == {"content": "old"}
-    settle_folder(path)
+    recover_swap(path)
     assert contents(path) == {"content": "old"}
 
 
@@ -243,7 +243,7 @@ def test_a_replacement_killed_after_its_renames_is_settled_to_the_new_folder(tmp
     path = tmp_path / "folder"
     written(path, "old")
     killed_in(path, "2")
-    settle_folder(path)
+    recover_swap(path)
     assert contents(tmp_path) == {"folder/content": "new"}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -253,7 +253,7 @@ def test_a_replacement_killed_at_any_moment_can_be_done_again(tmp_path, moment):
     path = tmp_path / "folder"
     written(path, "old")
     killed_in(path, moment)
-    with whole_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "content").write_text("newest")
     assert contents(tmp_path) == {"folder/content": "newest"}
     assert list(tmp_path.iterdir()) == [path]
@@ -317,7 +317,7 @@ def test_a_resumable_folder_killed_at_its_renames_leaves_one_whole_folder(tmp_pa
     path = tmp_path / "folder"
     written(path, "old")
     killed_in(path, moment, "resumable_folder")
-    settle_folder(path)
+    recover_swap(path)
     assert contents(path) == {"content": "old" if moment == "1" else "new"}
     with resumable_folder(path) as working:
         assert contents(working) == ({"content": "new"} if moment == "1" else {})
@@ -327,10 +327,10 @@ def test_a_resumable_folder_killed_at_its_renames_leaves_one_whole_folder(tmp_pa
 
 
 def test_settling_a_folder_that_nobody_replaced_changes_nothing(tmp_path):
-    settle_folder(tmp_path / "folder")
+    recover_swap(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
     written(tmp_path / "folder", "old")
-    settle_folder(tmp_path / "folder")
+    recover_swap(tmp_path / "folder")
     assert contents(tmp_path) == {"folder/content": "old"}
 
 
@@ -340,7 +340,7 @@ def test_a_link_to_a_folder_can_be_replaced_again_and_again(tmp_path):
     path.symlink_to("elsewhere")
     for text in ("first", "second"):
         check_new_folder(path, True, always)
-        with whole_folder(path) as temporary:
+        with atomic_folder(path) as temporary:
             (temporary / "content").write_text(text)
     assert contents(path) == {"content": "second"}
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "elsewhere"}
@@ -446,5 +446,5 @@ def test_a_folder_whose_replacement_was_killed_still_counts_as_existing(tmp_path
     killed_in(path, "1")
     with pytest.raises(UsageError, match="folder exists: choose another"):
         check_new_folder(path, False, always)
-    settle_folder(path)
+    recover_swap(path)
     assert contents(path) == {"content": "old"}

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from mmcoop.comparison.comparison import Plan
+from mmcoop.comparison.folder import ComparisonSpec
+from mmcoop.comparison.runner import run_comparison
 from mmcoop.comparison.starting import new_comparison
-from mmcoop.comparison.working import run_comparison
-from mmcoop.datasets.recipes.keypad import Keypad
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import MmcoopError, UsageError
 from mmcoop.locks import check_unlocked, lock_file, locked
+from mmcoop.recipes.keypad import Keypad
 from mmcoop.training.run import load_run
-from mmcoop.training.start import resume, train
+from mmcoop.training.train import resume, train
 
 HOLDER = """
 import os, sys, time
@@ -144,7 +144,7 @@ def test_what_one_process_works_on_no_other_one_touches_and_all_may_read(
     dataset = open_dataset(noisy)
     Keypad().build(data)
     train(run, dataset, quick(epochs=1))
-    plan = Plan(methods=["joint"], seeds=[0], settings={"epochs": 1})
+    plan = ComparisonSpec(methods=["joint"], seeds=[0], settings={"epochs": 1})
     load_run(run).set_status("stopped")
     started = new_comparison(comparison, dataset, plan)
     before = files(tmp_path)

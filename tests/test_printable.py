@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmcoop.datasets.reader import REJECTS
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.store import REJECTS
 from mmcoop.errors import DataError
 from mmcoop.printable import LONGEST, json_text, printable
 

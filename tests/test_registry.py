@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from mmcoop.core.encoders import ENCODERS
-from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.models.encoders import ENCODERS
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import MmcoopError, UsageError
 from mmcoop.registry import Entry, Registry
 

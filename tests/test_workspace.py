@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.run import load_run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 from mmcoop.workspace import dataset_of, enhanced_folder, find_dataset, find_run, run_folder
 
 

@@ -11,8 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from mmcoop.cli import options
 from mmcoop.cli.output import report
-from mmcoop.datasets.recipes import DEFAULT_RECIPE, RECIPES
 from mmcoop.errors import UsageError
+from mmcoop.recipes import DEFAULT_RECIPE, RECIPES
 
 #: The options of a recipe that reads clips which do not decide what is built.
 RUNNING: dict[str, Any] = {
@@ -139,12 +139,12 @@ def recipe_command(name: str) -> Any:
         quiet: options.Quiet = False,
         **settings: Any,
     ) -> None:
-        from mmcoop.datasets.recipes.clips import write_missing
+        from mmcoop.datasets.reader import open_dataset
         from mmcoop.datasets.source_files import check_source
-        from mmcoop.datasets.store import open_dataset
         from mmcoop.datasets.writer import check_new_dataset
         from mmcoop.errors import MmcoopError
         from mmcoop.files import check_new_file
+        from mmcoop.recipes.clip_recipe import write_missing
         from mmcoop.reporting.describe import dataset_facts
         from mmcoop.reporting.listing import listing_facts
         from mmcoop.reporting.tables import facts_table

@@ -7,7 +7,7 @@ import typer
 
 from mmcoop.cli import options
 from mmcoop.cli.output import report
-from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import UsageError
 from mmcoop.methods import METHODS
 
@@ -113,10 +113,10 @@ def compare(
 
     - `mmcoop compare --resume --seeds 5-9`: goes on, with five more seeds
     """
-    from mmcoop.comparison.comparison import Plan, load_comparison
+    from mmcoop.comparison.folder import ComparisonSpec, load_comparison
+    from mmcoop.comparison.runner import run_comparison
     from mmcoop.comparison.starting import new_comparison
     from mmcoop.comparison.summary import summarise
-    from mmcoop.comparison.working import run_comparison
     from mmcoop.reporting.comparison import comparison_tables, summary_rows, write_comparison
     from mmcoop.workspace import find_dataset
 
@@ -147,7 +147,7 @@ def compare(
         comparison = comparison.with_more(**what)
     else:
         dataset = find_dataset(data)
-        plan = Plan(**what, **plan_settings)
+        plan = ComparisonSpec(**what, **plan_settings)
         comparison = new_comparison(out, dataset, plan, overwrite=overwrite)
     comparison = run_comparison(
         comparison,

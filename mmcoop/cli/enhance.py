@@ -68,10 +68,11 @@ def enhance(
       three extra rows a sample
     """
     from mmcoop.reporting.summaries import enhanced
-    from mmcoop.training import start
     from mmcoop.training.config import make_config
     from mmcoop.training.run import load_run
     from mmcoop.training.threads import suitable_threads, use_threads
+    from mmcoop.training.train import resume as resume_run
+    from mmcoop.training.train import train as train_run
     from mmcoop.workspace import dataset_of, enhanced_folder, find_run
 
     if resume and overwrite:
@@ -105,8 +106,8 @@ def enhance(
     kept = load_run(folder).threads if resume else None
     use_threads(threads or kept or suitable_threads(parent.architecture, config.batch_size), shown)
     if resume:
-        after = start.resume(folder, dataset, expected={"method": level, **chosen}, **where)
+        after = resume_run(folder, dataset, expected={"method": level, **chosen}, **where)
     else:
-        after = start.train(folder, dataset, config, parent=parent, overwrite=overwrite, **where)
+        after = train_run(folder, dataset, config, parent=parent, overwrite=overwrite, **where)
     answer, tables = enhanced(parent, after)
     report(answer, tables, as_json=as_json, quiet=quiet)

@@ -58,7 +58,7 @@ def evaluate(
     - `mmcoop evaluate --run runs/greedy-mmtm --utilisation`
     """
     from mmcoop.comparison.differences import difference
-    from mmcoop.core.utilisation import exchanging_fusion
+    from mmcoop.core.valuation.utilisation import exchanging_fusion
     from mmcoop.reporting.tables import class_table, evaluation_legend, evaluation_table
     from mmcoop.training.evaluation import evaluation_of
     from mmcoop.training.run import replaced_parent

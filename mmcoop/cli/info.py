@@ -49,8 +49,8 @@ def info(
 
     - `mmcoop info scores.parquet --json`
     """
-    from mmcoop.comparison.comparison import is_comparison, load_comparison
-    from mmcoop.datasets.store import is_dataset, is_rejects, open_dataset, read_rejects
+    from mmcoop.comparison.folder import is_comparison, load_comparison
+    from mmcoop.datasets.reader import is_dataset, is_rejects, open_dataset, read_rejects
     from mmcoop.errors import DataError, UsageError
     from mmcoop.files import check_path
     from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mmcoop.core.encoders import ENCODERS
-from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.models.encoders import ENCODERS
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import UsageError
 from mmcoop.progress import SILENT, Progress
 from mmcoop.training.config import OPTIMIZERS, SCHEDULES

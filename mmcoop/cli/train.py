@@ -63,7 +63,6 @@ def train(
     - `mmcoop train --resume`: goes on after Ctrl-C or a crash
     """
     from mmcoop.reporting.summaries import trained
-    from mmcoop.training import start
     from mmcoop.training.build import architecture_of
     from mmcoop.training.config import (
         check_warmup,
@@ -73,6 +72,8 @@ def train(
     )
     from mmcoop.training.run import load_run
     from mmcoop.training.threads import suitable_threads, use_threads
+    from mmcoop.training.train import resume as resume_run
+    from mmcoop.training.train import train as train_run
     from mmcoop.workspace import dataset_of, find_dataset, run_folder
 
     if resume and overwrite:
@@ -100,7 +101,7 @@ def train(
             or suitable_threads(begun.architecture, begun.config.batch_size),
             shown,
         )
-        run = start.resume(folder, dataset, expected=chosen, **where)
+        run = resume_run(folder, dataset, expected=chosen, **where)
     else:
         dataset = find_dataset(data)
         usual = dataset.defaults.get("train", {})
@@ -115,6 +116,6 @@ def train(
         folder = out or run_folder(config)
         architecture = architecture_of(dataset, config)
         use_threads(threads or suitable_threads(architecture, config.batch_size), shown)
-        run = start.train(folder, dataset, config, overwrite=overwrite, **where)
+        run = train_run(folder, dataset, config, overwrite=overwrite, **where)
     answer, tables = trained(run)
     report(answer, tables, as_json=as_json, quiet=quiet)

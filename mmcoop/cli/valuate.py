@@ -191,26 +191,26 @@ def valuate(
 
     - `mmcoop valuate --model mine:make_model --weights mine.safetensors --data data/keypad`
     """
-    from mmcoop.core.valuing import Valuing
+    from mmcoop.core.valuation.config import ValuationConfig
     from mmcoop.files import sha256
-    from mmcoop.reporting.valuations import valuation_report
-    from mmcoop.scoring import Request, score_model
+    from mmcoop.reporting.valuation import valuation_report
+    from mmcoop.scores.dataset import ValuationRequest, score_model
+    from mmcoop.scores.user_model import ImputerSpec, load_own_model, own_errors
     from mmcoop.training.device import pick_device
     from mmcoop.training.evaluation import valuate_run
     from mmcoop.training.threads import suitable_threads, use_threads
-    from mmcoop.valued_model import Absence, load_own_model, own_errors
     from mmcoop.workspace import dataset_of, find_dataset, find_run
 
     if more["draws"] and more["absent"] != "marginal":
         raise UsageError("--draws is for --absent marginal: leave it out")
-    how = Valuing(
+    how = ValuationConfig(
         **{name: more[name] for name in ("value", "estimator", "budget", "tolerance", "max_batch")},
         seed=more["seed"],
     )
     places = options.parse_pairs("--features", more["features"] or [])
-    request = Request(
+    request = ValuationRequest(
         how=how,
-        absence=Absence(more["absent"], places, more["draws"] or _DRAWS, more["seed"]),
+        absence=ImputerSpec(more["absent"], places, more["draws"] or _DRAWS, more["seed"]),
         interactions=more["interactions"],
         indices=tuple(more["index"] or ()),
         groups=tuple(more["groups"] or ()),

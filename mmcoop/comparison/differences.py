@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from mmcoop.comparison.statistics import mcnemar
-from mmcoop.core.bootstrap import BootstrapMeans
+from mmcoop.core.valuation.bootstrap import BootstrapMeans
 from mmcoop.errors import DataError
 from mmcoop.training.evaluation import Evaluation
 

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from mmcoop.comparison.cases import make_cases
-from mmcoop.comparison.comparison import Comparison, Plan, is_comparison, layers
-from mmcoop.datasets.store import Dataset
+from mmcoop.comparison.folder import Comparison, ComparisonSpec, is_comparison, layers
+from mmcoop.comparison.run_specs import make_run_specs
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import UsageError
-from mmcoop.files import check_new_folder, whole_folder
+from mmcoop.files import atomic_folder, check_new_folder
 from mmcoop.locks import check_unlocked, locked
 from mmcoop.training.config import make_config
 
 
 def new_comparison(
-    folder: Path | str, dataset: Dataset, plan: Plan, *, overwrite: bool = False
+    folder: Path | str, dataset: DatasetFolder, plan: ComparisonSpec, *, overwrite: bool = False
 ) -> Comparison:
     """Make the folder of a comparison that is about to start.
 
@@ -25,14 +25,14 @@ def new_comparison(
             "--match seconds: how long a run trains is not known before, and --schedule cosine "
             "needs to know; choose step or constant"
         )
-    make_cases(dataset, plan.methods, plan.fusions, plan.options, *layers(dataset, plan))
+    make_run_specs(dataset, plan.methods, plan.fusions, plan.options, *layers(dataset, plan))
     check_unlocked(folder)
     _check_place(folder, overwrite)
     about = {"path": str(dataset.folder), "name": dataset.name, "fingerprint": dataset.fingerprint}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         _check_place(folder, overwrite)  # another process may have made one since
-        with whole_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             Comparison(temporary, plan, about).save()
     return Comparison(folder, plan, about)
 

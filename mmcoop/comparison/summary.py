@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mmcoop.comparison.comparison import MATCHED_BASELINE, Comparison
+from mmcoop.comparison.folder import MATCHED_BASELINE, Comparison
 from mmcoop.comparison.statistics import LEVEL, holm, mcnemar, mean_interval, paired_t
 from mmcoop.errors import DataError
 

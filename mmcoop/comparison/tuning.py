@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmcoop.comparison.cases import Case, tuned
+from mmcoop.comparison.run_specs import RunSpec, tuned
 from mmcoop.core.seeds import generator
 from mmcoop.methods import METHODS
 
@@ -14,7 +14,7 @@ from mmcoop.methods import METHODS
 LR_FACTOR = 5.0
 
 
-def trial_case(case: Case, trial: int, seed: int, lr: float) -> Case:
+def trial_spec(case: RunSpec, trial: int, seed: int, lr: float) -> RunSpec:
     """What a trial of the case is trained with. Trial 0 is the defaults.
 
     Others draw a learning rate, the same one for every case, and each option of the method's

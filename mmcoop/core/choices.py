@@ -1,6 +1,6 @@
 """What a user may pick by name when samples are valued, and what each is; loads without torch."""
 
-#: What a coalition's prediction is worth to a sample of one class (`core/values.py`).
+#: What a coalition's prediction is worth to a sample of one class (`core/valuation/value_functions.py`).
 CLASS_VALUES = {
     "paper": "the coalition's size where it is right, else 0",
     "correct": "1 where it is right",
@@ -18,13 +18,13 @@ VALUES = {
     "label-probability": "of each label's truth, for several labels a sample",
 }
 
-#: Ways to draw coalitions (`core/sampling.py`).
+#: Ways to draw coalitions (`core/games/estimators.py`).
 SAMPLED = {
     "permutation": "orders of arrival, in antithetic pairs",
     "kernel": "KernelSHAP's weighted least squares",
 }
 
-#: Ways to work out contributions (`core/valuing.py`).
+#: Ways to work out contributions (`core/valuation/config.py`).
 ESTIMATORS = {
     "auto": "exact up to 12 modalities, unless --tolerance or a --budget below 2ⁿ is given, else "
     "kernel",
@@ -32,21 +32,21 @@ ESTIMATORS = {
     **SAMPLED,
 }
 
-#: What stands in for an absent modality (`core/absence.py`).
+#: What stands in for an absent modality (`core/imputers/wrap.py`).
 ABSENT = {
     "zero": "zeros",
     "mean": "the mean over the background",
     "marginal": "values of samples of the background, outputs averaged over draws",
 }
 
-#: Attributions other than Shapley values (`core/indices.py`).
+#: Attributions other than Shapley values (`core/games/indices.py`).
 INDICES = {
     "banzhaf": "mean over all coalitions alike",
     "leave-one-out": "what is lost without it",
     "owen": "groups first, then their members (needs --groups)",
 }
 
-#: Which interactions are told (`core/further.py`).
+#: Which interactions are told (`core/valuation/columns.py`).
 INTERACTIONS = {
     "none": "none",
     "pairwise": "of each pair of modalities",

@@ -50,7 +50,7 @@ def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def telling_coalitions(names: Sequence[str]) -> list[str]:
+def display_coalitions(names: Sequence[str]) -> list[str]:
     """Of the names of coalitions those that people look at: all of up to three modalities, and of
     more the single modalities, all but one of them, and all, by size.
     """

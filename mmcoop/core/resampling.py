@@ -27,7 +27,7 @@ GRADED_SLACK = 0.25
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainingExamples:
     """What an epoch trains on.
 
     `sample`: int64 `(rows,)`, positions in the data set. `present`: bool `(rows, n)`.
@@ -39,22 +39,26 @@ class Rows:
     def __len__(self) -> int:
         return self.sample.shape[0]
 
-    def take(self, order: Tensor) -> "Rows":
+    def take(self, order: Tensor) -> "TrainingExamples":
         """The rows at the positions `order`, int64 `(k,)`."""
-        return Rows(self.sample[order], self.present[order])
+        return TrainingExamples(self.sample[order], self.present[order])
 
 
-def join_rows(*parts: Rows) -> Rows:
+def join_examples(*parts: TrainingExamples) -> TrainingExamples:
     """All rows of `parts`, in order."""
-    return Rows(torch.cat([p.sample for p in parts]), torch.cat([p.present for p in parts]))
+    return TrainingExamples(
+        torch.cat([p.sample for p in parts]), torch.cat([p.present for p in parts])
+    )
 
 
-def whole_rows(n_samples: int, n_modalities: int) -> Rows:
+def complete_examples(n_samples: int, n_modalities: int) -> TrainingExamples:
     """Every sample once, with all modalities."""
-    return Rows(torch.arange(n_samples), torch.ones(n_samples, n_modalities, dtype=torch.bool))
+    return TrainingExamples(
+        torch.arange(n_samples), torch.ones(n_samples, n_modalities, dtype=torch.bool)
+    )
 
 
-def alone_rows(times: Tensor) -> Rows:
+def unimodal_examples(times: Tensor) -> TrainingExamples:
     """`times[i, m]` rows of sample i in which only modality m is present.
 
     `times`: whole numbers ≥ 0, `(samples, n)`. Rows come by sample, then by modality.
@@ -62,7 +66,7 @@ def alone_rows(times: Tensor) -> Rows:
     n_modalities = times.shape[1]
     position = torch.arange(times.numel()).repeat_interleave(times.flatten().long())
     modality = position % n_modalities
-    return Rows(
+    return TrainingExamples(
         position // n_modalities,
         torch.nn.functional.one_hot(modality, n_modalities).bool(),
     )
@@ -155,22 +159,22 @@ def modality_probability(
     return PROBABILITY_RULES[rule](gap, alpha).clamp(0, 1)
 
 
-def sample_level_rows(
+def sample_level_examples(
     contributions: Tensor, max_extra: int | None = None, slack: float = ROUNDING
-) -> Rows:
+) -> TrainingExamples:
     """Every sample whole, and `extra_rows` of each modality alone."""
     samples, n_modalities = contributions.shape
-    alone = alone_rows(extra_rows(contributions, max_extra, slack))
-    return join_rows(whole_rows(samples, n_modalities), alone)
+    alone = unimodal_examples(extra_rows(contributions, max_extra, slack))
+    return join_examples(complete_examples(samples, n_modalities), alone)
 
 
-def modality_level_rows(
+def modality_level_examples(
     n_samples: int,
     probability: Tensor,
     generator: torch.Generator,
     max_extra: int | None = None,
     mean_contributions: Tensor | None = None,
-) -> Rows:
+) -> TrainingExamples:
     """Every sample whole, and with probability `probability[m]` once more with m alone.
 
     `probability`: `(n,)` in [0, 1]; the draws are independent by sample and modality. Of more than
@@ -183,9 +187,9 @@ def modality_level_rows(
     if max_extra is not None:
         order = -probability if mean_contributions is None else mean_contributions
         drawn = capped(drawn, order, max_extra)
-    return join_rows(whole_rows(n_samples, n_modalities), alone_rows(drawn))
+    return join_examples(complete_examples(n_samples, n_modalities), unimodal_examples(drawn))
 
 
-def shuffled(rows: Rows, generator: torch.Generator) -> Rows:
+def shuffled(rows: TrainingExamples, generator: torch.Generator) -> TrainingExamples:
     """The same rows in random order."""
     return rows.take(torch.randperm(len(rows), generator=generator))

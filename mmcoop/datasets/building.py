@@ -21,7 +21,7 @@ from typing import Any
 
 from pebble import ProcessExpired
 
-from mmcoop.datasets.clips import Clip, Reading, read_clip
+from mmcoop.datasets.clip_reader import Clip, Reading, read_clip
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.writer import DatasetWriter, Header, continue_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
@@ -33,7 +33,7 @@ from mmcoop.progress import SILENT, Progress
 # few enough that what waits to be written stays small.
 _AHEAD = 8
 
-_PRELOAD = ("mmcoop.datasets.clips", "torchaudio.compliance.kaldi")
+_PRELOAD = ("mmcoop.datasets.clip_reader", "torchaudio.compliance.kaldi")
 
 # Those whose version may decide what a clip is read as.
 _PACKAGES = (
@@ -50,7 +50,7 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """What is to be built: `clips`, in the order of their rows, and how each is read.
 
     `rejects` are known beforehand. A clip that takes longer than `time_limit` seconds is rejected.
@@ -80,7 +80,7 @@ class Plan:
 
 def build_clips(
     folder: Path,
-    plan: Plan,
+    plan: BuildPlan,
     *,
     workers: int | None = None,
     overwrite: bool = False,
@@ -153,7 +153,7 @@ def _add(writer: DatasetWriter, clip: Clip, row: dict[str, Any]) -> Unusable | N
 
 
 def _outcomes(
-    clips: Sequence[Clip], plan: Plan, workers: int
+    clips: Sequence[Clip], plan: BuildPlan, workers: int
 ) -> Generator[tuple[Clip, dict[str, Any] | Unusable]]:
     """Every clip with its row or why it has none, in order."""
     done = 0
@@ -174,7 +174,7 @@ def _outcomes(
 
 
 def _pooled(
-    clips: Sequence[Clip], plan: Plan, workers: int
+    clips: Sequence[Clip], plan: BuildPlan, workers: int
 ) -> Generator[tuple[Clip, dict[str, Any] | Unusable]]:
     """As `_outcomes`; `RuntimeError` where the pool of processes breaks down."""
     workers = min(workers, len(clips))

@@ -8,9 +8,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.modalities import check_modalities
-from mmcoop.core.resampling import Rows, whole_rows
+from mmcoop.core.resampling import TrainingExamples, complete_examples
 from mmcoop.core.seeds import derive_seed, seeded
-from mmcoop.datasets.store import Split
+from mmcoop.datasets.reader import Split
 from mmcoop.datasets.transforms import build_transform
 from mmcoop.errors import UsageError, check_given
 
@@ -21,7 +21,7 @@ class _BatchSource(TorchDataset[Batch]):
     def __init__(
         self,
         split: Split,
-        rows: Rows,
+        rows: TrainingExamples,
         modalities: Sequence[str],
         batch_size: int,
         seed: int | None,
@@ -66,7 +66,7 @@ class _BatchSource(TorchDataset[Batch]):
 
 def load_batches(
     split: Split,
-    rows: Rows | None = None,
+    rows: TrainingExamples | None = None,
     *,
     modalities: Sequence[str] | None = None,
     batch_size: int,
@@ -90,7 +90,7 @@ def load_batches(
     if odd := [name for name in names if name not in known]:
         raise UsageError(f"the data set has no modality {odd[0]!r}: choose of {', '.join(known)}")
     if rows is None:
-        rows = whole_rows(len(split), len(names))
+        rows = complete_examples(len(split), len(names))
     source = _BatchSource(split, rows, names, batch_size, seed, with_ids)
     return DataLoader(
         source,

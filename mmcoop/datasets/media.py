@@ -1,6 +1,6 @@
 """Reading media files: films and sound with PyAV, pictures with Pillow.
 
-A stretch of a file is decoded once, for its frames and its sound together. Times are in seconds
+A slice_ of a file is decoded once, for its frames and its sound together. Times are in seconds
 from the beginning of the file.
 """
 
@@ -36,32 +36,32 @@ from mmcoop.datasets.timeline import (
     states_length,
 )
 
-#: The longest stretch that is read, in seconds, and the largest picture, in pixels.
+#: The longest slice_ that is read, in seconds, and the largest picture, in pixels.
 LONGEST = 3600
 LARGEST_PICTURE = 2**26
 
-# The decoder starts at the key frame before a stretch; a little earlier costs nothing, and covers
+# The decoder starts at the key frame before a slice_; a little earlier costs nothing, and covers
 # sound whose packets were written ahead of the pictures they belong to.
 _RUN_UP = 1.0
-# How much of the sound before a stretch is kept, in seconds, for the resampler's filter.
+# How much of the sound before a slice_ is kept, in seconds, for the resampler's filter.
 _LEAD = 0.05
 # Sound that is missing for longer than this, in seconds, is silence, and of sound that overlaps for
 # longer the first is kept: it stays with its pictures.
 _GAP = 0.1
 # Samples a second that sound may have. Beyond is what damaged files say, and resampling takes ages.
 _RATES = range(1000, 1_000_001)
-# By what part of its length a stretch may be longer or shorter than stated before its frames are
+# By what part of its length a slice_ may be longer or shorter than stated before its frames are
 # shared out anew.
 _INEXACT = 0.02
 
 
 @dataclass(frozen=True)
 class Footage:
-    """What was read of a stretch of a file.
+    """What was read of a slice_ of a file.
 
     `frames`: the pictures asked for, uint8 `(height, width, 3)` RGB. `following`: to each of them
     the next one in the file, for optical flow. `sound`: float32 `(samples,)` in −1…1.
-    `seconds`: how much there is of the stretch, of pictures and sound both. `lacking`: how many
+    `seconds`: how much there is of the slice_, of pictures and sound both. `lacking`: how many
     seconds more the file states that there are.
     """
 
@@ -83,10 +83,10 @@ def read_footage(
     rate: int | None = None,
     threads: int = 0,
 ) -> Footage:
-    """Frames and sound of a stretch of a file, the whole file unless `start` and `end` say else.
+    """Frames and sound of a slice_ of a file, the whole file unless `start` and `end` say else.
 
     `frames` pictures are taken evenly: each is the one shown in the middle of one of so many equal
-    parts of the stretch. They are turned upright and, where `short_side` is given, scaled down so
+    parts of the slice_. They are turned upright and, where `short_side` is given, scaled down so
     that their shorter side has so many pixels. `pairs` asks for the next picture of each, too;
     the last one of a file has none, so the one before stands in for it. With a `rate`, the sound
     is mixed to mono and resampled to so many samples a second, silent where the file has none. Of
@@ -215,7 +215,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is to be read of a stretch: as the arguments of `read_footage`."""
+    """What is to be read of a slice_: as the arguments of `read_footage`."""
 
     frames: int
     pairs: bool
@@ -284,7 +284,7 @@ def _footage(survey: _Survey, span: tuple[float, float], wanted: _Wanted) -> Foo
     picker, video_end = found.picker, found.ends.get("video", until)
     if wanted.frames and abs(stated - video_end) > _INEXACT * (video_end - begin) > 0:
         # the pictures last longer than the file says, or end before it says, or before the
-        # stretch does: share out what there is
+        # slice_ does: share out what there is
         times = _middles(begin, video_end, wanted.frames)
         picker = _read(survey, (begin, video_end), times, replace(wanted, rate=None)).picker
     seconds = min(found.ends.values()) - begin

@@ -181,7 +181,7 @@ class _Track:
 
 @dataclass
 class _Part:
-    """A stretch of a file in which the clock does not jump: where each stream begins and ends."""
+    """A slice_ of a file in which the clock does not jump: where each stream begins and ends."""
 
     zero: float | None = None  # of what does not say when it begins
     begins: dict[str, float] = field(default_factory=dict)

@@ -19,8 +19,7 @@ from typing_extensions import TypedDict
 from mmcoop.core.modalities import check_modalities
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.precision import Spread
-from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not
-from mmcoop.datasets.store import (
+from mmcoop.datasets.reader import (
     FORMAT,
     FORMAT_VERSION,
     REJECTS,
@@ -28,13 +27,14 @@ from mmcoop.datasets.store import (
     SPLITS,
     shard_schema,
 )
+from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
+    atomic_folder,
+    atomic_write,
     check_new_folder,
     has_format,
     resumable_folder,
-    whole_file,
-    whole_folder,
     write_json,
 )
 from mmcoop.locks import check_unlocked, locked
@@ -209,11 +209,11 @@ class DatasetWriter:
                     break
         journal, ledger = self._folder / _JOURNAL, self._folder / _LEDGER
         whole = _whole_lines(journal) if journal.is_file() else []
-        with whole_file(journal) as temporary:
+        with atomic_write(journal) as temporary:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in whole), encoding="utf-8")
         self._rejects += whole
         self._journal = journal.open("a", encoding="utf-8")
-        with whole_file(ledger) as temporary:
+        with atomic_write(ledger) as temporary:
             states = [shard.state for shards in self._shards.values() for shard in shards]
             temporary.write_text("".join(json.dumps(state) + "\n" for state in states))
         self._ledger = ledger.open("a", encoding="utf-8")
@@ -460,7 +460,7 @@ def write_dataset(
     `UsageError` where `folder` exists and may not be replaced.
     """
     check_new_dataset(folder, overwrite)
-    with _new_dataset(folder, overwrite), whole_folder(folder) as temporary:
+    with _new_dataset(folder, overwrite), atomic_folder(folder) as temporary:
         writer = DatasetWriter(temporary, header)
         try:
             yield writer

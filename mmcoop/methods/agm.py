@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.resampling import Rows
-from mmcoop.core.shapley import shapley_matrix
+from mmcoop.core.games.coalitions import coalition_matrix
+from mmcoop.core.games.shapley import shapley_matrix
+from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import AGMOptions
 
 
@@ -45,7 +45,7 @@ class AGM(Method):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainContext,
         *,
         alpha: float = AGMOptions.alpha,
         cap: float = AGMOptions.cap,
@@ -76,9 +76,9 @@ class AGM(Method):
     usual: Tensor
     steps: Tensor
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         self._epoch = epoch
-        return super().rows(epoch)
+        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         if self._epoch > self.until:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.model import MultimodalModel
-from mmcoop.core.resampling import ROUNDING, Rows, whole_rows
+from mmcoop.core.models.model import MultimodalModel
+from mmcoop.core.resampling import ROUNDING, TrainingExamples, complete_examples
 from mmcoop.errors import UsageError
 
 
@@ -24,7 +24,7 @@ def check_not_negative(**options: float) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainContext:
     """What a method is asked to train on.
 
     `model` is the one that is trained. `value(samples)` gives the contributions `(k, n)` of the
@@ -44,7 +44,7 @@ class Task:
     seed: int
     warmup: int
     value: Callable[[Tensor | None], Tensor]
-    batches: Callable[[str, Rows | None, int | None], Iterable[Batch]]
+    batches: Callable[[str, TrainingExamples | None, int | None], Iterable[Batch]]
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     max_extra: int | None = None
     slack: float = ROUNDING
@@ -74,21 +74,21 @@ class Method(nn.Module):
     #: Between which bounds `mmcoop compare --tune` tries an option, on a logarithmic scale.
     search: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: TrainContext) -> None:
         super().__init__()
         # not a submodule: the model's own weights are not the method's
         self.__dict__["task"] = task
 
-    task: Task
+    task: TrainContext
 
     @classmethod
     def modalities(cls, available: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         """The modalities the model is built of: all there are."""
         return tuple(available)
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         """What the epoch trains on, in any order; epochs count from 1."""
-        return whole_rows(self.task.n_samples, self.task.n_modalities)
+        return complete_examples(self.task.n_samples, self.task.n_modalities)
 
     def update(self, batch: Batch, optimizer: Optimizer) -> Tensor:
         """One step on one batch; returns the loss, detached.

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.fusions.late import Late
+from mmcoop.core.models.fusions.late import Late
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, TrainContext
 from mmcoop.methods.unimodal_heads import unimodal_losses
 
 
@@ -16,7 +16,7 @@ class Ensemble(Method):
 
     fusions = ("late",)
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: TrainContext) -> None:
         super().__init__(task)
         if not isinstance(task.model.fusion, Late):
             raise UsageError("method 'ensemble' averages unimodal models: give --fusion late")

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.modes import evaluation_mode
-from mmcoop.core.resampling import Rows, shuffled, whole_rows
+from mmcoop.core.imputers.evaluation_mode import evaluation_mode
+from mmcoop.core.resampling import TrainingExamples, complete_examples, shuffled
 from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, TrainContext
 from mmcoop.methods.options import GBlendingOptions
 from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses
 
@@ -42,7 +42,7 @@ class GBlending(Method):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainContext,
         *,
         estimate: int = GBlendingOptions.estimate,
         every: int = GBlendingOptions.every,
@@ -58,10 +58,10 @@ class GBlending(Method):
 
     weights: Tensor
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         if epoch == 1 or (self.every and (epoch - 1) % self.every == 0):
             self.weights.copy_(self._estimated(epoch))
-        return super().rows(epoch)
+        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         losses = branch_losses(self.task.model, self.heads, batch)
@@ -83,7 +83,7 @@ class GBlending(Method):
             optimizer = self.task.optimizer([*model.parameters(), *heads.parameters()])
             for k in range(1, self.estimate + 1):
                 purpose = ("blending", epoch, branch, k)
-                rows = whole_rows(self.task.n_samples, n)
+                rows = complete_examples(self.task.n_samples, n)
                 if branch < n:
                     rows.present[:] = torch.arange(n) == branch
                 rows = shuffled(rows, generator(self.task.seed, *purpose))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.fusions.mmtm import MMTM
-from mmcoop.core.resampling import Rows
+from mmcoop.core.models.fusions.mmtm import MMTM
+from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import GreedyOptions
 from mmcoop.methods.unimodal_heads import unimodal_losses
 
@@ -31,7 +31,7 @@ class Greedy(Method):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainContext,
         *,
         epsilon: float = GreedyOptions.epsilon,
         steps: int = GreedyOptions.steps,
@@ -66,10 +66,10 @@ class Greedy(Method):
     cared_for: Tensor
     left: Tensor
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         self._epoch = epoch
         self._rebalanced = 0
-        return super().rows(epoch)
+        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.task.model

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import torch
 
-from mmcoop.core.resampling import Rows, modality_level_rows, modality_probability
+from mmcoop.core.resampling import TrainingExamples, modality_level_examples, modality_probability
 from mmcoop.core.seeds import generator
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, TrainContext
 from mmcoop.methods.options import ModalityLevelOptions
 
 
@@ -27,7 +27,7 @@ class ModalityLevel(Method):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainContext,
         *,
         fraction: float = ModalityLevelOptions.fraction,
         rule: str = ModalityLevelOptions.rule,
@@ -41,14 +41,14 @@ class ModalityLevel(Method):
         self.rule = rule
         self.alpha = alpha
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         if epoch <= self.task.warmup:
-            return super().rows(epoch)
+            return super().epoch_samples(epoch)
         chance = generator(self.task.seed, "modality-level", epoch)
         size = max(1, round(self.fraction * self.task.n_samples))
         subset = torch.randperm(self.task.n_samples, generator=chance)[:size].sort().values
         means = self.task.value(subset).mean(0)
         probability = modality_probability(means, self.rule, self.alpha)
-        return modality_level_rows(
+        return modality_level_examples(
             self.task.n_samples, probability, chance, self.task.max_extra, means
         )

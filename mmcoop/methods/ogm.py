@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.resampling import Rows
+from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import OGMGEOptions, OGMOptions
 from mmcoop.methods.unimodal_heads import scores
 
@@ -40,7 +40,7 @@ class OGM(Method):
     search: ClassVar = {"alpha": (0.05, 1.0)}
 
     def __init__(
-        self, task: Task, *, alpha: float = OGMOptions.alpha, until: int = OGMOptions.until
+        self, task: TrainContext, *, alpha: float = OGMOptions.alpha, until: int = OGMOptions.until
     ) -> None:
         super().__init__(task)
         check_not_negative(alpha=alpha)
@@ -57,10 +57,10 @@ class OGM(Method):
         self._scores: Tensor | None = None
         self._seen: list[Tensor] = []
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         self._epoch = epoch
         self._seen = []
-        return super().rows(epoch)
+        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.task.model
@@ -114,7 +114,7 @@ class OGMGE(OGM):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainContext,
         *,
         alpha: float = OGMGEOptions.alpha,
         until: int = OGMGEOptions.until,

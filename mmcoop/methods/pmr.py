@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.modes import evaluation_mode
-from mmcoop.core.resampling import Rows
+from mmcoop.core.imputers.evaluation_mode import evaluation_mode
+from mmcoop.core.resampling import TrainingExamples
 from mmcoop.core.seeds import generator
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import PMROptions
 
 RULES = ("clip", "switch")
@@ -52,7 +52,7 @@ class PMR(Method):
 
     def __init__(
         self,
-        task: Task,
+        task: TrainContext,
         *,
         alpha: float = PMROptions.alpha,
         momentum: float = PMROptions.momentum,
@@ -88,12 +88,12 @@ class PMR(Method):
 
     known: Tensor
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         self._seen = []
         self._active = self.alpha > 0 and epoch <= self.until
         if self._active:
             self._renew(epoch)
-        return super().rows(epoch)
+        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.task.model
@@ -130,7 +130,7 @@ class PMR(Method):
         features: list[dict[str, Tensor]] = []
         labels: list[Tensor] = []
         with evaluation_mode(model):
-            for batch in self.task.batches("train", Rows(chosen, present), None):
+            for batch in self.task.batches("train", TrainingExamples(chosen, present), None):
                 features.append(model.encode(batch.inputs, batch.present))
                 labels.append(batch.labels)
         every = torch.cat(labels)

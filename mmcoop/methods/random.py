@@ -2,7 +2,13 @@
 
 import torch
 
-from mmcoop.core.resampling import MAX_EXTRA_ROWS, Rows, extra_rows, join_rows, whole_rows
+from mmcoop.core.resampling import (
+    MAX_EXTRA_ROWS,
+    TrainingExamples,
+    complete_examples,
+    extra_rows,
+    join_examples,
+)
 from mmcoop.core.seeds import generator
 from mmcoop.methods.base import Method
 
@@ -16,9 +22,9 @@ class Random(Method):
     has_warmup = True
     adds_rows = True
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         if epoch <= self.task.warmup:
-            return super().rows(epoch)
+            return super().epoch_samples(epoch)
         most = self.task.max_extra
         extra = int(extra_rows(self.task.value(None), most, self.task.slack).sum())
         chance = generator(self.task.seed, "random rows", epoch)
@@ -30,5 +36,5 @@ class Random(Method):
             often = min(most, MAX_EXTRA_ROWS * k)
             sample = torch.randperm(often * n, generator=chance)[:extra] % n
         modality = torch.randint(k, (extra,), generator=chance)
-        alone = Rows(sample, torch.nn.functional.one_hot(modality, k).bool())
-        return join_rows(whole_rows(n, k), alone)
+        alone = TrainingExamples(sample, torch.nn.functional.one_hot(modality, k).bool())
+        return join_examples(complete_examples(n, k), alone)

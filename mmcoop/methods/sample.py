@@ -1,6 +1,6 @@
 """Sample-level enhancement (the paper, section on re-sampling; see `core/resampling.py`)."""
 
-from mmcoop.core.resampling import Rows, sample_level_rows
+from mmcoop.core.resampling import TrainingExamples, sample_level_examples
 from mmcoop.methods.base import Method
 
 
@@ -12,8 +12,8 @@ class SampleLevel(Method):
     has_warmup = True
     adds_rows = True
 
-    def rows(self, epoch: int) -> Rows:
+    def epoch_samples(self, epoch: int) -> TrainingExamples:
         if epoch <= self.task.warmup:
-            return super().rows(epoch)
+            return super().epoch_samples(epoch)
         task = self.task
-        return sample_level_rows(task.value(None), task.max_extra, task.slack)
+        return sample_level_examples(task.value(None), task.max_extra, task.slack)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.methods.base import Method, Task, check_not_negative
+from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import UniformOptions
 from mmcoop.methods.unimodal_heads import UnimodalHeads, unimodal_losses
 
@@ -16,7 +16,7 @@ class Uniform(Method):
 
     search: ClassVar = {"weight": (0.1, 10.0)}
 
-    def __init__(self, task: Task, *, weight: float = UniformOptions.weight) -> None:
+    def __init__(self, task: TrainContext, *, weight: float = UniformOptions.weight) -> None:
         super().__init__(task)
         check_not_negative(weight=weight)
         self.weight = weight

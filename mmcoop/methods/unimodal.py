@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcoop.errors import UsageError
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, TrainContext
 
 
 class Unimodal(Method):
     """One modality alone; the model has no other."""
 
-    def __init__(self, task: Task, *, modality: str) -> None:
+    def __init__(self, task: TrainContext, *, modality: str) -> None:
         super().__init__(task)
 
     @classmethod

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mmcoop.core.fusions.base import Fusion
-from mmcoop.core.model import MultimodalModel
+from mmcoop.core.models.fusions.base import Fusion
+from mmcoop.core.models.model import MultimodalModel
 from mmcoop.errors import UsageError
 
 

@@ -1,6 +1,6 @@
 """Scores files: what they say of themselves, and their columns.
 
-`docs/formats.md` describes the file, `mmcoop/scores.py` writes it.
+`docs/formats.md` describes the file, `mmcoop/scores/table.py` writes it.
 """
 
 from collections.abc import Mapping, Sequence

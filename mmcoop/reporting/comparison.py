@@ -10,10 +10,10 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.table import Table
 
-from mmcoop.comparison.comparison import Comparison
+from mmcoop.comparison.folder import Comparison
 from mmcoop.comparison.statistics import LEAST_SEEDS
 from mmcoop.comparison.summary import REFERENCES
-from mmcoop.files import whole_file
+from mmcoop.files import atomic_write
 from mmcoop.reporting.tables import few_samples, p_value
 
 #: Marks a gain that is not significant.
@@ -182,7 +182,7 @@ def write_comparison(comparison: Comparison, summary: pd.DataFrame) -> None:
     lines = legend(comparison, summary)
     note = f"{{\\footnotesize {_in_latex(' '.join(lines))}\\par}}"
     with comparison.disk_room():
-        with whole_file(comparison.folder / "summary.csv") as path:
+        with atomic_write(comparison.folder / "summary.csv") as path:
             summary.to_csv(path, index=False)
         _write(
             comparison.folder / "summary.md",
@@ -277,5 +277,5 @@ def _in_latex(text: str) -> str:
 
 
 def _write(path: Path, parts: Sequence[str]) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

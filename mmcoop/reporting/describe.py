@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mmcoop.datasets.store import REJECTS_FILE, Dataset, read_rejects
+from mmcoop.datasets.reader import REJECTS_FILE, DatasetFolder, read_rejects
 from mmcoop.reading.arrow_tables import opened_parquet
 from mmcoop.reading.scores import read_scores_details
 from mmcoop.training.run import Run
@@ -11,7 +11,7 @@ from mmcoop.training.run import Run
 _MOST_REJECTS = 10
 
 
-def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+def dataset_facts(dataset: DatasetFolder) -> dict[str, Any]:
     """What a data set holds, and what was left out."""
     return {
         "dataset": str(dataset.folder),
@@ -40,7 +40,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _rejected(dataset: Dataset) -> dict[str, Any]:
+def _rejected(dataset: DatasetFolder) -> dict[str, Any]:
     """The rejects of a data set where they are few, else the command that shows them."""
     path = dataset.folder / REJECTS_FILE
     count = sum(dataset.rejects.values())

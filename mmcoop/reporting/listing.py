@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mmcoop.datasets.recipes.clips import FIRST, Listing, by_split, limited
+from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.rejects import count_reasons
-from mmcoop.datasets.store import SPLITS
+from mmcoop.recipes.clip_recipe import FIRST, Listing, by_split, limited
 
 
 def listing_facts(listing: Listing, limit: int | None = None) -> dict[str, Any]:

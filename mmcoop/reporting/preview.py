@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import UsageError
-from mmcoop.files import check_new_file, whole_file
+from mmcoop.files import atomic_write, check_new_file
 from mmcoop.printable import printable
 from mmcoop.reading.pictures import decode_jpeg
 
@@ -27,7 +27,7 @@ _CELL = (2.6, 1.5)  # inches
 _LETTERS = 34  # of a name, as many as a cell is wide
 
 
-def draw_preview(dataset: Dataset, path: Path, split: str = "train") -> None:
+def draw_preview(dataset: DatasetFolder, path: Path, split: str = "train") -> None:
     """Write a picture (PNG, PDF, SVG, by the name) of the first samples of the first classes.
 
     Classes are shared out evenly where there are more than `CLASSES`. Pictures stand above sounds,
@@ -66,7 +66,7 @@ def draw_preview(dataset: Dataset, path: Path, split: str = "train") -> None:
                 # its end tells it apart
                 id = printable(samples.ids(np.array([position]))[0])[-_LETTERS:]
                 cell.set_title(f"{label}\n{id}", fontsize=7, parse_math=False)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip(".").lower(), dpi=110)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from mmcoop.core.modalities import telling_coalitions
+from mmcoop.core.modalities import display_coalitions
 from mmcoop.reporting.tables import accuracy_table, before_after_table
 from mmcoop.training.run import Run, replaced_parent
 
@@ -65,7 +65,7 @@ def _telling(names: list[str]) -> list[str]:
     """The names, of the accuracies those of telling coalitions alone."""
     accuracies = [name for name in names if name.startswith(_ACCURACY)]
     start = names.index(accuracies[0])
-    kept = telling_coalitions([name.removeprefix(_ACCURACY) for name in accuracies])
+    kept = display_coalitions([name.removeprefix(_ACCURACY) for name in accuracies])
     return [
         *names[:start],
         *(_ACCURACY + name for name in kept),

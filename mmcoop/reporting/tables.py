@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mmcoop.core.modalities import telling_coalitions
+from mmcoop.core.modalities import display_coalitions
 from mmcoop.datasets.rejects import Reject
 
 
@@ -22,7 +22,7 @@ def accuracy_table(
     table.add_column("modalities present", overflow="fold")
     for heading in ("accuracy", *(["95 % interval"] if intervals else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    shown = telling_coalitions(list(accuracy))
+    shown = display_coalitions(list(accuracy))
     for coalition in shown:
         cells = [percent(accuracy[coalition])]
         if intervals:
@@ -55,7 +55,7 @@ def evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
         ("low_contributing", "φ {} < 1, % of samples", 100, "{:.1f}"),
     ):
         keys = list(dict.fromkeys(key for e in evaluations for key in e[group]))
-        for key in telling_coalitions(keys) if group == "coalitions" else keys:
+        for key in display_coalitions(keys) if group == "coalitions" else keys:
             numbers = [scale * e[group][key] if key in e[group] else None for e in evaluations]
             ends = evaluations[0].get(_INTERVALS.get(group, ""), {}).get(key) if alone else None
             interval = [_interval(ends, scale, form)] if ends else []
@@ -163,7 +163,7 @@ def class_table(evaluations: Sequence[Mapping[str, Any]]) -> Table:
     from each alone and from all), from all modalities for several.
     """
     table = Table("class, accuracy in %", "samples")
-    coalitions = telling_coalitions(list(evaluations[0]["coalitions"]))
+    coalitions = display_coalitions(list(evaluations[0]["coalitions"]))
     if len(evaluations[0]["contributions"]) > 3:
         coalitions = [name for name in coalitions[:-1] if "+" not in name] + coalitions[-1:]
     if len(evaluations) == 1:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from mmcoop.core.encoders import ENCODERS, build_encoder
-from mmcoop.core.fusions import build_fusion
+from mmcoop.core.models.encoders import ENCODERS, build_encoder
+from mmcoop.core.models.fusions import build_fusion
 from mmcoop.datasets.modality import Shape
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, UsageError
 from mmcoop.methods import METHODS
 from mmcoop.reading.json_files import AS_WRITTEN
@@ -22,7 +22,7 @@ from mmcoop.training.config import TrainConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmcoop.core.model import MultimodalModel
+    from mmcoop.core.models.model import MultimodalModel
 
 
 @with_config(AS_WRITTEN)
@@ -87,7 +87,7 @@ class Architecture:
 
     def build(self, seed: int = 0) -> "MultimodalModel":
         """The model, its weights drawn from `seed`; torch's own generator is left as it was."""
-        from mmcoop.core.model import MultimodalModel
+        from mmcoop.core.models.model import MultimodalModel
         from mmcoop.core.seeds import derive_seed, seeded
 
         with seeded(derive_seed(seed, "weights")):
@@ -96,7 +96,7 @@ class Architecture:
             return MultimodalModel(*build_fusion(self.fusion, ordered, len(self.classes)))
 
 
-def architecture_of(dataset: Dataset, config: TrainConfig) -> Architecture:
+def architecture_of(dataset: DatasetFolder, config: TrainConfig) -> Architecture:
     """The architecture that `config` asks for on `dataset`.
 
     Raises `UsageError` for an encoder of a modality that the data set does not have.

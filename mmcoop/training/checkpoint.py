@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
 from mmcoop.errors import DataError
-from mmcoop.files import standing_folder, whole_folder, write_json
+from mmcoop.files import atomic_folder, standing_folder, write_json
 from mmcoop.reading.json_files import AS_WRITTEN, Count, checked
 from mmcoop.reading.torch_state import read_torch
 from mmcoop.training.checkpoint_info import INFO, WEIGHTS, CheckpointInfo
@@ -36,7 +36,7 @@ def save_checkpoint(
     `info` is small and readable (epoch, accuracy); `state` is whatever training needs to go on,
     of tensors, numbers, strings, lists and dicts only, so that it loads without running code.
     """
-    with whole_folder(folder, _bytes(weights) + _bytes(state)) as temporary:
+    with atomic_folder(folder, _bytes(weights) + _bytes(state)) as temporary:
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary / WEIGHTS
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
-from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import UsageError, setting
 from mmcoop.methods import METHODS, checked_options
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.datasets.splitting import folds_by_group
-from mmcoop.datasets.store import Dataset
 from mmcoop.errors import Interrupted, UsageError, check_given
 from mmcoop.locks import locked, recover
 from mmcoop.progress import SILENT, Progress
-from mmcoop.training.given_scores import reread_given_scores
+from mmcoop.scores.precomputed import reread_precomputed
 from mmcoop.training.run import Run, is_run, load_parent, load_run
-from mmcoop.training.start import resume, train
+from mmcoop.training.train import resume, train
 
 
 def cross_fit(
     run: Run,
-    dataset: Dataset,
+    dataset: DatasetFolder,
     folds: int,
     folder: Path | str,
     *,
@@ -55,7 +55,7 @@ def cross_fit(
     steps = _steps(run)
     for step in steps:
         if step.scores is not None:
-            reread_given_scores(step.scores, dataset, step.modalities)
+            reread_precomputed(step.scores, dataset, step.modalities)
     where = {"device": device, "workers": workers, "progress": progress}
     return _fold_runs(steps, dataset, fold_of, Path(folder), where)
 
@@ -70,7 +70,7 @@ def _steps(run: Run) -> list[Run]:
 
 def _fold_runs(
     steps: Sequence[Run],
-    dataset: Dataset,
+    dataset: DatasetFolder,
     fold_of: np.ndarray,
     folder: Path,
     where: dict[str, Any],
@@ -105,7 +105,7 @@ def _fold_runs(
 
 
 def _trained(
-    like: Run, part: Dataset, place: Path, parent: Run | None, where: dict[str, Any]
+    like: Run, part: DatasetFolder, place: Path, parent: Run | None, where: dict[str, Any]
 ) -> Run:
     """A run on the data set `part`, trained as `like` was, at `place`; gone on with if it is there.
 

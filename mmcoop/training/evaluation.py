@@ -13,39 +13,39 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.bootstrap import REPLICATES
-from mmcoop.core.model import MultimodalModel
-from mmcoop.core.summary import Summary
-from mmcoop.core.utilisation import (
+from mmcoop.core.models.model import MultimodalModel
+from mmcoop.core.valuation.bootstrap import REPLICATES
+from mmcoop.core.valuation.engine import ValuedBatch, value_batches
+from mmcoop.core.valuation.summary import Summary
+from mmcoop.core.valuation.utilisation import (
     branch_accuracies,
     exchanging_fusion,
     utilisation_difference,
 )
-from mmcoop.core.valuation import ValuedBatch, value_batches
 from mmcoop.datasets.loading import load_batches
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import UsageError, check_given, setting
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores import scores_file
-from mmcoop.scoring import (
-    Request,
-    Scored,
-    Stretch,
+from mmcoop.scores.dataset import (
+    SampleSlice,
+    ValuationRequest,
+    ValuationResult,
     background,
     check_request,
     score,
-    split_stretches,
+    split_slices,
 )
+from mmcoop.scores.table import scores_file
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.device import pick_device
 from mmcoop.training.run import Run
 
-_USUAL = Request()
+_USUAL = ValuationRequest()
 
 
 def value_run(
     run: Run,
-    dataset: Dataset,
+    dataset: DatasetFolder,
     split: str,
     *,
     device: str = "auto",
@@ -71,23 +71,23 @@ def value_run(
 
 def valuate_run(
     run: Run,
-    dataset: Dataset,
+    dataset: DatasetFolder,
     split: str,
     out: Path | str,
     *,
-    request: Request = _USUAL,
+    request: ValuationRequest = _USUAL,
     folds: int = 0,
     overwrite: bool = False,
     resume: bool = False,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
-) -> Scored:
+) -> ValuationResult:
     """Write the scores of a split, or of `all`, to the Parquet file `out`.
 
     `request`: how samples are valued, and what else is told of them. With `folds`, each training
     sample is valued by a model that has not seen it: so many are trained, as the run was, into a
-    folder beside `out` (`cross_fit`). The rest as of `mmcoop.scoring.score`.
+    folder beside `out` (`cross_fit`). The rest as of `mmcoop.scores.dataset.score`.
 
     Raises `UsageError` where `out` may not be written, for folds of another split than train, and
     for a request that does not fit; `DataError` for another data set.
@@ -114,18 +114,20 @@ def valuate_run(
         )
 
     model, absent = represented(run.model)
-    stretches = split_stretches(model, dataset, split)
+    slices = split_slices(model, dataset, split)
     if folds:
         folder = out.with_name(f"{out.stem}-folds")
         fitted = cross_fit(
             run, dataset, folds, folder, device=device, workers=workers, progress=progress
         )
-        stretches = (
-            Stretch(f"fold {k}", "train", represented(fold.model)[0], torch.from_numpy(held_out))
+        slices = (
+            SampleSlice(
+                f"fold {k}", "train", represented(fold.model)[0], torch.from_numpy(held_out)
+            )
             for k, (fold, held_out) in enumerate(fitted, start=1)
         )
     return score(
-        stretches,
+        slices,
         dataset,
         out,
         split=split,
@@ -145,7 +147,7 @@ def valuate_run(
 
 def evaluate_run(
     run: Run,
-    dataset: Dataset,
+    dataset: DatasetFolder,
     split: str = "test",
     *,
     out: Path | None = None,
@@ -196,7 +198,7 @@ class Evaluation:
 
 def evaluation_of(
     run: Run,
-    dataset: Dataset,
+    dataset: DatasetFolder,
     split: str = "test",
     *,
     out: Path | None = None,
@@ -267,7 +269,7 @@ def evaluation_of(
 
 
 def _utilisation(
-    run: Run, dataset: Dataset, split: str, device: str, workers: int, progress: Progress
+    run: Run, dataset: DatasetFolder, split: str, device: str, workers: int, progress: Progress
 ) -> dict[str, Any]:
     at = pick_device(device)
 
@@ -298,7 +300,11 @@ def _utilisation(
 
 
 def _details(
-    run: Run, dataset: Dataset, split: str, request: Request = _USUAL, absent: str = "zero"
+    run: Run,
+    dataset: DatasetFolder,
+    split: str,
+    request: ValuationRequest = _USUAL,
+    absent: str = "zero",
 ) -> dict[str, Any]:
     return {
         **request.details(run.modalities, absent),

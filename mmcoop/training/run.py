@@ -15,9 +15,9 @@ from pyarrow.types import is_floating, is_integer
 from pydantic import FiniteFloat, with_config
 from typing_extensions import TypedDict
 
-from mmcoop.datasets.store import Dataset
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, MmcoopError, check_given, check_path_given
-from mmcoop.files import check_path, whole_file, whole_folder, write_json
+from mmcoop.files import atomic_folder, atomic_write, check_path, write_json
 from mmcoop.locks import recover
 from mmcoop.reading.arrow_tables import check_no_nulls, read_parquet, to_frame
 from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
@@ -27,7 +27,7 @@ from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.versions import versions
 
 if TYPE_CHECKING:
-    from mmcoop.core.model import MultimodalModel
+    from mmcoop.core.models.model import MultimodalModel
 
 FORMAT, FORMAT_VERSION = "mmcoop run", 1
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
@@ -189,9 +189,9 @@ class Run:
         """Where the scores of an epoch are."""
         return self.folder / "contributions" / f"epoch-{epoch:04d}.parquet"
 
-    def check_dataset(self, dataset: Dataset) -> None:
+    def check_dataset(self, dataset: DatasetFolder) -> None:
         """Raise `DataError` unless `dataset` is the one the run was trained on."""
-        check_given(dataset, Dataset, "dataset", "mmcoop.open_dataset")
+        check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
         if dataset.fingerprint != self.dataset["fingerprint"]:
             raise DataError(
                 f"the run {self.folder} was trained on another data set: on {self.dataset['name']} "
@@ -199,7 +199,7 @@ class Run:
                 f"({dataset.fingerprint[:12]}); give the right one with --data"
             )
 
-    def check_architecture(self, dataset: Dataset) -> None:
+    def check_architecture(self, dataset: DatasetFolder) -> None:
         """Raise `DataError` unless the model is the one that the settings ask for on `dataset`."""
         if architecture_of(dataset, self.config) != self.architecture:
             raise DataError(
@@ -213,7 +213,7 @@ class Run:
         if not before.empty:
             before = before[before["epoch"] < row["epoch"]]
         after = pd.DataFrame([*before.to_dict("records"), row])
-        with whole_file(self.folder / "metrics.parquet") as path:
+        with atomic_write(self.folder / "metrics.parquet") as path:
             after.to_parquet(path, index=False)
 
     def set_status(self, status: str) -> None:
@@ -228,7 +228,7 @@ class Run:
 
     def create(self) -> None:
         """Make the folder of a run that is about to start, in place of a run that stands there."""
-        with whole_folder(self.folder) as temporary:
+        with atomic_folder(self.folder) as temporary:
             (temporary / "contributions").mkdir()
             write_json(temporary / "run.json", self._to_json())
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from mmcoop import load_run, open_dataset
-from mmcoop.datasets.recipes.kinetics_sounds import KineticsSounds
-from mmcoop.datasets.recipes.ucf101 import UCF101
-from mmcoop.datasets.store import SPLITS
+from mmcoop.datasets.reader import SPLITS
+from mmcoop.recipes.kinetics_sounds import KineticsSounds
+from mmcoop.recipes.ucf101 import UCF101
 
 pytestmark = pytest.mark.timeout(600)  # sixteen commands as processes, on a machine of any kind
 

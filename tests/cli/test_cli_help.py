@@ -12,7 +12,7 @@ import typer
 from mmcoop.cli import app
 from mmcoop.cli.build_dataset import recipe_command
 from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS, VALUES
-from mmcoop.datasets.recipes import RECIPES
+from mmcoop.recipes import RECIPES
 
 root = typer.main.get_command(app)
 COMMANDS = ["build-dataset", "train", "valuate", "enhance", "evaluate", "compare", "info"]

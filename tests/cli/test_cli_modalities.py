@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from mmcoop import load_run, open_dataset
-from mmcoop.core.coalitions import coalition_names
+from mmcoop.core.games.coalitions import coalition_names
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_what_keeps_nothing_says_that_it_stopped(mmcoop, monkeypatch, noisy, tmp
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("mmcoop.datasets.store.open_dataset", stop)
+    monkeypatch.setattr("mmcoop.datasets.reader.open_dataset", stop)
     result = mmcoop(tmp_path, "info", str(noisy))
     assert (result.returncode, result.stderr) == (143, "Error: stopped\n")
     assert signal.getsignal(signal.SIGTERM) == before

@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 
 from mmcoop import load_run, open_dataset
 from mmcoop.core.choices import CLASS_VALUES
-from mmcoop.core.valuation import value_batches
+from mmcoop.core.valuation.engine import value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.locks import locked
 from mmcoop.training.crossfit import cross_fit
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -739,12 +739,12 @@ from pathlib import Path
 
 import pandas  # once, and not in every fork
 
-import mmcoop.scores_parts
+import mmcoop.scores.resume
 import mmcoop.training.evaluation
 import mmcoop.workspace
 from mmcoop.cli import main
 
-mmcoop.scores_parts._SECONDS = 0.05
+mmcoop.scores.resume._SECONDS = 0.05
 place, results = Path(sys.argv[1]), []
 
 
@@ -780,9 +780,9 @@ model += ["--split", "all", "--json", "--quiet"]
 parts = place / ".s.parquet.parts"
 run("whole", *model)
 (place / "s.parquet").rename(place / "whole")
-mmcoop.scores_parts._SECONDS = 1e9
+mmcoop.scores.resume._SECONDS = 1e9
 run("early", *model, stop=signal.SIGINT, when=parts / "details.json")
-mmcoop.scores_parts._SECONDS = 0.05
+mmcoop.scores.resume._SECONDS = 0.05
 run("killed", *model, stop=signal.SIGKILL, when=parts / "part-00001.parquet")
 run("interrupted", *model, "--resume", stop=signal.SIGINT, when=parts / "part-00004.parquet")
 run("other", *model, "--resume", "--value", "margin")

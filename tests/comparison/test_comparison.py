@@ -15,7 +15,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from mmcoop import evaluate_run, load_run, open_dataset
-from mmcoop.comparison.comparison import Plan, is_comparison, load_comparison
+from mmcoop.comparison.folder import ComparisonSpec, is_comparison, load_comparison
 from mmcoop.errors import DataError, UsageError
 from mmcoop.training.evaluation import value_run
 
@@ -334,8 +334,8 @@ def test_matched_in_seconds_every_run_goes_on_for_as_long_as_the_slowest_method(
     for row in runs.to_dict("records"):
         run = load_run(tmp_path / "comparison" / "runs" / row["run"])
         metrics, before = run.metrics, tmp_path / "comparison/results/first" / f"{row['run']}.json"
-        stretch = run.config.max_seconds / json.loads(before.read_text())["cost"]["seconds"]
-        assert run.config.step_epochs == pytest.approx(30 * stretch)
+        slice_ = run.config.max_seconds / json.loads(before.read_text())["cost"]["seconds"]
+        assert run.config.step_epochs == pytest.approx(30 * slice_)
         assert metrics["seconds"].sum() >= max(first) - 0.051
         # it ends with the epoch in which it gets there
         assert metrics["seconds"][:-1].sum() < max(first) + 0.051
@@ -437,13 +437,13 @@ def test_what_cannot_be_meant_leaves_nothing(tiny_dataset, tmp_path, mmcoop, arg
 
 
 def test_plans_grow():
-    plan = Plan(methods=("ogm",), seeds=(0, 1))
+    plan = ComparisonSpec(methods=("ogm",), seeds=(0, 1))
     assert plan.with_more(methods=("pmr", "ogm"), seeds=(1, 4)).methods == ("ogm", "pmr")
     assert plan.with_more(seeds=(1, 4)).seeds == (0, 1, 4)
     assert plan.with_more(seeds=(1, 4)).methods == ("ogm",)
     assert plan.with_more(methods=None).methods is None
     with pytest.raises(UsageError, match="-1 trials"):
-        Plan(tune=-1)
+        ComparisonSpec(tune=-1)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"format": "mmcoop comparison"}', "nothing"])

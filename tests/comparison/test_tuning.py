@@ -4,21 +4,21 @@ import math
 
 import pytest
 
-from mmcoop.comparison.cases import Case
-from mmcoop.comparison.tuning import LR_FACTOR, best_trial, trial_case
+from mmcoop.comparison.run_specs import RunSpec
+from mmcoop.comparison.tuning import LR_FACTOR, best_trial, trial_spec
 from mmcoop.methods import METHODS, checked_options
 
 TRIALS = range(1, 200)
 
 
 def test_the_first_trial_is_the_defaults():
-    case = Case("ogm", "concat")
-    assert trial_case(case, 0, 0, 1e-3) is case
+    case = RunSpec("ogm", "concat")
+    assert trial_spec(case, 0, 0, 1e-3) is case
 
 
 def test_learning_rates_are_the_same_for_every_case_and_spread_evenly_on_a_logarithmic_scale():
-    found = [trial_case(Case("joint", "concat"), k, 0, 1e-3).settings["lr"] for k in TRIALS]
-    other = [trial_case(Case("ogm", "sum"), k, 0, 1e-3).settings["lr"] for k in TRIALS]
+    found = [trial_spec(RunSpec("joint", "concat"), k, 0, 1e-3).settings["lr"] for k in TRIALS]
+    other = [trial_spec(RunSpec("ogm", "sum"), k, 0, 1e-3).settings["lr"] for k in TRIALS]
     assert found == other
     assert len(set(found)) > 150
     steps = [math.log(lr / 1e-3, LR_FACTOR) for lr in found]
@@ -31,28 +31,28 @@ def test_learning_rates_are_the_same_for_every_case_and_spread_evenly_on_a_logar
 def test_options_that_are_searched_are_the_methods_own_and_stay_within_bounds(method):
     search = METHODS.load(method).search
     for k in TRIALS:
-        options = trial_case(Case(method, "concat"), k, 0, 1e-3).options
+        options = trial_spec(RunSpec(method, "concat"), k, 0, 1e-3).options
         assert options.keys() == search.keys()
         checked_options(method, options)
         for name, (low, high) in search.items():
             assert low * 0.99 <= options[name] <= high * 1.01
-    drawn = [trial_case(Case(method, "concat"), k, 0, 1e-3).options for k in TRIALS]
+    drawn = [trial_spec(RunSpec(method, "concat"), k, 0, 1e-3).options for k in TRIALS]
     for name, (low, high) in search.items():
         below = sum(options[name] < math.sqrt(low * high) for options in drawn)
         assert 70 < below < 130  # about half of 199 are below the geometric middle
 
 
 def test_an_option_that_was_given_is_not_searched():
-    case = Case("ogm-ge", "concat", {"alpha": "0.8"})
-    options = trial_case(case, 1, 0, 1e-3).options
+    case = RunSpec("ogm-ge", "concat", {"alpha": "0.8"})
+    options = trial_spec(case, 1, 0, 1e-3).options
     assert options["alpha"] == "0.8"
     assert "noise" in options
 
 
 def test_another_seed_draws_other_trials_and_the_same_one_the_same():
-    case = Case("pmr", "concat")
-    assert trial_case(case, 1, 0, 1e-3) == trial_case(case, 1, 0, 1e-3)
-    assert trial_case(case, 1, 0, 1e-3) != trial_case(case, 1, 1, 1e-3)
+    case = RunSpec("pmr", "concat")
+    assert trial_spec(case, 1, 0, 1e-3) == trial_spec(case, 1, 0, 1e-3)
+    assert trial_spec(case, 1, 0, 1e-3) != trial_spec(case, 1, 1, 1e-3)
 
 
 def test_the_best_trial_is_of_highest_accuracy_and_of_lowest_loss_among_equals():

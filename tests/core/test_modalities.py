@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from mmcoop.core.coalitions import coalition_names
-from mmcoop.core.modalities import check_modalities, telling_coalitions
+from mmcoop.core.games.coalitions import coalition_names
+from mmcoop.core.modalities import check_modalities, display_coalitions
 from mmcoop.errors import UsageError
 
 
@@ -46,11 +46,11 @@ def test_what_is_an_attribute_of_a_module_dict_cannot_name_a_modality():
 @pytest.mark.parametrize("names", [["a"], ["a", "b"], ["b", "a", "c"]])
 def test_of_up_to_three_modalities_all_coalitions_are_telling(names):
     every = coalition_names(names)[1:]
-    assert telling_coalitions(every) == every
+    assert display_coalitions(every) == every
 
 
 def test_of_more_modalities_the_telling_ones_are_each_alone_all_but_one_and_all():
-    assert telling_coalitions(coalition_names(list("abcd"))[1:]) == [
+    assert display_coalitions(coalition_names(list("abcd"))[1:]) == [
         *["a", "b", "c", "d"],
         *["a+b+c", "a+b+d", "a+c+d", "b+c+d"],
         "a+b+c+d",

@@ -11,28 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmcoop
+from mmcoop.core.games.shapley import shapley_values
 from mmcoop.core.resampling import (
     GRADED_SLACK,
     MAX_EXTRA_ROWS,
     PROBABILITY_RULES,
-    Rows,
-    alone_rows,
+    TrainingExamples,
     capped,
+    complete_examples,
     extra_rows,
     graded_shares,
-    join_rows,
-    modality_level_rows,
+    join_examples,
+    modality_level_examples,
     modality_probability,
-    sample_level_rows,
+    sample_level_examples,
     shuffled,
-    whole_rows,
+    unimodal_examples,
 )
 from mmcoop.core.seeds import generator
-from mmcoop.core.shapley import shapley_values
 from mmcoop.errors import DataError, UsageError
 
 
-def listed(rows: Rows) -> list[tuple[int, tuple[bool, ...]]]:
+def listed(rows: TrainingExamples) -> list[tuple[int, tuple[bool, ...]]]:
     """Rows as (sample, who is present), in order."""
     return list(zip(rows.sample.tolist(), map(tuple, rows.present.tolist()), strict=True))
 
@@ -170,8 +170,10 @@ def test_capped_extra_rows_are_those_of_a_plain_loop_whatever_rounding_adds(n, m
     free = extra_rows(phi)
     assert (found.sum(1) == free.sum(1).clamp(max=max_extra)).all()
     assert (found <= free).all()
-    rows = sample_level_rows(phi, max_extra)
-    assert listed(rows) == listed(join_rows(whole_rows(len(samples), n), alone_rows(found)))
+    rows = sample_level_examples(phi, max_extra)
+    assert listed(rows) == listed(
+        join_examples(complete_examples(len(samples), n), unimodal_examples(found))
+    )
 
 
 @settings(deadline=None, max_examples=50)
@@ -205,7 +207,7 @@ def test_sample_level_rows_are_the_multiset_of_a_plain_loop(n):
         for m, contribution in enumerate(row):
             if contribution < 1:
                 expected += [(i, only(m, n))] * min(math.ceil(2 * (1 - contribution)), 3)
-    rows = sample_level_rows(phi)
+    rows = sample_level_examples(phi)
     assert rows.sample.dtype == torch.int64
     assert rows.present.dtype == torch.bool
     assert rows.present.shape == (len(rows), n)
@@ -213,7 +215,7 @@ def test_sample_level_rows_are_the_multiset_of_a_plain_loop(n):
 
 
 def test_sample_level_rows_of_two_samples_by_hand():
-    rows = sample_level_rows(torch.tensor([[1.5, 0.5], [0.0, 1.0]]))
+    rows = sample_level_examples(torch.tensor([[1.5, 0.5], [0.0, 1.0]]))
     assert listed(rows) == [
         (0, (True, True)),
         (1, (True, True)),
@@ -224,24 +226,28 @@ def test_sample_level_rows_of_two_samples_by_hand():
 
 
 def test_samples_that_all_contribute_their_share_get_no_extra_rows():
-    assert listed(sample_level_rows(torch.ones(3, 2))) == [(i, (True, True)) for i in range(3)]
+    assert listed(sample_level_examples(torch.ones(3, 2))) == [(i, (True, True)) for i in range(3)]
 
 
 def test_sample_level_rows_of_contributions_with_nan_are_refused():
     with pytest.raises(DataError, match="contributions hold NaN"):
-        sample_level_rows(torch.tensor([[math.nan, 1.0]]))
+        sample_level_examples(torch.tensor([[math.nan, 1.0]]))
 
 
 # rows
 
 
 def test_whole_rows_have_every_sample_once_with_all_modalities():
-    assert listed(whole_rows(3, 2)) == [(0, (True, True)), (1, (True, True)), (2, (True, True))]
-    assert len(whole_rows(0, 2)) == 0
+    assert listed(complete_examples(3, 2)) == [
+        (0, (True, True)),
+        (1, (True, True)),
+        (2, (True, True)),
+    ]
+    assert len(complete_examples(0, 2)) == 0
 
 
 def test_alone_rows_come_by_sample_then_by_modality():
-    rows = alone_rows(torch.tensor([[0, 2, 1], [0, 0, 0], [1, 0, 0]]))
+    rows = unimodal_examples(torch.tensor([[0, 2, 1], [0, 0, 0], [1, 0, 0]]))
     assert listed(rows) == [
         (0, only(1, 3)),
         (0, only(1, 3)),
@@ -255,7 +261,7 @@ def test_alone_rows_come_by_sample_then_by_modality():
 def test_alone_rows_have_exactly_one_modality_as_often_as_asked(n, data):
     row = st.lists(st.integers(0, 4), min_size=n, max_size=n)
     times = data.draw(st.lists(row, min_size=1, max_size=6))
-    rows = alone_rows(torch.tensor(times))
+    rows = unimodal_examples(torch.tensor(times))
     assert (rows.present.sum(1) == 1).all()
     expected = Counter(
         {(i, only(m, n)): k for i, counts in enumerate(times) for m, k in enumerate(counts) if k}
@@ -264,14 +270,14 @@ def test_alone_rows_have_exactly_one_modality_as_often_as_asked(n, data):
 
 
 def test_no_alone_rows_are_asked_for_and_none_come():
-    rows = alone_rows(torch.zeros(4, 2, dtype=torch.long))
+    rows = unimodal_examples(torch.zeros(4, 2, dtype=torch.long))
     assert len(rows) == 0
     assert rows.present.shape == (0, 2)
 
 
 def test_joined_rows_keep_their_order():
-    first, second = whole_rows(2, 2), alone_rows(torch.tensor([[1, 0], [0, 1]]))
-    assert listed(join_rows(first, second, first)) == [
+    first, second = complete_examples(2, 2), unimodal_examples(torch.tensor([[1, 0], [0, 1]]))
+    assert listed(join_examples(first, second, first)) == [
         *listed(first),
         *listed(second),
         *listed(first),
@@ -279,13 +285,13 @@ def test_joined_rows_keep_their_order():
 
 
 def test_taken_rows_are_those_at_the_positions_asked_for():
-    rows = sample_level_rows(torch.tensor([[1.5, 0.5], [0.0, 1.0]]))
+    rows = sample_level_examples(torch.tensor([[1.5, 0.5], [0.0, 1.0]]))
     taken = rows.take(torch.tensor([4, 0, 0, 2]))
     assert listed(taken) == [listed(rows)[k] for k in (4, 0, 0, 2)]
 
 
 def test_shuffled_rows_are_the_same_rows_in_an_order_the_generator_decides():
-    rows = sample_level_rows(torch.randn(50, 2, generator=generator(0)))
+    rows = sample_level_examples(torch.randn(50, 2, generator=generator(0)))
     mixed = shuffled(rows, generator(1))
     assert Counter(listed(mixed)) == Counter(listed(rows))
     assert listed(mixed) != listed(rows)
@@ -403,7 +409,7 @@ def test_mean_contributions_with_nan_are_refused():
 def test_rows_are_drawn_about_as_often_as_their_probability_says():
     n_samples = 20_000
     probability = torch.tensor([0.4, 0.0, 0.07], dtype=torch.float64)
-    rows = modality_level_rows(n_samples, probability, generator(3))
+    rows = modality_level_examples(n_samples, probability, generator(3))
     assert listed(rows)[:n_samples] == [(i, (True,) * 3) for i in range(n_samples)]
     drawn = Counter(listed(rows)[n_samples:])
     assert set(drawn.values()) == {1}  # a sample is added at most once a modality
@@ -415,7 +421,7 @@ def test_rows_are_drawn_about_as_often_as_their_probability_says():
 
 def test_draws_of_modalities_are_independent():
     n_samples = 20_000
-    rows = modality_level_rows(n_samples, torch.tensor([0.5, 0.5]), generator(4))
+    rows = modality_level_examples(n_samples, torch.tensor([0.5, 0.5]), generator(4))
     times_drawn = Counter(rows.sample[n_samples:].tolist())
     both = sum(k == 2 for k in times_drawn.values())
     assert abs(both - n_samples / 4) <= 4 * math.sqrt(n_samples * 3 / 16)
@@ -425,9 +431,9 @@ def test_of_too_many_draws_of_a_sample_those_of_the_weakest_modalities_count():
     probability = torch.tensor([0.6, 0.0, 0.9, 0.6], dtype=torch.float64)
     means = torch.tensor([0.2, 1.4, -0.3, 0.1], dtype=torch.float64)
     weakest_first = [2, 3, 0, 1]
-    free = modality_level_rows(300, probability, generator(5))
+    free = modality_level_examples(300, probability, generator(5))
     for most in (1, 2, 3, 4):
-        rows = modality_level_rows(300, probability, generator(5), most, means)
+        rows = modality_level_examples(300, probability, generator(5), most, means)
         expected = []
         for i in range(300):
             drawn = [present.index(True) for s, present in listed(free)[300:] if s == i]
@@ -437,28 +443,28 @@ def test_of_too_many_draws_of_a_sample_those_of_the_weakest_modalities_count():
 
 
 def test_without_means_the_likeliest_modalities_are_the_weakest():
-    rows = modality_level_rows(50, torch.tensor([0.5, 1.0, 0.9]), generator(6), 1)
+    rows = modality_level_examples(50, torch.tensor([0.5, 1.0, 0.9]), generator(6), 1)
     assert listed(rows)[50:] == [(i, only(1, 3)) for i in range(50)]
 
 
 def test_modalities_that_are_all_certain_to_be_drawn_are_told_apart_by_their_means():
     certain = torch.ones(3, dtype=torch.float64)
-    rows = modality_level_rows(4, certain, generator(7), 2, torch.tensor([0.1, 0.3, 0.2]))
+    rows = modality_level_examples(4, certain, generator(7), 2, torch.tensor([0.1, 0.3, 0.2]))
     assert rows.present[4:].sum(0).tolist() == [4, 0, 4]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_probability_0_adds_none_and_probability_1_all(seed):
-    rows = modality_level_rows(500, torch.tensor([1.0, 0.0]), generator(seed))
+    rows = modality_level_examples(500, torch.tensor([1.0, 0.0]), generator(seed))
     expected = [(i, (True, True)) for i in range(500)] + [(i, (True, False)) for i in range(500)]
     assert listed(rows) == expected
 
 
 def test_the_generator_decides_which_rows_are_drawn():
     probability = torch.tensor([0.0, 0.4])
-    first = listed(modality_level_rows(200, probability, generator(0)))
-    assert first == listed(modality_level_rows(200, probability, generator(0)))
-    assert first != listed(modality_level_rows(200, probability, generator(1)))
+    first = listed(modality_level_examples(200, probability, generator(0)))
+    assert first == listed(modality_level_examples(200, probability, generator(0)))
+    assert first != listed(modality_level_examples(200, probability, generator(1)))
 
 
 # --- graded values

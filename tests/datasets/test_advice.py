@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmcoop.core.encoders import ENCODERS as ALL_ENCODERS
+from mmcoop.core.models.encoders import ENCODERS as ALL_ENCODERS
 from mmcoop.datasets.advice import ENCODERS, training_advice
-from mmcoop.datasets.clips import Reading
+from mmcoop.datasets.clip_reader import Reading
 from mmcoop.datasets.modality import KINDS, Modality
-from mmcoop.datasets.recipes.features import Features
-from mmcoop.datasets.recipes.folder import Folder
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
+from mmcoop.recipes.features import Features
+from mmcoop.recipes.folder import Folder
 from mmcoop.training.config import TrainConfig, make_config
 
 VECTOR, SERIES = (

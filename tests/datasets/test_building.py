@@ -23,16 +23,16 @@ import pytest
 
 from mmcoop.datasets import building
 from mmcoop.datasets import writer as writing
-from mmcoop.datasets.building import Plan, build_clips
-from mmcoop.datasets.clips import Clip, Reading, read_clip
+from mmcoop.datasets.building import BuildPlan, build_clips
+from mmcoop.datasets.clip_reader import Clip, Reading, read_clip
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.recipes.folder import Folder
+from mmcoop.datasets.reader import SPLITS, open_dataset
 from mmcoop.datasets.rejects import REASONS, Reject
-from mmcoop.datasets.store import SPLITS, open_dataset
 from mmcoop.datasets.writer import Header
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.processes import processors
 from mmcoop.progress import Progress
+from mmcoop.recipes.folder import Folder
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are watched in Linux' /proc"
@@ -58,12 +58,12 @@ def part(k: int, count: int) -> str:
     return SPLITS[(4 * k >= 3 * count) + (8 * k >= 7 * count)]
 
 
-def array_plan(clips: Sequence[Clip], size: int = 8, **changes: Any) -> Plan:
+def array_plan(clips: Sequence[Clip], size: int = 8, **changes: Any) -> BuildPlan:
     vectors = Modality("vector", (size,), "float32", "mlp")
     return plan_of(clips, Reading({"x": ("vector", "path")}, arrays={"x": vectors}), **changes)
 
 
-def plan_of(clips: Sequence[Clip], reading: Reading, **changes: Any) -> Plan:
+def plan_of(clips: Sequence[Clip], reading: Reading, **changes: Any) -> BuildPlan:
     header = Header(
         name="small",
         recipe="tests",
@@ -73,7 +73,7 @@ def plan_of(clips: Sequence[Clip], reading: Reading, **changes: Any) -> Plan:
         source="made by the tests",
         columns={"duration": "float32", "notes": "string"},
     )
-    return Plan(header, reading, clips, **changes)
+    return BuildPlan(header, reading, clips, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def ctrl_c() -> None:
     raise KeyboardInterrupt
 
 
-def stopped(folder: Path, plan: Plan, after: int) -> None:
+def stopped(folder: Path, plan: BuildPlan, after: int) -> None:
     """Build, and press Ctrl-C when so many clips are read."""
     with pytest.raises(Interrupted, match="stopped; what is done of .* is kept: the same command"):
         build_clips(folder, plan, workers=2, progress=Watching({after: ctrl_c}))
@@ -404,25 +404,25 @@ def test_a_build_that_was_stopped_goes_on_and_says_so(tmp_path, monkeypatch, aft
     assert {path.name for path in tmp_path.iterdir()} == {"source", "data", "whole"}
 
 
-def changes() -> dict[str, Callable[[Plan], Plan]]:
+def changes() -> dict[str, Callable[[BuildPlan], BuildPlan]]:
     """What makes another plan of one."""
 
-    def touch(plan: Plan) -> Plan:
+    def touch(plan: BuildPlan) -> BuildPlan:
         os.utime(plan.clips[7].paths["path"])
         return plan
 
-    def rewrite(plan: Plan) -> Plan:
+    def rewrite(plan: BuildPlan) -> BuildPlan:
         path = plan.clips[-1].paths["path"]
         before = path.stat()
         np.save(path, np.arange(8, dtype=np.float64))
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return plan
 
-    def remove(plan: Plan) -> Plan:
+    def remove(plan: BuildPlan) -> BuildPlan:
         plan.clips[7].paths["path"].unlink()
         return plan
 
-    def header(**change: Any) -> Callable[[Plan], Plan]:
+    def header(**change: Any) -> Callable[[BuildPlan], BuildPlan]:
         return lambda plan: replace(plan, header=replace(plan.header, **change))
 
     return {
@@ -811,7 +811,7 @@ def test_a_clip_that_takes_too_long_is_rejected_and_its_process_ended(long_film,
     assert_end(before | after)
 
 
-def film_plan(folder: Path, film: Path, **changes: Any) -> Plan:
+def film_plan(folder: Path, film: Path, **changes: Any) -> BuildPlan:
     """One clip, the long film, then others."""
     quick = folder / "quick.png.mp4"
     with av.open(str(quick), "w") as container:
@@ -884,7 +884,7 @@ def test_processes_that_cannot_begin_are_an_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from mmcoop.datasets.recipes.folder import Folder\n"
+        "from mmcoop.recipes.folder import Folder\n"
         "folder = Path(__file__).parent\n"
         "recipe = Folder(source=folder, modality=['x=path:vector'])\n"
         "recipe.build(folder / 'data', workers=1)\n"

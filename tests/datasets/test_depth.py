@@ -8,9 +8,9 @@ from PIL import Image
 
 from mmcoop.datasets.depth import measured, read_levels
 from mmcoop.datasets.media import read_picture
-from mmcoop.datasets.recipes.folder import Folder
+from mmcoop.datasets.reader import SPLITS, open_dataset
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.store import SPLITS, open_dataset
+from mmcoop.recipes.folder import Folder
 
 RNG = np.random.default_rng(0)
 DEPTH = RNG.integers(0, 65536, (6, 10), dtype=np.uint16)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.resampling import Rows, whole_rows
+from mmcoop.core.resampling import TrainingExamples, complete_examples
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import SPLITS, Split, open_dataset
+from mmcoop.datasets.reader import SPLITS, Split, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, UsageError
 
@@ -52,11 +52,11 @@ def clips(tmp_path_factory, jpeg) -> Path:
     return folder
 
 
-def some_rows(split: Split, count: int, seed: int = 0) -> Rows:
+def some_rows(split: Split, count: int, seed: int = 0) -> TrainingExamples:
     """Samples in random order, some more than once, each with random modalities."""
     draw = torch.Generator().manual_seed(seed)
     sample = torch.randint(0, len(split), (count,), generator=draw)
-    return Rows(sample, torch.rand(count, len(NAMES), generator=draw) < 0.6)
+    return TrainingExamples(sample, torch.rand(count, len(NAMES), generator=draw) < 0.6)
 
 
 def expected_input(split: Split, name: str, sample: Tensor) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_batches_follow_the_order_of_the_rows_and_hold_zeros_where_absent(split)
 
 
 def test_batches_have_the_ids_of_their_samples_unless_these_are_not_wanted(split):
-    rows = Rows(torch.tensor([5, 0, 7]), torch.ones(3, len(NAMES), dtype=torch.bool))
+    rows = TrainingExamples(torch.tensor([5, 0, 7]), torch.ones(3, len(NAMES), dtype=torch.bool))
     (batch,) = load_batches(split, rows, batch_size=20)
     assert batch.ids == ["sample-05", "sample-00", "sample-07"]
     plain = load_batches(split, batch_size=20, with_ids=False)
@@ -141,14 +141,14 @@ def test_modalities_that_are_none_of_the_data_sets_are_refused(split, names, mes
 
 
 def test_no_rows_are_no_batches(split):
-    rows = whole_rows(0, len(NAMES))
+    rows = complete_examples(0, len(NAMES))
     assert list(load_batches(split, rows, batch_size=4)) == []
 
 
 @pytest.mark.parametrize("names", [("picture",), ("picture", "features"), ("motion", "picture")])
 def test_columns_of_present_are_the_modalities_asked_for_in_that_order(split, names):
     present = torch.tensor([[k % (m + 2) == 0 for m in range(len(names))] for k in range(12)])
-    rows = Rows(torch.arange(12), present)
+    rows = TrainingExamples(torch.arange(12), present)
     (batch,) = load_batches(split, rows, modalities=names, batch_size=12)
     assert tuple(batch.inputs) == names
     for column, name in enumerate(names):
@@ -161,7 +161,7 @@ def test_a_modality_absent_from_a_whole_batch_has_no_entry_in_it(split):
     present = torch.ones(12, 3, dtype=torch.bool)
     present[4:8, 1] = False
     present[8:, :] = False
-    batches = list(load_batches(split, Rows(torch.arange(12), present), batch_size=4))
+    batches = list(load_batches(split, TrainingExamples(torch.arange(12), present), batch_size=4))
     assert [tuple(batch.inputs) for batch in batches] == [NAMES, ("features", "picture"), ()]
     assert torch.equal(batches[2].sample, torch.arange(8, 12))
 
@@ -192,7 +192,9 @@ def test_only_present_samples_are_read(split, monkeypatch, seed):
 def test_frames_are_decoded_only_where_present(clips, seed):
     split = open_dataset(clips).split("train")
     present = torch.tensor([[k % 2 == 0, True] for k in range(6)])
-    (batch,) = load_batches(split, Rows(torch.arange(6), present), batch_size=6, seed=seed)
+    (batch,) = load_batches(
+        split, TrainingExamples(torch.arange(6), present), batch_size=6, seed=seed
+    )
     assert batch.inputs["clip"].shape == (6, 2, 3, 8, 8)
     for k, x in enumerate(batch.inputs["clip"]):
         grey = 40 * k / 255 if k % 2 == 0 else 0
@@ -223,7 +225,7 @@ def test_what_workers_are_sent_gives_the_same_batches_and_holds_no_samples(split
 
 def test_workers_decode_frames_as_the_main_process_does(clips):
     split = open_dataset(clips).split("train")
-    rows = Rows(torch.tensor([4, 0, 2, 2, 4]), torch.ones(5, 2, dtype=torch.bool))
+    rows = TrainingExamples(torch.tensor([4, 0, 2, 2, 4]), torch.ones(5, 2, dtype=torch.bool))
     options = {"batch_size": 2, "seed": 1}
     alone = list(load_batches(split, rows, workers=0, **options))
     assert_same_batches(alone, list(load_batches(split, rows, workers=2, **options)))
@@ -245,14 +247,14 @@ def test_random_changes_depend_on_the_seed_and_the_batch_alone(split):
     torch.rand(3)
     assert_same_batches(first, list(load_batches(split, rows, batch_size=8, seed=7)))
 
-    later = Rows(rows.sample.clone(), rows.present.clone())
+    later = TrainingExamples(rows.sample.clone(), rows.present.clone())
     later.sample[:16], later.present[:16] = 0, False
     changed_before = list(load_batches(split, later, batch_size=8, seed=7))
     assert_same_batches(first[2:], changed_before[2:])
 
 
 def test_another_seed_and_another_batch_give_other_changes(split):
-    rows = Rows(torch.arange(8).repeat(2), torch.ones(16, 3, dtype=torch.bool))
+    rows = TrainingExamples(torch.arange(8).repeat(2), torch.ones(16, 3, dtype=torch.bool))
     first, second = load_batches(split, rows, batch_size=8, seed=7)
     (other, _) = load_batches(split, rows, batch_size=8, seed=8)
     for name in NAMES:

@@ -19,7 +19,7 @@ from scipy.signal import resample_poly
 from torchaudio.compliance.kaldi import fbank
 
 from mmcoop.datasets import media
-from mmcoop.datasets.clips import Clip, Reading, read_clip
+from mmcoop.datasets.clip_reader import Clip, Reading, read_clip
 from mmcoop.datasets.media import file_seconds, read_audio, read_footage
 from mmcoop.datasets.rejects import REASONS, Unusable
 
@@ -522,7 +522,7 @@ def number_of(picture: np.ndarray) -> int:
 
 
 def rumble(rate: int, seconds: float) -> np.ndarray:
-    """Noise of 100 to 1000 Hz, of which no two stretches are alike."""
+    """Noise of 100 to 1000 Hz, of which no two slices are alike."""
     spectrum = np.fft.rfft(np.random.default_rng(0).normal(size=int(rate * seconds)))
     hertz = np.fft.rfftfreq(int(rate * seconds), 1 / rate)
     spectrum[(hertz < 100) | (hertz > 1000)] = 0

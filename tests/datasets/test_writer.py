@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from mmcoop.datasets import writer as writing
 from mmcoop.datasets.modality import Modality
+from mmcoop.datasets.reader import SPLITS, open_dataset, read_rejects
 from mmcoop.datasets.rejects import Reject, Unusable
-from mmcoop.datasets.store import SPLITS, open_dataset, read_rejects
 from mmcoop.datasets.writer import (
     DatasetWriter,
     Header,

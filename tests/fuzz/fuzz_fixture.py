@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mmcoop.comparison.comparison import Plan, load_comparison
+from mmcoop.comparison.folder import ComparisonSpec, load_comparison
 from mmcoop.comparison.starting import new_comparison
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.datasets.writer import Header, continue_dataset, write_dataset
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import evaluate_run, valuate_run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 CLASSES = ["north", "south"]
 PLAN = "what is being built"
@@ -100,7 +100,7 @@ def build(folder: Path) -> None:
 def _comparison(folder: Path, dataset, run, tested) -> None:
     compared = folder / "compared"
     new_comparison(
-        compared, dataset, Plan(("joint", "random"), seeds=(0, 1), settings={"warmup": 1})
+        compared, dataset, ComparisonSpec(("joint", "random"), seeds=(0, 1), settings={"warmup": 1})
     )
     (compared / "scores").mkdir()
     (compared / "results").mkdir()

@@ -26,29 +26,29 @@ from fuzz_mutations import (
 )
 
 from mmcoop.cli.output import report
-from mmcoop.comparison.comparison import load_comparison
-from mmcoop.comparison.running import Job
+from mmcoop.comparison.folder import load_comparison
+from mmcoop.comparison.jobs import Job
 from mmcoop.comparison.summary import summarise
-from mmcoop.datasets.clips import read_array
+from mmcoop.datasets.clip_reader import read_array
+from mmcoop.datasets.feature_files import read_table, read_texts
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.media import read_footage
-from mmcoop.datasets.recipes.debiased import _read_scores
-from mmcoop.datasets.recipes.kinetics_sounds import KineticsSounds
-from mmcoop.datasets.recipes.mm_debiased import MMDebiased
-from mmcoop.datasets.recipes.ucf101 import UCF101
-from mmcoop.datasets.store import open_dataset, read_rejects
-from mmcoop.datasets.tables import read_table, read_texts
+from mmcoop.datasets.reader import open_dataset, read_rejects
 from mmcoop.datasets.writer import continue_dataset
 from mmcoop.errors import DataError
 from mmcoop.progress import SILENT
 from mmcoop.reading.torch_state import read_torch
+from mmcoop.recipes.debiased import _read_scores
+from mmcoop.recipes.kinetics_sounds import KineticsSounds
+from mmcoop.recipes.mm_debiased import MMDebiased
+from mmcoop.recipes.ucf101 import UCF101
 from mmcoop.reporting.comparison import comparison_tables, summary_rows
 from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
 from mmcoop.reporting.tables import facts_table, rejects_table
+from mmcoop.scores.precomputed import read_precomputed
 from mmcoop.training.config import make_config
-from mmcoop.training.given_scores import read_given_scores
-from mmcoop.training.loop import Training
 from mmcoop.training.run import load_run
+from mmcoop.training.trainer import Trainer
 
 
 def printed(answer: Any, *tables: Any) -> str:
@@ -136,7 +136,7 @@ class RunJsonResumed(Json):
         dataset = open_dataset(self.work / "data")
         run.check_dataset(dataset)
         run.check_architecture(dataset)
-        Training(run, dataset, torch.device("cpu"), 0, SILENT, None).load(run.last)
+        Trainer(run, dataset, torch.device("cpu"), 0, SILENT, None).load(run.last)
 
 
 class CheckpointJson(Json):
@@ -286,7 +286,7 @@ class Scores(Parquet):
         shown = printed(facts, facts_table(facts))
         dataset = open_dataset(self.work / "data")
         for read in (
-            lambda: read_given_scores(self.file, dataset, ["sound", "touch"]),
+            lambda: read_precomputed(self.file, dataset, ["sound", "touch"]),
             lambda: _read_scores(self.file, dataset),
         ):
             with suppress(DataError):
@@ -459,7 +459,7 @@ class State(Target):
 
     def make_seeds(self) -> list[bytes]:
         run, dataset = load_run(self.work / "run"), open_dataset(self.work / "data")
-        self.training = Training(run, dataset, torch.device("cpu"), 0, SILENT, None)
+        self.training = Trainer(run, dataset, torch.device("cpu"), 0, SILENT, None)
         self.checkpoint = run.last
         return [self.file.read_bytes()]
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.encoders.base import Encoder
-from mmcoop.core.fusions import build_fusion
-from mmcoop.core.model import MultimodalModel
-from mmcoop.core.resampling import Rows, whole_rows
+from mmcoop.core.models.encoders.base import Encoder
+from mmcoop.core.models.fusions import build_fusion
+from mmcoop.core.models.model import MultimodalModel
+from mmcoop.core.resampling import TrainingExamples, complete_examples
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import Dataset, open_dataset
+from mmcoop.datasets.reader import DatasetFolder, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
-from mmcoop.methods.base import Task
+from mmcoop.methods.base import TrainContext
 from mmcoop.training.build import Architecture
 
 CLASSES = 3
@@ -37,11 +37,11 @@ class World:
     ) -> None:
         self.model = model.double()
         self.inputs, self.labels = inputs, labels
-        self.asked: list[tuple[str, Rows | None, int | None]] = []
+        self.asked: list[tuple[str, TrainingExamples | None, int | None]] = []
         self.given: list[list[Batch]] = []
         self.lr = 0.1
         self.batch_size = 4
-        self.task = Task(
+        self.task = TrainContext(
             model=self.model,
             n_samples=len(labels["train"]),
             n_classes=CLASSES,
@@ -52,10 +52,10 @@ class World:
             optimizer=lambda parameters: torch.optim.SGD(list(parameters), lr=self.lr),
         )
 
-    def batch(self, split: str = "train", rows: Rows | None = None) -> Batch:
+    def batch(self, split: str = "train", rows: TrainingExamples | None = None) -> Batch:
         """Some rows of a split in one batch, all of them whole by default; NaN where absent."""
         if rows is None:
-            rows = whole_rows(len(self.labels[split]), len(self.model.modalities))
+            rows = complete_examples(len(self.labels[split]), len(self.model.modalities))
         inputs = {}
         for column, (m, x) in enumerate(self.inputs[split].items()):
             here = rows.present[:, column]
@@ -64,10 +64,12 @@ class World:
                 inputs[m][~here] = torch.nan
         return Batch(inputs, rows.present, self.labels[split][rows.sample], rows.sample)
 
-    def _batches(self, split: str, rows: Rows | None, seed: int | None) -> Iterable[Batch]:
+    def _batches(
+        self, split: str, rows: TrainingExamples | None, seed: int | None
+    ) -> Iterable[Batch]:
         self.asked.append((split, rows, seed))
         if rows is None:
-            rows = whole_rows(len(self.labels[split]), len(self.model.modalities))
+            rows = complete_examples(len(self.labels[split]), len(self.model.modalities))
         parts = torch.arange(len(rows)).split(self.batch_size)
         self.given.append([self.batch(split, rows.take(part)) for part in parts])
         return iter(self.given[-1])
@@ -184,7 +186,7 @@ def by_hand() -> Callable[[Tensor, Tensor], Tensor]:
 # --- small data sets on disk
 
 
-def write_pictures(folder, n: int) -> Dataset:
+def write_pictures(folder, n: int) -> DatasetFolder:
     """9 training, 5 validation and 4 test samples of 3 classes in n modalities of 28 × 28 pictures;
     not every batch has every class."""
     rng = np.random.default_rng(n)
@@ -213,14 +215,14 @@ def write_pictures(folder, n: int) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Dataset]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, DatasetFolder]:
     """The data sets of `write_pictures` by their number of modalities."""
     folder = tmp_path_factory.mktemp("pictures")
     return {n: write_pictures(folder / str(n), n) for n in (1, 2, 3)}
 
 
 @pytest.fixture(scope="session")
-def senses(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def senses(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     """50 training, 12 validation and 12 test samples of 3 classes in vectors; `ear` is worth more
     than `eye`, and neither is enough."""
     folder = tmp_path_factory.mktemp("data") / "data"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.games.coalitions import coalition_matrix
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import UsageError
 from mmcoop.methods.agm import AGM, ratio, shares
 
@@ -281,7 +281,7 @@ def test_after_its_last_epoch_it_is_joint_training_that_clips(make_world):
     for epoch, modulated, batch in zip((1, 2, 3), (True, True, False), batches, strict=True):
         joint = F.cross_entropy(world.model(batch.inputs, batch.present), batch.labels)
         expected = torch.autograd.grad(joint, list(world.model.parameters()))
-        method.rows(epoch)
+        method.epoch_samples(epoch)
         world.model.zero_grad()
         usual = method.usual.clone()
         method.loss(batch).backward()

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.fusions import FUSIONS
-from mmcoop.core.fusions.late import Late
-from mmcoop.core.model import MultimodalModel
+from mmcoop.core.models.fusions import FUSIONS
+from mmcoop.core.models.fusions.late import Late
+from mmcoop.core.models.model import MultimodalModel
 from mmcoop.errors import UsageError
 from mmcoop.methods.ensemble import Ensemble
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmcoop.core.fusions import FUSIONS
+from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import Interrupted, UsageError
 from mmcoop.methods import METHODS
 from mmcoop.progress import Progress
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import value_run
-from mmcoop.training.start import resume, train
+from mmcoop.training.train import resume, train
 
 #: The fusions a method is not defined on, as docs/methods.md has them.
 REFUSED = {

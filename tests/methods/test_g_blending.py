@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import UsageError
 from mmcoop.methods.g_blending import GBlending, blend, branch_losses
 from mmcoop.training.config import make_config
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 # Lt₀, Lv₀ and Lt₁, Lv₁ of audio, visual and joint: METHODS.md, 3.4
 BEFORE = torch.tensor([[1.9, 2.0, 2.0], [2.0, 2.0, 2.0]])
@@ -127,7 +127,7 @@ def test_the_weights_are_those_of_training_a_copy_of_each_branch_alone(
     model = world.model.train()
     method = GBlending(world.task, estimate=epochs).double()
     weights = copy.deepcopy(model.state_dict()), copy.deepcopy(method.heads.state_dict())
-    rows = method.rows(1)
+    rows = method.epoch_samples(1)
     assert len(rows) == 10
     assert rows.present.all()
     for key, weight in model.state_dict().items():
@@ -198,7 +198,7 @@ def test_the_weights_are_estimated_before_training_and_anew_so_often(make_world,
     found = []
     for epoch in range(1, 6):
         world.asked.clear()
-        method.rows(epoch)
+        method.epoch_samples(epoch)
         if world.asked:
             found.append(epoch)
     assert found == estimated
@@ -208,11 +208,11 @@ def test_the_weights_are_estimated_before_training_and_anew_so_often(make_world,
 def test_a_later_estimate_starts_from_the_weights_of_the_time(make_world):
     world = make_world()
     method = GBlending(world.task, estimate=1, every=1)
-    method.rows(1)
+    method.epoch_samples(1)
     first = method.weights.clone()
     for batch in world.task.batches("train", None, 0):
         method.update(batch, torch.optim.SGD(world.model.parameters(), lr=0.3))
-    method.rows(2)
+    method.epoch_samples(2)
     assert not torch.allclose(method.weights, first)
 
 
@@ -221,7 +221,7 @@ def test_the_estimate_is_decided_by_the_seed(make_world):
     for seed in (0, 0, 1):
         world = make_world()
         method = GBlending(replace(world.task, seed=seed), estimate=1)
-        method.rows(1)
+        method.epoch_samples(1)
         found.append((method.weights.tolist(), [s for _, _, s in world.asked]))
     assert found[0] == found[1]
     assert found[0] != found[2]

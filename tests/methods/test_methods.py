@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.model import MultimodalModel
-from mmcoop.core.resampling import modality_probability, sample_level_rows
-from mmcoop.datasets.store import Dataset
+from mmcoop.core.models.model import MultimodalModel
+from mmcoop.core.resampling import modality_probability, sample_level_examples
+from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, UsageError
 from mmcoop.methods import LEVELS, METHODS, checked_options, method_options
-from mmcoop.methods.base import Method, Task
+from mmcoop.methods.base import Method, TrainContext
 from mmcoop.methods.joint import Joint
 from mmcoop.methods.modality import ModalityLevel
 from mmcoop.methods.sample import SampleLevel
@@ -30,7 +30,7 @@ from mmcoop.progress import Progress
 from mmcoop.training.build import Architecture
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.run import Run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 # The eight correctness patterns of two modalities (first alone, second alone, both) and their
 # contributions, from the paper, with the extra rows that each of them asks for.
@@ -61,7 +61,7 @@ class Watch(Progress):
             kept.append(item)
             yield item
 
-    def rows(self, epoch: int) -> Counter:
+    def epoch_samples(self, epoch: int) -> Counter:
         """How often each row, `(sample, modalities present)`, was trained on."""
         return Counter(
             (int(sample), tuple(present.tolist()))
@@ -80,7 +80,9 @@ def model_of(n_modalities: int = 2) -> MultimodalModel:
     ).build()
 
 
-def task_with(contributions: torch.Tensor, *, warmup: int = 0, seed: int = 0) -> tuple[Task, list]:
+def task_with(
+    contributions: torch.Tensor, *, warmup: int = 0, seed: int = 0
+) -> tuple[TrainContext, list]:
     """A task whose samples have these contributions, and the list of what was asked for."""
     asked: list[torch.Tensor | None] = []
 
@@ -89,7 +91,7 @@ def task_with(contributions: torch.Tensor, *, warmup: int = 0, seed: int = 0) ->
         return contributions if samples is None else contributions[samples]
 
     n_samples, n_modalities = contributions.shape
-    task = Task(
+    task = TrainContext(
         model=model_of(n_modalities),
         n_samples=n_samples,
         n_classes=2,
@@ -114,7 +116,7 @@ def whole(n_samples: int, n_modalities: int = 2) -> Counter:
 
 
 @pytest.fixture
-def dataset(senses) -> Dataset:
+def dataset(senses) -> DatasetFolder:
     return senses
 
 
@@ -123,7 +125,7 @@ def config_of(**changes: Any) -> TrainConfig:
     return make_config(settings, changes)
 
 
-def contributions_by_hand(run: Run, dataset: Dataset) -> torch.Tensor:
+def contributions_by_hand(run: Run, dataset: DatasetFolder) -> torch.Tensor:
     """φ of every training sample by the run's last weights, by the formula for two modalities."""
     model = run.architecture.build()
     model.load_state_dict(load_file(run.last / "model.safetensors"))
@@ -261,9 +263,9 @@ def test_in_the_warm_up_nothing_is_valued_and_nothing_added(method, warmup):
     task, asked = task_with(CONTRIBUTIONS, warmup=warmup)
     method = method(task)
     for epoch in range(1, warmup + 1):
-        assert counted(method.rows(epoch)) == whole(8)
+        assert counted(method.epoch_samples(epoch)) == whole(8)
     assert asked == []
-    method.rows(warmup + 1)
+    method.epoch_samples(warmup + 1)
     assert len(asked) == 1
 
 
@@ -293,7 +295,7 @@ def test_enhanced_epochs_train_on_the_rows_of_the_contributions_by_the_weights_b
             valued[["contribution_ear", "contribution_eye"]], phi.numpy(), atol=1e-12
         )
 
-        assert watch.rows(epoch) == counted(sample_level_rows(phi))
+        assert watch.rows(epoch) == counted(sample_level_examples(phi))
         # the rule once more, from the paper's table of contributions alone
         extra = {1.5: 0, 1.0: 0, 0.5: 1, 0.0: 2, -0.5: 3}
         added = sum(extra[x] for x in phi.flatten().tolist())
@@ -366,8 +368,8 @@ def test_every_epoch_values_another_part_and_the_same_seed_the_same_part():
     for seed, epoch in itertools.product((0, 1), (1, 2)):
         task, asked = task_with(torch.ones(200, 2, dtype=torch.float64), seed=seed)
         method = ModalityLevel(task)
-        method.rows(epoch)
-        method.rows(epoch)
+        method.epoch_samples(epoch)
+        method.epoch_samples(epoch)
         assert torch.equal(asked[0], asked[1])
         parts[seed, epoch] = tuple(asked[0].tolist())
     assert len(set(parts.values())) == 4
@@ -397,8 +399,8 @@ def test_the_weaker_modality_is_added_as_often_as_the_rule_says(rule, alpha):
 def test_the_draw_differs_from_epoch_to_epoch_and_is_decided_by_the_seed():
     task, _ = task_with(torch.tensor([[1.4, 0.6]], dtype=torch.float64).repeat(100, 1))
     method = ModalityLevel(task)
-    assert counted(method.rows(1)) == counted(method.rows(1))
-    assert counted(method.rows(1)) != counted(method.rows(2))
+    assert counted(method.epoch_samples(1)) == counted(method.epoch_samples(1))
+    assert counted(method.epoch_samples(1)) != counted(method.epoch_samples(2))
 
 
 def test_modalities_that_contribute_the_same_get_no_extra_rows():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmcoop.core.resampling import sample_level_rows
+from mmcoop.core.resampling import sample_level_examples
 from mmcoop.methods.random import Random
 
 
@@ -44,7 +44,7 @@ def pairs(rows) -> Counter:
 def test_as_many_rows_are_added_as_sample_level_enhancement_would_add(make_world, samples, n):
     phi = some_contributions(samples, n)
     task, asked = task_of(make_world, phi)
-    rows, expected = Random(task).rows(1), sample_level_rows(phi)
+    rows, expected = Random(task).rows(1), sample_level_examples(phi)
     assert len(rows) == len(expected)
     assert int(rows.present.sum()) == int(expected.present.sum())
     assert asked == [None]
@@ -61,7 +61,7 @@ def test_as_many_rows_as_sample_level_enhancement_under_the_same_limit(
     phi = some_contributions(samples, n)
     task = replace(task_of(make_world, phi)[0], max_extra=most)
     rows = Random(task).rows(1)
-    assert len(rows) == len(sample_level_rows(phi, most))
+    assert len(rows) == len(sample_level_examples(phi, most))
     assert (rows.present[samples:].sum(1) == 1).all()
     assert torch.bincount(rows.sample[samples:], minlength=samples).max() <= most
 
@@ -100,8 +100,8 @@ def test_every_epoch_draws_anew_and_a_seed_draws_the_same(make_world):
     for seed in (0, 1):
         method = Random(task_of(make_world, phi, seed=seed)[0])
         for epoch in (1, 2):
-            drawn[seed, epoch] = pairs(method.rows(epoch))
-            assert pairs(method.rows(epoch)) == drawn[seed, epoch]
+            drawn[seed, epoch] = pairs(method.epoch_samples(epoch))
+            assert pairs(method.epoch_samples(epoch)) == drawn[seed, epoch]
     keys = list(drawn)
     assert all(drawn[a] != drawn[b] for k, a in enumerate(keys) for b in keys[:k])
 
@@ -111,7 +111,7 @@ def test_in_the_warm_up_nothing_is_valued_and_nothing_added(make_world, warmup):
     task, asked = task_of(make_world, some_contributions(30), warmup=warmup)
     method = Random(task)
     for epoch in range(1, warmup + 1):
-        assert len(method.rows(epoch)) == 30
+        assert len(method.epoch_samples(epoch)) == 30
     assert asked == []
-    assert len(method.rows(warmup + 1)) > 30
+    assert len(method.epoch_samples(warmup + 1)) > 30
     assert Random.has_warmup

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.resampling import Rows
+from mmcoop.core.games.coalitions import coalition_matrix
+from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError
 from mmcoop.methods.uniform import Uniform
 
@@ -45,7 +45,7 @@ def test_the_loss_is_the_joint_one_and_a_share_of_each_modalitys_own(
 def test_where_a_modality_is_absent_its_own_loss_is_left_out(make_world, by_hand):
     world = make_world("concat")
     method = Uniform(world.task)
-    rows = Rows(torch.arange(4), coalition_matrix(2)[[1, 3, 3, 2]])
+    rows = TrainingExamples(torch.arange(4), coalition_matrix(2)[[1, 3, 3, 2]])
     batch = world.batch(rows=rows)
     model = world.model
     features = model.encode(batch.inputs, batch.present)

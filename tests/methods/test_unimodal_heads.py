@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from mmcoop.core.coalitions import coalition_matrix
-from mmcoop.core.fusions import FUSIONS
-from mmcoop.core.resampling import Rows
+from mmcoop.core.games.coalitions import coalition_matrix
+from mmcoop.core.models.fusions import FUSIONS
+from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError
 from mmcoop.methods.unimodal_heads import UnimodalHeads, scores, unimodal_losses
 
@@ -58,7 +58,7 @@ def test_logits_are_the_fusions_own_where_it_has_them(make_world, fusion):
     heads = UnimodalHeads(world.model, 3, "any")
     assert list(heads.parameters()) == []
     assert heads.state_dict() == {}
-    batch = world.batch(rows=Rows(torch.arange(4), coalition_matrix(2)))
+    batch = world.batch(rows=TrainingExamples(torch.arange(4), coalition_matrix(2)))
     features = world.model.encode(batch.inputs, batch.present)
     expected = world.model.fusion.unimodal_logits(features, batch.present)
     assert torch.equal(heads(features, batch.present), expected)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmcoop.comparison.comparison import Comparison, Plan
+from mmcoop.comparison.folder import Comparison, ComparisonSpec
 from mmcoop.comparison.summary import summarise
 from mmcoop.reporting.comparison import (
     comparison_sheets,
@@ -63,7 +63,7 @@ def comparison(tmp_path):
             )
     pd.DataFrame(rows).to_parquet(tmp_path / "runs.parquet")
     about = {"name": "keypad_1", "path": "data", "fingerprint": "f"}
-    return Comparison(tmp_path, Plan(seeds=(0, 1, 2)), about, {"greedy": "no gates"}, {})
+    return Comparison(tmp_path, ComparisonSpec(seeds=(0, 1, 2)), about, {"greedy": "no gates"}, {})
 
 
 def test_means_and_gains_by_hand(comparison):

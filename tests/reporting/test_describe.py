@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import SPLITS, open_dataset
+from mmcoop.datasets.reader import SPLITS, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError
 from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
@@ -20,7 +20,7 @@ from mmcoop.reporting.tables import facts_table
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.run import load_run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 
 @pytest.fixture(scope="module")

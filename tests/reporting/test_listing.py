@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from mmcoop.datasets.clips import Clip
-from mmcoop.datasets.recipes.clips import Listing
+from mmcoop.datasets.clip_reader import Clip
+from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.rejects import Reject
-from mmcoop.datasets.store import SPLITS
+from mmcoop.recipes.clip_recipe import Listing
 from mmcoop.reporting.listing import listing_facts
 
 

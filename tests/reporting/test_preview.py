@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.reporting.preview import FORMATS, check_preview, draw_preview

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import SPLITS, open_dataset
+from mmcoop.datasets.reader import SPLITS, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.reporting.summaries import best_metrics, enhanced, trained
 from mmcoop.training.config import make_config
 from mmcoop.training.run import Run, load_run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 COALITIONS = [
     "features",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from mmcoop.core.coalitions import coalition_names
+from mmcoop.core.games.coalitions import coalition_names
 from mmcoop.datasets.rejects import Reject
 from mmcoop.reporting.tables import (
     accuracy_table,

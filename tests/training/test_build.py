@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from mmcoop.core.encoders.conv import ConvEncoder
-from mmcoop.core.encoders.conv1d import SeriesEncoder
-from mmcoop.core.encoders.mlp import MLPEncoder
-from mmcoop.core.encoders.resnet18 import ResNet18Encoder
-from mmcoop.core.fusions.late import Late
-from mmcoop.core.fusions.sum import Sum
-from mmcoop.datasets.store import open_dataset
+from mmcoop.core.models.encoders.conv import ConvEncoder
+from mmcoop.core.models.encoders.conv1d import SeriesEncoder
+from mmcoop.core.models.encoders.mlp import MLPEncoder
+from mmcoop.core.models.encoders.resnet18 import ResNet18Encoder
+from mmcoop.core.models.fusions.late import Late
+from mmcoop.core.models.fusions.sum import Sum
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import UsageError
 from mmcoop.training.build import Architecture, architecture_of
 from mmcoop.training.config import TrainConfig

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmcoop.datasets.modality import Modality
-from mmcoop.datasets.store import Dataset, open_dataset
+from mmcoop.datasets.reader import DatasetFolder, open_dataset
 from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.locks import locked
@@ -26,7 +26,7 @@ from mmcoop.progress import Progress
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.evaluation import valuate_run, value_run
 from mmcoop.training.run import Run, load_run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 BEST = Path("checkpoints/best/model.safetensors")
 LAST = Path("checkpoints/last/model.safetensors")
@@ -68,7 +68,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(folder) -> Dataset:
+def dataset(folder) -> DatasetFolder:
     return open_dataset(folder)
 
 
@@ -89,7 +89,7 @@ def valued(batches: Any) -> dict[str, list[float]]:
     return found
 
 
-def by_itself(run: Run, dataset: Dataset, positions: list[int]) -> dict[str, list[float]]:
+def by_itself(run: Run, dataset: DatasetFolder, positions: list[int]) -> dict[str, list[float]]:
     """What the run's best weights say of training samples, asked one after the other."""
     model = run.architecture.build()
     model.load_state_dict(load_file(run.folder / BEST))
@@ -110,7 +110,7 @@ def by_itself(run: Run, dataset: Dataset, positions: list[int]) -> dict[str, lis
 
 
 def cross_fitted(
-    run: Run, dataset: Dataset, folds: int, out: Path, **where: Any
+    run: Run, dataset: DatasetFolder, folds: int, out: Path, **where: Any
 ) -> dict[str, list[float]]:
     """The same of each training sample by the model that has not seen it, in the file's order."""
     valuate_run(run, dataset, "train", out, folds=folds, overwrite=True, **where)
@@ -386,7 +386,7 @@ def test_stopped_it_goes_on_and_ends_the_same(run, dataset, tmp_path, epochs):
 KILLER = """
 import json, os, signal, sys
 from pathlib import Path
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.progress import Progress
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.run import load_run
@@ -496,7 +496,7 @@ def test_another_folder_of_a_users_is_never_replaced(run, dataset, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def memorised(tmp_path_factory, quick) -> Iterator[tuple[Run, Dataset]]:
+def memorised(tmp_path_factory, quick) -> Iterator[tuple[Run, DatasetFolder]]:
     """A run that has learnt by heart 100 training samples whose labels are random.
 
     As many others, and all to validate on, tell their class plainly, so that the last epochs, which

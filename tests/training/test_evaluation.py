@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from mmcoop.datasets.loading import load_batches
-from mmcoop.datasets.store import Dataset, open_dataset
+from mmcoop.datasets.reader import DatasetFolder, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.progress import Progress
 from mmcoop.training.evaluation import evaluate_run, valuate_run, value_run
 from mmcoop.training.run import Run, load_run
-from mmcoop.training.start import train
+from mmcoop.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def run(trained) -> Run:
 
 
 @pytest.fixture(scope="module")
-def dataset(noisy) -> Dataset:
+def dataset(noisy) -> DatasetFolder:
     return open_dataset(noisy)
 
 
@@ -51,7 +51,7 @@ def three(tiny_dataset, quick, tmp_path_factory) -> Run:
     return train(folder, open_dataset(tiny_dataset), quick(epochs=1, lr=1e-3))
 
 
-def predictions(run: Run, dataset: Dataset, split: str, present: list[bool]) -> list[int]:
+def predictions(run: Run, dataset: DatasetFolder, split: str, present: list[bool]) -> list[int]:
     """What the model answers from these modalities, asked plainly, sample by sample of a batch."""
     model = run.architecture.build()
     model.load_state_dict(run.model.state_dict())
@@ -65,7 +65,7 @@ def predictions(run: Run, dataset: Dataset, split: str, present: list[bool]) -> 
 
 
 def by_hand(
-    run: Run, dataset: Dataset, split: str
+    run: Run, dataset: DatasetFolder, split: str
 ) -> tuple[list[int], dict[tuple[int, ...], list[bool]]]:
     """Labels, and whether each coalition (by its members' positions) is right on each sample."""
     n = len(run.modalities)
@@ -392,11 +392,15 @@ def test_a_folder_in_place_of_the_file_is_refused_even_if_it_may_be_replaced(
         valuate_run(run, dataset, "train", tmp_path, overwrite=True)
 
 
-def refuse_the_data_set(run: Run, noisy: Path, tiny: Path, tmp_path: Path) -> tuple[Dataset, str]:
+def refuse_the_data_set(
+    run: Run, noisy: Path, tiny: Path, tmp_path: Path
+) -> tuple[DatasetFolder, str]:
     return open_dataset(tiny), "was trained on another data set"
 
 
-def refuse_the_split(run: Run, noisy: Path, tiny: Path, tmp_path: Path) -> tuple[Dataset, str]:
+def refuse_the_split(
+    run: Run, noisy: Path, tiny: Path, tmp_path: Path
+) -> tuple[DatasetFolder, str]:
     folder = shutil.copytree(noisy, tmp_path / "data")
     next(folder.glob("train-*.arrow")).unlink()
     return open_dataset(folder), "is missing: build the data set again"

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmcoop.datasets.store import open_dataset
+from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import DataError
 from mmcoop.training.build import architecture_of
 from mmcoop.training.run import Run, is_run, load_run
-from mmcoop.training.start import new_run, train
+from mmcoop.training.train import new_run, train
 
 
 @pytest.fixture(scope="module")

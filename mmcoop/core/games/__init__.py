@@ -1,0 +1,1 @@
+"""Cooperative games: coalitions, Shapley values, estimators and indices, on tensors."""

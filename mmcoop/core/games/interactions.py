@@ -1,0 +1,105 @@
+"""Coalition values → interactions: what modalities are worth together beyond what each is."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcoop.core.games.coalition_tables import coalition_values
+from mmcoop.core.games.shapley import shapley_values, size_weights
+
+# Samples × coalitions that are transformed at a time: 1 MB, so that they stay in the cache.
+_AT_A_TIME = 2**17
+
+
+def shapley_interactions(values: Tensor) -> Tensor:
+    """Shapley values and pairwise Shapley interaction indices of every sample.
+
+    I_ij = Σ_{S ⊆ N∖{i,j}} |S|! (n−|S|−2)! / (n−1)! · (v(S∪{i,j}) − v(S∪{i}) − v(S∪{j}) + v(S))
+    (Grabisch & Roubens, Int. J. of Game Theory 1999). Above 0 the two are worth more together than
+    the sum of what each adds (synergy), below 0 less (redundancy).
+
+    `values`: `(samples, 2**n)`, n in 1…12. Returns float64 `(samples, n, n)`, symmetric, with the
+    Shapley values, the index of order 1, on the diagonal.
+
+    Raises `DataError` for another shape and for values that are not finite numbers.
+    """
+    table, members = coalition_values(values, "Shapley interactions")
+    n_modalities = members.shape[1]
+    interactions = torch.diag_embed(shapley_values(table))
+    if n_modalities == 1:
+        return interactions
+    i, j = torch.triu_indices(n_modalities, n_modalities, offset=1)
+    first, second = members[:, i], members[:, j]
+    sizes = members.sum(1, keepdim=True) - first.long() - second.long()
+    # the weights are those of a game in which i and j come as one player
+    weights = size_weights(n_modalities - 1)[sizes]
+    pairs = table @ torch.where(first == second, weights, -weights).to(table.device)
+    interactions[:, i, j] = pairs
+    interactions[:, j, i] = pairs
+    return interactions
+
+
+def harsanyi_dividends(values: Tensor) -> Tensor:
+    """What each coalition is worth beyond all its parts, its dividend m (the Möbius transform).
+
+    m(R) = Σ_{S ⊆ R} (−1)^(|R|−|S|) v(S), so that v(S) = Σ_{R ⊆ S} m(R) (Harsanyi, Int. Economic
+    Review 1963). `values`: `(samples, 2**n)`, n in 1…12. Returns float64 of the same shape, by
+    n·2ⁿ⁻¹ subtractions a sample.
+
+    Raises `DataError` for another shape and for values that are not finite numbers.
+    """
+    table, members = coalition_values(values, "dividends")
+    dividends = torch.empty_like(table)
+    for rows in _chunks(table):
+        found = table[rows].T.clone(memory_format=torch.contiguous_format)
+        for m in range(members.shape[1]):
+            without, having = _halves(found, m)
+            having -= without
+        dividends[rows] = found.T
+    return dividends
+
+
+def interaction_indices(values: Tensor) -> Tensor:
+    """Shapley interaction index of every coalition, of all orders.
+
+    I(T) = Σ_{S ⊆ N∖T} |S|! (n−|S|−|T|)! / (n−|T|+1)! · Σ_{L ⊆ T} (−1)^(|T|−|L|) v(S ∪ L)
+    = Σ_{R ⊇ T} m(R) / (|R|−|T|+1), m the Harsanyi dividends (Grabisch & Roubens 1999).
+
+    `values`: `(samples, 2**n)`, n in 1…12. Returns float64 of the same shape: column T is I(T). Of
+    a single modality that is its Shapley value, of a pair the entry of `shapley_interactions`, and
+    of the empty coalition, by the same formula, the mean value of a coalition, all sizes from 0 to
+    n counting the same.
+
+    Raises `DataError` for another shape and for values that are not finite numbers.
+    """
+    dividends = harsanyi_dividends(values)
+    n_modalities = dividends.shape[1].bit_length() - 1
+    # 1/(k+1) is the integral of t^k over 0…1, and Σ_{R ⊇ T} m(R) t^(|R|−|T|) is a polynomial in t
+    # of degree n at most: Gauss-Legendre quadrature with n//2 + 1 points is exact for it.
+    points, shares = np.polynomial.legendre.leggauss(n_modalities // 2 + 1)
+    indices = torch.empty_like(dividends)
+    for rows in _chunks(dividends):
+        start = dividends[rows].T.contiguous()
+        total = torch.zeros_like(start)
+        for t, share in zip(((points + 1) / 2).tolist(), (shares / 2).tolist(), strict=True):
+            found = start.clone()
+            for m in range(n_modalities):
+                without, having = _halves(found, m)
+                without.add_(having, alpha=t)
+            total.add_(found, alpha=share)
+        indices[rows] = total.T
+    return indices
+
+
+def _chunks(table: Tensor) -> list[slice]:
+    step = max(1, _AT_A_TIME // table.shape[1])
+    return [slice(start, start + step) for start in range(0, len(table), step)]
+
+
+def _halves(by_coalition: Tensor, modality: int) -> tuple[Tensor, Tensor]:
+    """Views of the coalitions without a modality and of the same ones with it.
+
+    `by_coalition`: `(2**n, samples)`, contiguous. Both views are `(2**(n−m−1), 2**m, samples)`.
+    """
+    halves = by_coalition.view(-1, 2, 2**modality, by_coalition.shape[1])
+    return halves[:, 0], halves[:, 1]

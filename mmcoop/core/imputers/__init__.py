@@ -1,0 +1,1 @@
+"""Any model made to answer without a modality, and the batches it is given."""

@@ -1,0 +1,1 @@
+"""Multimodal classifiers: encoders, a fusion, and the model of both."""

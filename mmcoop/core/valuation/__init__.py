@@ -1,0 +1,1 @@
+"""Model and batches to coalition values and contributions."""

@@ -1,0 +1,1 @@
+"""The scores table, and samples valued into it."""

@@ -1,0 +1,177 @@
+"""Contributions of the training samples from a scores file, in place of valuing them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+import torch
+from pyarrow.types import is_floating, is_integer
+from torch import Tensor
+
+from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, graded_shares
+from mmcoop.datasets.reader import DatasetFolder
+from mmcoop.errors import DataError, UsageError, said
+from mmcoop.files import sha256
+from mmcoop.names import normalised
+from mmcoop.reading.arrow_tables import parquet_schema, to_frame
+from mmcoop.reading.scores import check_ids, read_scores, read_scores_details
+
+# So many ids are named where samples are missing or odd.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class PrecomputedScores:
+    """What a scores file says of the training samples.
+
+    Attributes:
+        path: the file.
+        sha256: that of the file.
+        contributions: float64 `(samples, n)`, in the order of the training split; 1 is a fair
+            share.
+        slack: how far below a step of the re-sampling rule a contribution is still at it
+            (`extra_rows`).
+    """
+
+    path: Path
+    sha256: str
+    contributions: Tensor
+    slack: float = ROUNDING
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What `run.json` says of it."""
+        return {"path": str(self.path), "sha256": self.sha256}
+
+
+def read_precomputed(
+    path: Path | str, dataset: DatasetFolder, modalities: Sequence[str]
+) -> PrecomputedScores:
+    """The contributions of `modalities`, in that order, to every training sample of `dataset`.
+
+    The file may be of any model with these modalities; what it says of other samples is passed
+    over. Raises `DataError` where it is no scores file, is of other modalities or another data set,
+    or says nothing, or no number, of a training sample, and `UsageError` where its value function
+    has no unit to measure contributions in.
+    """
+    path = Path(path)
+    details = read_scores_details(path)
+    check_ids(path, details)
+    share, best = _unit(path, details, len(modalities))
+    scores = _read(path, details, dataset, modalities)
+    split = dataset.split("train")
+    ids = pd.Index(map(normalised, split.ids(np.arange(len(split)))))
+    scores = scores[scores.index.isin(ids)]
+    twice = scores.index[scores.index.duplicated()]
+    if len(twice):
+        raise DataError(f"{path} has two scores of sample {twice[0]!r}: keep one of them")
+    missing = ids[~ids.isin(scores.index)]
+    if len(missing):
+        raise DataError(
+            f"{path} has no scores of {len(missing):,} of the {len(ids):,} training samples "
+            f"({_named(missing)}): value the training split, mmcoop valuate --split train"
+        )
+    scores = scores.loc[ids]
+    contributions = scores[list(modalities)].to_numpy(dtype=np.float64, na_value=np.nan)
+    odd = ids[~np.isfinite(contributions).all(axis=1)]
+    if len(odd):
+        raise DataError(
+            f"{path}: the contributions to {len(odd):,} of the {len(ids):,} training samples "
+            f"({_named(odd)}) are NaN or infinite: value them again"
+        )
+    if "label" in scores:
+        labels = scores["label"].to_numpy(dtype=np.float64, na_value=np.nan)
+        # without labels there is nothing to compare: those are missing, or below 0
+        differs = ids[(labels >= 0) & (labels != split.labels)]
+        if len(differs):
+            raise DataError(
+                f"{path} has another class of {len(differs):,} training samples "
+                f"({_named(differs)}) than the data set: these scores are of other samples"
+            )
+    phi = torch.from_numpy(contributions)
+    if share is not None:
+        return PrecomputedScores(path, sha256(path), phi / share)
+    return PrecomputedScores(path, sha256(path), graded_shares(phi, best), GRADED_SLACK)
+
+
+def reread_precomputed(
+    recorded: Mapping[str, str],
+    dataset: DatasetFolder,
+    modalities: Sequence[str],
+    path: Path | str | None = None,
+) -> PrecomputedScores:
+    """The scores that a run has recorded, from `path` if they have been moved there.
+
+    Raises `DataError` where it is not the same file any more.
+    """
+    given = read_precomputed(path or recorded["path"], dataset, modalities)
+    if given.sha256 != recorded["sha256"]:
+        raise DataError(
+            f"{given.path} is not the scores file any more that the run was started with (its "
+            "sha256 is another one): restore it, or start anew with --overwrite"
+        )
+    return given
+
+
+def _unit(path: Path, details: Mapping[str, Any], n_modalities: int) -> tuple[float | None, float]:
+    """The constant fair share of the file's value function, or None and its best value."""
+    value = details.get("value")
+    share: Any = details.get("fair_share")
+    best: Any = details.get("best")
+    if value == "paper" and share is None:
+        share = 1.0
+    elif value != "paper" and "best" not in details and _is_number(share):
+        # earlier versions wrote down the n-th part of the best value as the fair share of all
+        share, best = None, share * n_modalities
+    if _is_number(share):
+        return float(share), 0.0
+    if not _is_number(best):
+        raise UsageError(
+            f"{path} has scores by the value function {value!r}, which has no fair share, so that "
+            "enhancement cannot say what contributes little: value the samples by paper, correct "
+            "or probability"
+        )
+    return None, float(best)
+
+
+def _is_number(share: Any) -> TypeGuard[float]:
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < np.inf
+
+
+def _read(
+    path: Path, details: Mapping[str, Any], dataset: DatasetFolder, modalities: Sequence[str]
+) -> pd.DataFrame:
+    """By id: contributions under the names of the modalities, and `label` where there is one."""
+    names = details["modalities"]
+    fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
+    if sorted(names) != sorted(modalities):
+        raise DataError(
+            f"{path} has scores of the modalities {', '.join(names)}, the model has "
+            f"{', '.join(modalities)}: value a model of the same ones"
+        )
+    if fingerprint not in (dataset.fingerprint, dataset.whole.fingerprint):
+        raise DataError(
+            f"{path} has scores of another data set than {dataset.folder}: make them with "
+            f"mmcoop valuate --data {dataset.folder}, from a run trained on it"
+        )
+    columns = {f"contribution_{name}": name for name in modalities}
+    try:
+        found = parquet_schema(path)
+        label = [f.name for f in found if f.name == "label" and is_integer(f.type)]
+        table = read_scores(path, ["id", *columns, *label])
+        for field in table.select(list(columns)).schema:
+            if not (is_floating(field.type) or is_integer(field.type)):
+                raise ValueError(f"{field.name} has no numbers")
+        scores: pd.DataFrame = to_frame(table, path).rename(columns=columns)
+        scores.index = pd.Index(map(normalised, scores.pop("id")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
+    return scores
+
+
+def _named(ids: pd.Index) -> str:
+    more = ", …" if len(ids) > _NAMED else ""
+    return ", ".join(map(repr, ids[:_NAMED])) + more

@@ -1,0 +1,191 @@
+"""The model that is valued: one of the user's own, and how any model does without a modality."""
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmcoop.core.imputers.adapters import UnclearCall, calling_adapter, takes_present
+from mmcoop.core.imputers.outputs import Output
+from mmcoop.core.imputers.wrap import replace_features, replace_inputs
+from mmcoop.errors import MmcoopError, UsageError
+from mmcoop.weights import load_weights
+
+
+def load_own_model(name: str, weights: Path | None = None) -> Any:
+    """The model that `package.module:make_model` names, with the weights in a file.
+
+    The module is looked for in the current folder too. What it names is a function or class that
+    takes no argument and gives the model, or the model itself: any other callable. Raises
+    `UsageError` where there is no such thing or it fails, and `DataError` where the weights cannot
+    be read or are of another model.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise UsageError(f"--model {name!r}: write it as package.module:make_model")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except Exception as error:
+        raise UsageError(f"--model {name}: cannot import {module}: {_said(error)}") from error
+    if found is None:
+        raise UsageError(f"--model {name}: {module} has no {attribute!r}")
+    model = found
+    if not isinstance(found, nn.Module) and callable(found) and _gives_model(name, found):
+        try:
+            model = found()
+        except Exception as error:
+            raise UsageError(f"--model {name} failed: {_said(error)}") from error
+    if not callable(model):
+        raise UsageError(f"--model {name} gives {type(model).__name__}, which is no model")
+    if weights is not None:
+        if not isinstance(model, nn.Module):
+            raise UsageError("--weights are for a torch.nn.Module: leave them out")
+        load_weights(model, weights)
+    return model
+
+
+@contextmanager
+def own_errors(name: str, model: Any) -> Iterator[None]:
+    """What goes wrong in the code of the model that `--model` names is a `UsageError` that says
+    what and at which line; all else is left as it is.
+    """
+    try:
+        yield
+    except MmcoopError:
+        raise
+    except Exception as error:
+        forward = model.forward if isinstance(model, nn.Module) else model
+        try:
+            code = inspect.getsourcefile(forward if inspect.isroutine(forward) else type(forward))
+        except TypeError:  # of a callable of C
+            code = None
+        frames = traceback.extract_tb(error.__traceback__)
+        if not (own := [frame for frame in frames if frame.filename == code]):
+            if isinstance(error, TypeError) and _is_of_arguments(error, model):
+                raise UsageError(
+                    f"--model {name} takes other arguments than it is given: {error}. It is given "
+                    "the modalities by name, those of --modality where that is there, or `inputs, "
+                    "present` if it has `present` and neither --absent nor --features is given"
+                ) from error
+            raise
+        raise UsageError(
+            f"--model {name} failed: {type(error).__name__}: {error} "
+            f"({own[-1].filename}, line {own[-1].lineno})"
+        ) from error
+
+
+def _is_of_arguments(error: TypeError, model: Any) -> bool:
+    """Whether Python says that the model's function cannot be called so."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    called = getattr(function, "__qualname__", f"{type(model).__name__}.__call__")
+    return str(error).startswith(f"{called}() ")
+
+
+def _gives_model(name: str, found: Any) -> bool:
+    """Whether what `--model` names is to be called for the model, and is not the model itself."""
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # some callables of C have no signature
+        return False
+    open_ended = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p.name for p in parameters if p.default is p.empty and p not in open_ended]
+    if not inspect.isclass(found):
+        return not needed and not open_ended
+    if needed:
+        raise UsageError(
+            f"--model {name} is a class that needs {', '.join(needed)}: name a function that gives "
+            "the model"
+        )
+    return True
+
+
+def _said(error: Exception) -> str:
+    """What an error in a user's own code says, and the line that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<")]
+    own = [f for f in own if Path(f.filename).parent.name != "importlib"]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+@dataclass(frozen=True)
+class ImputerSpec:
+    """What stands in for an absent modality.
+
+    `absent`: "zero", "mean" or "marginal", in place of its input or, with `features`, of what a
+    submodule a modality puts out (`mmcoop.core.imputers.wrap`); `draws` and `seed` are those of marginal.
+    None leaves it to a model that takes `present`, and is zero for any other one.
+    """
+
+    absent: str | None = None
+    features: Mapping[str, str] = field(default_factory=dict)
+    draws: int = 8
+    seed: int = 0
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a scores file says of this, beside the name of what stands in."""
+        drawn = {"absent_seed": self.seed} if self.absent == "marginal" else {}
+        return {**({"features": dict(self.features)} if self.features else {}), **drawn}
+
+    def over(
+        self,
+        model: Any,
+        modalities: Sequence[str],
+        background: Callable[[], Any],
+        output: Output = None,
+    ) -> tuple[Any, str]:
+        """The model as `(inputs, present) -> logits`, and how it represents what is absent.
+
+        `background` gives batches of the training split, and is called where they are needed.
+        `output` says where the predictions of a model that is wrapped are; one that takes `present`
+        is returned as it is.
+        Raises `UsageError` for features of what is no `torch.nn.Module` or not of each modality,
+        and what `replace_inputs` and `replace_features` raise.
+        """
+        if self.absent is None and not self.features and takes_present(model):
+            return model, getattr(model, "absent", "zero" if hasattr(model, "fuse") else "own")
+        if self.features and not isinstance(model, nn.Module):
+            raise UsageError(
+                f"--features are of a torch.nn.Module, and the model is a {type(model).__name__}: "
+                "leave them out"
+            )
+        try:
+            call = calling_adapter(model, modalities)
+        except UnclearCall as error:
+            raise UsageError(
+                f"{error.what}: put it into a torch.nn.Module that takes the modalities by name, "
+                "or one dict of them, and value that"
+            ) from None
+        absent = self.absent or "zero"
+        more: dict[str, Any] = {
+            "draws": self.draws,
+            "seed": self.seed,
+            "task": "classification",
+            "output": output,
+            "call": call,
+        }
+        if absent != "zero":
+            more["background"] = background()
+        if not self.features:
+            replaced = replace_inputs(model, modalities, absent, **more)
+        elif set(self.features) != set(modalities):
+            odd = ", ".join(sorted(set(self.features) ^ set(modalities)))
+            raise UsageError(
+                f"--features: name a submodule for each of {', '.join(modalities)}, and no other "
+                f"modality; amiss: {odd}"
+            )
+        else:
+            places = {m: self.features[m] for m in modalities}
+            replaced = replace_features(model, places, absent, **more)
+        return replaced, replaced.absent

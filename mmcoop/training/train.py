@@ -1,0 +1,271 @@
+"""Starting a run, going on with one, and making one longer."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmcoop.datasets.reader import DatasetFolder
+from mmcoop.errors import DataError, UsageError, check_given, check_path_given
+from mmcoop.files import (
+    atomic_folder,
+    check_new_folder,
+    has_format,
+    recover_swap,
+    sha256,
+)
+from mmcoop.locks import check_unlocked, locked
+from mmcoop.methods import METHODS
+from mmcoop.progress import SILENT, Progress
+from mmcoop.scores.precomputed import read_precomputed, reread_precomputed
+from mmcoop.training.build import Architecture, architecture_of
+from mmcoop.training.checkpoint import has_checkpoint, load_weights
+from mmcoop.training.config import TrainConfig, make_config
+from mmcoop.training.device import pick_device
+from mmcoop.training.run import (
+    FINISHED,
+    FORMAT,
+    RUNNING,
+    STOPPED,
+    Run,
+    is_run,
+    load_parent,
+    load_run,
+)
+from mmcoop.training.trainer import Trainer
+
+
+def train(
+    folder: Path | str,
+    dataset: DatasetFolder,
+    config: TrainConfig,
+    *,
+    parent: Run | None = None,
+    scores: Path | str | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Run:
+    """Train a model as `config` says and leave a run folder.
+
+    With a `parent`, training starts from its best weights; the architecture must be the same. With
+    a scores file `scores`, enhancement goes by the contributions in it, the same ones before every
+    epoch, and values no sample. The test split is not read. Interrupted or killed, `resume` goes
+    on.
+
+    Raises `UsageError` where the folder exists and may not be replaced or another process trains
+    in it, `DataError` where the loss is no longer a number, `Interrupted` on Ctrl-C.
+    """
+    check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
+    check_given(config, TrainConfig, "config", "mmcoop.make_config")
+    folder = Path(folder)
+    check_unlocked(folder)
+    architecture = architecture_of(dataset, config)
+    if parent is not None:
+        parent.check_dataset(dataset)
+        if parent.architecture != architecture:
+            raise UsageError(
+                f"{parent.folder} has another architecture (modalities, encoders or fusion) than "
+                "the one asked for: leave these to the run that is enhanced"
+            )
+        if parent.folder.resolve() == folder.resolve():
+            raise UsageError(f"{folder} is the run to start from: choose another --out")
+    _check_new_run(folder, overwrite)
+    given = recorded = None
+    if scores is not None:
+        if not METHODS.load(config.method).adds_rows:
+            raise UsageError(f"method {config.method!r} needs no contributions: leave --scores out")
+        if Path(scores).resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{scores} is in {folder}, which is replaced: choose another --out")
+        given = read_precomputed(scores, dataset, sorted(architecture.encoders))
+        recorded = given.record
+    run = new_run(folder, config, architecture, dataset, parent, recorded)
+    training = Trainer(run, dataset, pick_device(device), workers, progress, given)
+    if parent is not None:
+        load_weights(training.model, parent.best)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _check_new_run(folder, overwrite)  # another process may have made one since
+        run.create()  # all that can be refused has been: from here on there is a run folder
+        return _finished(training)
+
+
+def new_run(
+    folder: Path,
+    config: TrainConfig,
+    architecture: Architecture,
+    dataset: DatasetFolder,
+    parent: Run | None,
+    scores: Mapping[str, str] | None = None,
+) -> Run:
+    """A run that is about to start. Nothing is written before `create`."""
+    content = {
+        "status": RUNNING,
+        "finished": None,
+        "config": config.to_json(),
+        "model": architecture.to_json(),
+        "dataset": {
+            "path": str(dataset.folder),
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+        },
+        "parent": parent
+        and {
+            "path": str(parent.folder),
+            "weights": parent.weights_hash,
+            "cost": parent.whole_cost,
+        },
+        "scores": scores and dict(scores),
+        "threads": torch.get_num_threads(),
+    }
+    return Run(folder, content)
+
+
+def _finished(training: Trainer) -> Run:
+    """Train all epochs that are left; what fails before there is a checkpoint leaves no folder."""
+    try:
+        return training.finish()
+    except DataError:
+        if not has_checkpoint(training.run.last):
+            shutil.rmtree(training.run.folder)
+        raise
+
+
+def _check_new_run(folder: Path, overwrite: bool) -> None:
+    """Raise `UsageError` where no run may be made in `folder`; if an unfinished one is there, with
+    the command that resumes it.
+    """
+    if not overwrite and is_run(folder) and (run := load_run(folder)).status != FINISHED:
+        raise UsageError(
+            f"{folder} holds an unfinished run: resume it with {run.resume_command}, choose "
+            "another --out, or replace it with --overwrite"
+        )
+    check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
+
+
+def resume(
+    folder: Path | str,
+    dataset: DatasetFolder,
+    *,
+    expected: Mapping[str, Any] | None = None,
+    scores: Path | str | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Run:
+    """Go on with a run that was cut off, from its last whole epoch; a finished one is left alone.
+
+    On the same machine on CPU the weights end bit for bit as if nothing had happened. Scores that
+    the run was given are read again from where they were, or from `scores` if they were moved.
+    Raises `DataError` where the folder is not a run or was trained on another data set, or its
+    scores are not the same any more, `UsageError` where its settings are not the `expected` ones
+    (of those named there) or its scores not `scores`, or another process trains it.
+    """
+    check_path_given(folder, "the run folder")
+    folder = Path(folder)
+    check_unlocked(folder)
+    run = _run_to_resume(folder, dataset, expected or {}, scores)
+    if run.status == FINISHED:
+        return run
+    with locked(folder):
+        return _resumed(folder, dataset, scores, device, workers, progress)
+
+
+def _resumed(
+    folder: Path,
+    dataset: DatasetFolder,
+    scores: Path | str | None,
+    device: str,
+    workers: int,
+    progress: Progress,
+) -> Run:
+    """The run in a locked `folder`, trained to its end."""
+    recover_swap(folder)
+    run = load_run(folder)
+    if run.status == FINISHED:  # by another process, before the lock was taken
+        return run
+    recover_swap(run.best)
+    recover_swap(run.last)
+    given = None
+    if run.scores is not None:
+        given = reread_precomputed(run.scores, dataset, run.modalities, scores)
+    training = Trainer(run, dataset, pick_device(device), workers, progress, given)
+    if has_checkpoint(run.last):
+        training.load(run.last)
+    elif (parent := load_parent(run)) is not None:
+        load_weights(training.model, parent.best)
+    return _finished(training)
+
+
+def _run_to_resume(
+    folder: Path, dataset: DatasetFolder, expected: Mapping[str, Any], scores: Path | str | None
+) -> Run:
+    """The run in `folder`, checked as `resume` promises; nothing is changed."""
+    run = load_run(folder)
+    run.check_dataset(dataset)
+    run.check_architecture(dataset)
+    begun = run.config.to_json()
+    if expected.get("method", run.config.method) != run.config.method:
+        begun["options"] = {}  # they are those of the other method
+    wanted = make_config(begun, expected)
+    if wanted != run.config:
+        now, then = wanted.to_json(), run.config.to_json()
+        odd = next(name for name in now if now[name] != then[name])
+        raise UsageError(
+            f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
+            "began; leave the option out, or start anew with --overwrite"
+        )
+    if scores is not None:
+        _check_same_scores(run, Path(scores))
+    return run
+
+
+def _check_same_scores(run: Run, path: Path) -> None:
+    """Raise `UsageError` unless the run was started with the scores file at `path`."""
+    if not path.is_file():
+        raise DataError(f"there is no scores file {path}")
+    if run.scores is None or sha256(path) != run.scores["sha256"]:
+        begun = f"the scores {run.scores['path']}" if run.scores else "no scores"
+        raise UsageError(
+            f"{run.folder} was started with {begun}, not {path}: a run goes on as it began; leave "
+            "--scores out, or start anew with --overwrite"
+        )
+
+
+def check_training(dataset: DatasetFolder, config: TrainConfig) -> None:
+    """Raise the `UsageError` that `train` would raise of what `config` asks for on `dataset`."""
+    run = new_run(Path(), config, architecture_of(dataset, config), dataset, None)
+    Trainer(run, dataset, torch.device("cpu"), 0, SILENT, None)
+
+
+def extend(
+    folder: Path | str,
+    shorter: Run,
+    dataset: DatasetFolder,
+    config: TrainConfig,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Run:
+    """Train as `config` says, from where `shorter` ended: the same run as one from scratch, for
+    less. `shorter` stays as it is, unless `folder` is its own.
+
+    Raises `UsageError` where `shorter` is not the beginning of a run by `config`.
+    """
+    folder = Path(folder)
+    from_scratch = shorter.parent is None and shorter.scores is None
+    if not (from_scratch and shorter.config.begins(config)):
+        raise UsageError(f"{shorter.folder} is not the beginning of the run that is asked for")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if folder == shorter.folder:
+            new_run(folder, config, shorter.architecture, dataset, None).set_status(STOPPED)
+        else:
+            with atomic_folder(folder) as temporary:
+                shutil.copytree(shorter.folder, temporary, dirs_exist_ok=True)
+                new_run(temporary, config, shorter.architecture, dataset, None).set_status(STOPPED)
+        return _resumed(folder, dataset, None, device, workers, progress)

@@ -209,7 +209,7 @@ class Comparison:
         return dataset.rows["validation"] if same else None
 
     def with_more(self, **more: Any) -> "Comparison":
-        """The comparison with further methods, fusions and seeds, see `ComparisonSpec.with_more`."""
+        """The comparison with more methods, fusions and seeds: `ComparisonSpec.with_more`."""
         return replace(self, plan=self.plan.with_more(**more))
 
     def disk_room(self) -> AbstractContextManager[None]:

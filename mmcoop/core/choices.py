@@ -1,6 +1,6 @@
 """What a user may pick by name when samples are valued, and what each is; loads without torch."""
 
-#: What a coalition's prediction is worth to a sample of one class (`core/valuation/value_functions.py`).
+#: Value functions for class labels (`core/valuation/value_functions.py`).
 CLASS_VALUES = {
     "paper": "the coalition's size where it is right, else 0",
     "correct": "1 where it is right",

@@ -84,8 +84,8 @@ class DatasetContent(TypedDict):
 class Split:
     """One split of a dataset folder. Reading a sample touches only that sample's bytes.
 
-    Of a restricted split (`DatasetFolder.restricted`) `kept` are the rows of its samples among those that
-    are stored, rising; positions are among the samples that are kept.
+    `kept`: for a restricted split (`DatasetFolder.restricted`), the stored rows of its samples, in
+    ascending order. Positions count the kept samples.
     """
 
     def __init__(

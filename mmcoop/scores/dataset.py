@@ -13,7 +13,6 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.choices import CLASS_VALUES, VALUES
 from mmcoop.core.games.coalitions import anchor_coalitions, coalition_matrix
 from mmcoop.core.games.indices import parse_groups
-from mmcoop.core.games.metrics import cross_logits, emap_gap
 from mmcoop.core.imputers.adapters import check_callable
 from mmcoop.core.imputers.outputs import Output
 from mmcoop.core.resampling import TrainingExamples
@@ -21,6 +20,7 @@ from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.core.valuation.bootstrap import REPLICATES
 from mmcoop.core.valuation.columns import ExtraColumns
 from mmcoop.core.valuation.config import ValuationConfig
+from mmcoop.core.valuation.emap import cross_logits, emap_gap
 from mmcoop.core.valuation.engine import value_batches
 from mmcoop.core.valuation.summary import Summary
 from mmcoop.core.valuation.value_functions import LABELS, NUMBERS, value_function
@@ -42,9 +42,9 @@ ALL_SPLITS = "all"
 class ValuationRequest:
     """What is to be told of samples.
 
-    `how` they are valued, what stands in for an absent modality (`absence`), which `interactions`
-    and further `indices` are told (`core/valuation/columns.py`), with `groups` of modalities written as
-    NAME=MODALITY,MODALITY, and over how many samples EMAP's gap is (`emap`, 0: not at all).
+    `how` they are valued, what replaces an absent modality (`absence`), which `interactions` and
+    other `indices` are added (`core/valuation/columns.py`), with `groups` of modalities written as
+    NAME=MODALITY,MODALITY, and the number of samples for EMAP's gap (`emap`; 0 for none).
     """
 
     how: ValuationConfig = ValuationConfig()

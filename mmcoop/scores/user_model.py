@@ -122,8 +122,8 @@ def _said(error: Exception) -> str:
 class ImputerSpec:
     """What stands in for an absent modality.
 
-    `absent`: "zero", "mean" or "marginal", in place of its input or, with `features`, of what a
-    submodule a modality puts out (`mmcoop.core.imputers.wrap`); `draws` and `seed` are those of marginal.
+    `absent`: "zero", "mean" or "marginal", in place of its input or, with `features`, of the output
+    of one submodule per modality (`core/imputers/wrap.py`); `draws` and `seed` are for marginal.
     None leaves it to a model that takes `present`, and is zero for any other one.
     """
 

@@ -160,11 +160,11 @@ def valuate(
     data set.
     `modalities` names the columns of `present`, in order.
 
-    `value` names the value function (`mmcoop.core.valuation.value_functions.VALUE_FUNCTIONS`; "paper": |S| where the
-    prediction from S is right, else 0), or is a user-defined one: `(outputs (rows, …), targets
-    (rows, …), sizes (rows,)) -> values (rows,)`. `absent` is recorded with the scores: how the
-    model represents an absent modality, "zero" unless it says so itself. `estimator`, `budget`,
-    `tolerance`, `max_batch` and `seed`: see `mmcoop.core.valuation.config.ValuationConfig`.
+    `value` names the value function (`VALUE_FUNCTIONS` in `core/valuation/value_functions.py`;
+    "paper": |S| where the prediction from S is right, else 0), or is a user-defined one: `(outputs
+    (rows, …), targets (rows, …), sizes (rows,)) -> values (rows,)`. `absent` is recorded with the
+    scores: how the model represents an absent modality, "zero" unless it says so itself.
+    `estimator`, `budget`, `tolerance`, `max_batch` and `seed`: see `ValuationConfig`.
 
     Raises `UsageError` for an unknown name, a budget that is too small, and what is no model or no
     iterable of batches; `DataError` for a batch, labels or outputs that do not fit, and when there

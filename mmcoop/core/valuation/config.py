@@ -17,7 +17,7 @@ class ValuationConfig:
     """How samples are valued.
 
     `value`: a value function, by name or one's own. `estimator`: "exact", from all 2**n coalitions,
-    n up to 12; "permutation" or "kernel", from coalitions that are drawn (`core/games/estimators.py`);
+    n up to 12; "permutation" or "kernel", from sampled coalitions (`core/games/estimators.py`);
     "auto": exact, unless there are more modalities or `budget` is less than 2**n, then kernel.
     `budget`: coalitions a sample that may be valued where they are drawn, None for the usual number
     of them; `tolerance`: a standard error below which a sample's contributions need not get, which

@@ -130,8 +130,9 @@ def value_batches(
     coalition each. A `torch.nn.Module` is put into evaluation mode while a batch is valued and then
     back into the mode it was in, module by module.
 
-    Batches are as `core/imputers/user_batch.py: read_batch` has them; `modalities` gives the order of the
-    columns. `output` says which item of the model's output its predictions are, or on which scale
+    `core/imputers/user_batch.py: read_batch` says what a batch may be; `modalities` gives the order
+    of the columns. `output` says which item of the model's output its predictions are, or on which
+    scale
     (`core/imputers/outputs.py`); `n_classes`, how many classes there are, where that is known.
 
     Raises `UsageError` where `how` does not fit so many modalities, `DataError` for a modality

@@ -16,7 +16,7 @@ from mmcoop.methods import METHODS
 from mmcoop.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 root = typer.main.get_command(app)
 
 

@@ -117,6 +117,8 @@ class Split:
         maps = []
         for path in self._paths:
             with path.open("rb") as file:
+                if not path.stat().st_size:
+                    raise DataError(f"{path} is not an Arrow file: it is empty")
                 maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return maps
 

@@ -28,6 +28,8 @@ from mmcoop.training.config import TrainConfig, make_config
 # as commands do for models of this size: what is computed here is compared with what they leave
 torch.set_num_threads(1)
 
+pytest_plugins = ["films", "recorder"]
+
 Result = subprocess.CompletedProcess[str]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

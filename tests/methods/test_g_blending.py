@@ -174,7 +174,7 @@ def test_the_weights_are_those_of_training_a_copy_of_each_branch_alone(
 
 def test_the_copies_are_trained_on_batches_in_new_orders_with_the_training_transform(make_world):
     world = make_world()
-    GBlending(world.task, estimate=3).rows(1)
+    GBlending(world.task, estimate=3).epoch_samples(1)
     trained = [(rows, seed) for _, rows, seed in world.asked if seed is not None]
     assert len(trained) == 9
     assert len({seed for _, seed in trained}) == 9
@@ -183,7 +183,7 @@ def test_the_copies_are_trained_on_batches_in_new_orders_with_the_training_trans
 
 def test_test_samples_are_never_asked_for(make_world):
     world = make_world()
-    GBlending(world.task, estimate=2).rows(1)
+    GBlending(world.task, estimate=2).epoch_samples(1)
     asked = [(split, seed is not None) for split, _, seed in world.asked]
     look = [("train", False), ("validation", False)]
     assert asked == look + 3 * ([("train", True)] * 2 + look)

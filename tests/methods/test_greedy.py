@@ -348,7 +348,7 @@ def test_all_it_needs_to_go_on_is_in_its_state(make_world):
     before, after = Greedy(one.task, steps=3), Greedy(other.task, steps=3)
     optimizer = torch.optim.SGD(one.model.parameters(), lr=0.05)
     for epoch in (1, 2):
-        before.rows(epoch)
+        before.epoch_samples(epoch)
         for batch in one.task.batches("train", None, 0):
             before.update(batch, optimizer)
     assert int(before.left) > 0

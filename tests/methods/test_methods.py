@@ -148,7 +148,7 @@ def contributions_by_hand(run: Run, dataset: DatasetFolder) -> torch.Tensor:
 def test_joint_training_is_every_sample_once_and_whole():
     task, asked = task_with(CONTRIBUTIONS)
     for epoch in (1, 7):
-        assert counted(Joint(task).rows(epoch)) == whole(8)
+        assert counted(Joint(task).epoch_samples(epoch)) == whole(8)
     assert asked == []
 
 
@@ -197,7 +197,7 @@ def test_a_method_does_not_own_the_models_weights():
 
 def test_each_correctness_pattern_gets_the_extra_rows_of_the_paper():
     task, asked = task_with(CONTRIBUTIONS)
-    rows = counted(SampleLevel(task).rows(1))
+    rows = counted(SampleLevel(task).epoch_samples(1))
     expected = whole(8)
     for sample, (_, _, (first, second)) in enumerate(PATTERNS):
         expected[sample, (True, False)] += first
@@ -214,7 +214,7 @@ def test_with_three_modalities_an_extra_row_has_one_of_them_alone():
     expected[1, (False, False, True)] = 1
     expected[2, (True, False, False)] = 3
     expected[2, (False, True, False)] = 2
-    assert counted(SampleLevel(task).rows(1)) == expected
+    assert counted(SampleLevel(task).epoch_samples(1)) == expected
 
 
 def test_a_limit_cuts_the_rows_of_the_modalities_that_contribute_more():
@@ -225,18 +225,18 @@ def test_a_limit_cuts_the_rows_of_the_modalities_that_contribute_more():
     expected[1, (False, False, True)] = 1
     expected[2, (True, False, False)] = 3
     expected[2, (False, True, False)] = 1
-    assert counted(SampleLevel(task).rows(1)) == expected
+    assert counted(SampleLevel(task).epoch_samples(1)) == expected
 
 
 def test_a_limit_cuts_draws_of_the_modalities_that_are_stronger_on_the_whole():
     means = [0.2, -2.0, 1.9, -2.5]  # two of them are drawn for every sample
     task, _ = task_with(torch.tensor([means] * 40, dtype=torch.float64))
-    drawn = ModalityLevel(task).rows(1).present[40:].sum(0).tolist()
+    drawn = ModalityLevel(task).epoch_samples(1).present[40:].sum(0).tolist()
     assert drawn[1] == drawn[3] == 40
     assert drawn[0] > 20
     assert drawn[2] == 0
     for most, expected in ((1, [0, 0, 0, 40]), (2, [0, 40, 0, 40]), (3, drawn)):
-        rows = ModalityLevel(replace(task, max_extra=most)).rows(1)
+        rows = ModalityLevel(replace(task, max_extra=most)).epoch_samples(1)
         assert rows.present[40:].sum(0).tolist() == expected
 
 
@@ -245,11 +245,11 @@ def test_the_limit_of_the_configuration_holds_in_every_epoch(dataset, tmp_path):
     settings = {"method": "sample", "warmup": 0, "epochs": 2, "lr": 1e-4}
     train(tmp_path / "free", dataset, config_of(**settings), progress=free)
     train(tmp_path / "run", dataset, config_of(max_extra=2, **settings), progress=watch)
-    assert max(Counter(sample for sample, _ in free.rows(1).elements()).values()) > 3
+    assert max(Counter(sample for sample, _ in free.epoch_samples(1).elements()).values()) > 3
     for epoch in (1, 2):
-        trained = Counter(sample for sample, _ in watch.rows(epoch).elements())
+        trained = Counter(sample for sample, _ in watch.epoch_samples(epoch).elements())
         assert max(trained.values()) == 3
-        assert watch.rows(epoch) >= whole(50)
+        assert watch.epoch_samples(epoch) >= whole(50)
 
 
 def test_the_methods_that_add_rows_by_contributions_say_so():
@@ -272,7 +272,7 @@ def test_in_the_warm_up_nothing_is_valued_and_nothing_added(method, warmup):
 def test_contributions_that_are_no_numbers_are_refused():
     task, _ = task_with(torch.tensor([[math.nan, 1.0]]))
     with pytest.raises(DataError, match="^contributions hold NaN: value the samples again$"):
-        SampleLevel(task).rows(1)
+        SampleLevel(task).epoch_samples(1)
 
 
 def test_enhanced_epochs_train_on_the_rows_of_the_contributions_by_the_weights_before(
@@ -281,7 +281,7 @@ def test_enhanced_epochs_train_on_the_rows_of_the_contributions_by_the_weights_b
     watch = Watch()
     config = config_of(method="sample", warmup=2, epochs=4, seed=1)
     run = train(tmp_path / "run", dataset, config, progress=watch)
-    assert watch.rows(1) == watch.rows(2) == whole(50)
+    assert watch.epoch_samples(1) == watch.epoch_samples(2) == whole(50)
     for epoch in (3, 4):
         shorter = config_of(method="sample", warmup=2, epochs=epoch - 1, seed=1)
         before = train(tmp_path / str(epoch), dataset, shorter)
@@ -295,7 +295,7 @@ def test_enhanced_epochs_train_on_the_rows_of_the_contributions_by_the_weights_b
             valued[["contribution_ear", "contribution_eye"]], phi.numpy(), atol=1e-12
         )
 
-        assert watch.rows(epoch) == counted(sample_level_examples(phi))
+        assert watch.epoch_samples(epoch) == counted(sample_level_examples(phi))
         # the rule once more, from the paper's table of contributions alone
         extra = {1.5: 0, 1.0: 0, 0.5: 1, 0.0: 2, -0.5: 3}
         added = sum(extra[x] for x in phi.flatten().tolist())
@@ -355,7 +355,7 @@ def test_enhancing_changes_the_weights(dataset, tmp_path):
 )
 def test_only_the_fraction_of_the_samples_is_valued(n_samples, fraction, size):
     task, asked = task_with(torch.ones(n_samples, 2, dtype=torch.float64))
-    ModalityLevel(task, fraction=fraction).rows(1)
+    ModalityLevel(task, fraction=fraction).epoch_samples(1)
     ((samples),) = asked
     assert len(samples) == size
     assert len(set(samples.tolist())) == size
@@ -381,7 +381,7 @@ def test_the_weaker_modality_is_added_as_often_as_the_rule_says(rule, alpha):
     # φ = (1.4, 0.6) on every sample, so that any part of them has a gap of 0.8
     n = 4000
     task, _ = task_with(torch.tensor([[1.4, 0.6]], dtype=torch.float64).repeat(n, 1))
-    rows = counted(ModalityLevel(task, rule=rule, alpha=alpha).rows(1))
+    rows = counted(ModalityLevel(task, rule=rule, alpha=alpha).epoch_samples(1))
     gap = 0.8
     p = {
         "linear": 2 / 3 * alpha * gap,
@@ -405,13 +405,13 @@ def test_the_draw_differs_from_epoch_to_epoch_and_is_decided_by_the_seed():
 
 def test_modalities_that_contribute_the_same_get_no_extra_rows():
     task, _ = task_with(torch.ones(50, 3, dtype=torch.float64))
-    assert counted(ModalityLevel(task).rows(1)) == whole(50, 3)
+    assert counted(ModalityLevel(task).epoch_samples(1)) == whole(50, 3)
 
 
 def test_the_gap_is_that_of_the_means_over_the_part_that_was_valued():
     phi = torch.rand(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     task, asked = task_with(phi)
-    rows = ModalityLevel(task, fraction=0.1, alpha=1e9).rows(1)
+    rows = ModalityLevel(task, fraction=0.1, alpha=1e9).epoch_samples(1)
     # so large an alpha turns any gap into certainty: the weaker one of the part is always added
     weak = int(phi[asked[0]].mean(0).argmin())
     present = (weak == 0, weak == 1)
@@ -449,7 +449,7 @@ def test_a_modality_level_run_values_its_part_only_and_adds_by_the_probability(d
         )
         means = phi[sample].mean(0)
         probability = modality_probability(means, "linear", 1.4)
-        rows = watch.rows(epoch)
+        rows = watch.epoch_samples(epoch)
         added = {k: v for k, v in rows.items() if k[1] != (True, True)}
         for column, present in enumerate(((True, False), (False, True))):
             number = sum(v for k, v in added.items() if k[1] == present)
@@ -496,7 +496,7 @@ def test_unimodal_training_builds_encodes_and_values_one_modality_only(dataset, 
     assert list(run.model.encoders) == ["eye"]
     assert run.metrics["rows"].tolist() == run.metrics["rows_encoded"].tolist() == [50] * 3
     assert all(list(batch.inputs) == ["eye"] for epoch in watch.epochs for batch in epoch)
-    assert watch.rows(1) == whole(50, 1)
+    assert watch.epoch_samples(1) == whole(50, 1)
     frame = pd.read_parquet(run.contributions_file(3))
     assert [c for c in frame.columns if c.startswith(("contribution_", "value_"))] == [
         "contribution_eye",

@@ -226,7 +226,7 @@ def test_prototypes_come_from_a_part_of_the_training_samples_in_the_evaluation_t
     make_world, n_samples, fraction, size
 ):
     world = make_world()
-    PMR(replace(world.task, n_samples=n_samples), fraction=fraction).rows(1)
+    PMR(replace(world.task, n_samples=n_samples), fraction=fraction).epoch_samples(1)
     ((split, rows, seed),) = world.asked
     assert (split, seed) == ("train", None)
     assert len(rows) == len(set(rows.sample.tolist())) == size
@@ -298,7 +298,7 @@ def test_its_coefficients_are_means_over_the_batches_of_an_epoch(make_world):
     each = []
     for batch in batches:
         once = PMR(world.task, fraction=1.0)
-        once.rows(1)
+        once.epoch_samples(1)
         once.loss(batch)
         each.append(once.coefficients())
         method.loss(batch)

@@ -44,7 +44,7 @@ def pairs(rows) -> Counter:
 def test_as_many_rows_are_added_as_sample_level_enhancement_would_add(make_world, samples, n):
     phi = some_contributions(samples, n)
     task, asked = task_of(make_world, phi)
-    rows, expected = Random(task).rows(1), sample_level_examples(phi)
+    rows, expected = Random(task).epoch_samples(1), sample_level_examples(phi)
     assert len(rows) == len(expected)
     assert int(rows.present.sum()) == int(expected.present.sum())
     assert asked == [None]
@@ -60,7 +60,7 @@ def test_as_many_rows_as_sample_level_enhancement_under_the_same_limit(
 ):
     phi = some_contributions(samples, n)
     task = replace(task_of(make_world, phi)[0], max_extra=most)
-    rows = Random(task).rows(1)
+    rows = Random(task).epoch_samples(1)
     assert len(rows) == len(sample_level_examples(phi, most))
     assert (rows.present[samples:].sum(1) == 1).all()
     assert torch.bincount(rows.sample[samples:], minlength=samples).max() <= most
@@ -69,12 +69,12 @@ def test_as_many_rows_as_sample_level_enhancement_under_the_same_limit(
 def test_a_limit_that_every_sample_uses_up_draws_every_sample_as_often(make_world):
     phi = torch.full((30, 3), -1.0).double()
     task = replace(task_of(make_world, phi)[0], max_extra=2)
-    assert torch.bincount(Random(task).rows(1).sample).tolist() == [3] * 30
+    assert torch.bincount(Random(task).epoch_samples(1).sample).tolist() == [3] * 30
 
 
 def test_nothing_is_added_where_every_modality_contributes_its_share(make_world):
     task, _ = task_of(make_world, torch.ones(20, 2).double())
-    assert len(Random(task).rows(1)) == 20
+    assert len(Random(task).epoch_samples(1)) == 20
 
 
 def test_the_extra_rows_are_of_any_sample_and_any_modality_alike(make_world):
@@ -82,7 +82,7 @@ def test_the_extra_rows_are_of_any_sample_and_any_modality_alike(make_world):
     phi = torch.ones(1000, 2).double()
     phi[:500, 0] = -0.5
     task, _ = task_of(make_world, phi)
-    extra = Random(task).rows(1)
+    extra = Random(task).epoch_samples(1)
     sample, present = extra.sample[1000:], extra.present[1000:]
     assert len(sample) == 1500
     spread = 4 * (1500 / 4) ** 0.5  # four standard deviations of a fair coin

@@ -1,4 +1,4 @@
-"""What the tests of training share: a record of what training goes through."""
+"""The fixture `recorder`: a record of what training goes through."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

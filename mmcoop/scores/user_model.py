@@ -15,6 +15,7 @@ from torch import nn
 from mmcoop.core.imputers.adapters import UnclearCall, calling_adapter, takes_present
 from mmcoop.core.imputers.outputs import Output
 from mmcoop.core.imputers.wrap import replace_features, replace_inputs
+from mmcoop.core.modalities import check_modalities
 from mmcoop.errors import MmcoopError, UsageError
 from mmcoop.weights import load_weights
 
@@ -153,6 +154,7 @@ class ImputerSpec:
         Raises `UsageError` for features of what is no `torch.nn.Module` or not of each modality,
         and what `replace_inputs` and `replace_features` raise.
         """
+        check_modalities(modalities)
         if self.absent is None and not self.features and takes_present(model):
             return model, getattr(model, "absent", "zero" if hasattr(model, "fuse") else "own")
         if self.features and not isinstance(model, nn.Module):

@@ -6,6 +6,7 @@ Exits with 1 where anything is found; the inputs that did it are then in `tests/
 """
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -34,7 +35,7 @@ def main() -> int:
                 name: pool.submit(
                     fuzz,
                     name,
-                    -(-round(given.executions * share) // round(sum(shares.values()))),
+                    math.ceil(given.executions * share / sum(shares.values())),
                     given.seed,
                     Path(folder),
                 )

@@ -154,6 +154,8 @@ class Comparison:
         if not any(name.startswith("accuracy_") for name in table.column_names):
             raise DataError(f"{path} is damaged: it lacks the accuracy of every coalition")
         runs = to_frame(table, path)
+        if not runs["accuracy"].between(0, 1).all():
+            raise DataError(f"{path} is damaged: an accuracy is not between 0 and 1")
         if runs.duplicated(["method", "fusion", "seed"]).any():
             raise DataError(f"{path} is damaged: a method, fusion and seed has two runs")
         for name in runs["run"]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from mmcoop.datasets.reader import open_dataset
     from mmcoop.errors import DataError, MmcoopError, UsageError
     from mmcoop.scores.dataset import ValuationRequest, score_model
+    from mmcoop.scores.scores import Scores
     from mmcoop.scores.user_model import ImputerSpec
-    from mmcoop.scores.valuate import Valuation, valuate
+    from mmcoop.scores.valuate import valuate
     from mmcoop.training.config import TrainConfig, make_config
     from mmcoop.training.crossfit import cross_fit
     from mmcoop.training.evaluation import evaluate_run, valuate_run
@@ -32,9 +33,9 @@ _HOMES = {
     "DataError": "mmcoop.errors",
     "MmcoopError": "mmcoop.errors",
     "ValuationRequest": "mmcoop.scores.dataset",
+    "Scores": "mmcoop.scores.scores",
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
-    "Valuation": "mmcoop.scores.valuate",
     "ValuationConfig": "mmcoop.core.valuation.config",
     "banzhaf_values": "mmcoop.core.games.indices",
     "cross_fit": "mmcoop.training.crossfit",
@@ -64,9 +65,9 @@ __all__ = [
     "DataError",
     "ImputerSpec",
     "MmcoopError",
+    "Scores",
     "TrainConfig",
     "UsageError",
-    "Valuation",
     "ValuationConfig",
     "ValuationRequest",
     "banzhaf_values",

@@ -94,7 +94,16 @@ def info(
         report(rows, [rejects_table(rejects)], as_json=as_json, quiet=False)
         return
     elif path.is_file():
-        facts = scores_facts(path)
+        from mmcoop.reporting.valuation import valuation_report
+        from mmcoop.scores.scores import Scores
+
+        scores = Scores.open(path)
+        facts = scores_facts(scores)
+        names = ("run", "model", "cross_fit")
+        summary, tables = valuation_report(scores, {k: facts[k] for k in names if k in facts})
+        answer = {**facts, "summary": summary}
+        report(answer, [facts_table(facts), *tables], as_json=as_json, quiet=False)
+        return
     elif path.exists():
         raise DataError(
             f"{path} is no dataset folder (dataset.json), run (run.json) or comparison folder "

@@ -238,7 +238,7 @@ def valuate(
         dataset = dataset_of(valued, data)
         work = valued.architecture, valued.config.batch_size
         use_threads(threads or suitable_threads(*work), where["progress"])
-        scored = valuate_run(
+        scores = valuate_run(
             valued, dataset, split, out, folds=more["cross_fit"] or 0, device=device, **where
         )
     else:
@@ -254,7 +254,7 @@ def valuate(
             model = model.to(pick_device(device))
         subject = {"model": more["model"]}
         with own_errors(more["model"], model):
-            scored = score_model(
+            scores = score_model(
                 model,
                 dataset,
                 split,
@@ -266,7 +266,7 @@ def valuate(
                 output=_item(more["output"]),
                 **where,
             )
-    answer, tables = valuation_report(subject, split, out, request.how, scored, held_out)
+    answer, tables = valuation_report(scores, subject, held_out)
     report(answer, tables, as_json=as_json, quiet=quiet)
 
 

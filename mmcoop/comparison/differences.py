@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from mmcoop.comparison.statistics import mcnemar
 from mmcoop.core.valuation.bootstrap import BootstrapMeans
 from mmcoop.errors import DataError
@@ -21,15 +19,17 @@ def difference(first: Evaluation, second: Evaluation) -> dict[str, Any]:
     Raises:
         DataError: the two are of other samples.
     """
-    if first.ids != second.ids:
+    if first.scores.ids != second.scores.ids:
         raise DataError("the runs were evaluated on different samples: they cannot be compared")
-    gains = second.hits - first.hits
+    one, other = first.scores.correct, second.scores.correct
+    assert one is not None and other is not None
+    gains, groups = other - one, first.scores.dependent_groups
     means = BootstrapMeans(1)
-    means.add(torch.from_numpy(gains).unsqueeze(1), first.groups)
+    means.add(gains.unsqueeze(1), groups)
     return {
         "to": first.answer["run"],
         "accuracy": float(gains.mean()),
         "interval": means.interval()[0].tolist(),
-        "p": mcnemar(second.hits[None], first.hits[None], first.groups),
+        "p": mcnemar(other.numpy()[None], one.numpy()[None], groups),
         "samples": int((gains != 0).sum()),
     }

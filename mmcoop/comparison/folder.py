@@ -24,7 +24,7 @@ from mmcoop.files import (
 from mmcoop.locks import recover
 from mmcoop.reading.arrow_tables import check_no_nulls, parquet_schema, read_parquet, to_frame
 from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
-from mmcoop.reading.scores import read_scores
+from mmcoop.reading.scores import read_scores, read_scores_details
 from mmcoop.training.config import fitting_defaults
 
 FORMAT, FORMAT_VERSION = "mmcoop comparison", 1
@@ -164,14 +164,18 @@ class Comparison:
         return runs
 
     def hits(self, run: str) -> pd.Series:
-        """How right a run is on each test sample, by sample id: 1, 0, or ½ where a tie of classes
-        leaves it undecided.
+        """How right a run is on each test sample, by sample id: 1, 0, or 1/k where its class is one
+        of k tied ones (½ in files of earlier versions).
         """
         path = self._scores_file(run)
-        table = read_scores(path, ["id", "correct"])
-        if not is_boolean(table.schema.field("correct").type):
+        # not through `Scores`, which needs torch: `mmcoop info` shows comparisons without it
+        grand = f"correct_{'+'.join(read_scores_details(path)['modalities'])}"
+        name = grand if grand in parquet_schema(path).names else "correct"
+        table = read_scores(path, ["id", name])
+        kind, hits = table.schema.field(name).type, _by_id(table, path)
+        if not (is_boolean(kind) or (is_floating(kind) and hits.notna().all())):
             raise DataError(f"{path} does not say which predictions are right")
-        return _by_id(table, path).astype("float64").fillna(0.5)
+        return hits.astype("float64").fillna(0.5).rename("correct")
 
     def groups(self, run: str) -> pd.Series | None:
         """The group of each test sample, by sample id; None where its scores do not have it, or
@@ -234,7 +238,7 @@ class Comparison:
 
 def _by_id(table: pa.Table, path: Path) -> pd.Series:
     """The second column of a table of scores by the first one."""
-    check_no_nulls(table, {*table.column_names} - {"correct", "label"}, path)
+    check_no_nulls(table, {"id", "group"} & {*table.column_names}, path)
     scores = to_frame(table, path).set_index("id")
     if not len(scores):
         raise DataError(f"{path} is damaged: it has no samples")

@@ -47,14 +47,25 @@ def read_parquet(
         found = file.schema_arrow
         if schema is not None and not found.remove_metadata().equals(schema):
             raise DataError(f"{path} is not {what}: its columns are not {', '.join(schema.names)}")
-        for name in columns or ():
-            if found.names.count(name) != 1:
-                raise DataError(f"{path} has {found.names.count(name)} columns {name!r}")
+        _check_columns(found, columns or (), path)
         table = file.read(columns=None if columns is None else list(columns))
         if len(table) != file.metadata.num_rows:
             raise DataError(f"{path} is damaged: it states {file.metadata.num_rows} rows")
     _validate(table, path)
     return table
+
+
+def stream_parquet(
+    path: Path, rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The rows of a Parquet file, `rows` at a time, validated as by `read_parquet`."""
+    with opened_parquet(path) as file:
+        _check_columns(file.schema_arrow, columns or (), path)
+        chosen = None if columns is None else list(columns)
+        for batch in file.iter_batches(rows, columns=chosen):
+            table = pa.Table.from_batches([batch])
+            _validate(table, path)
+            yield table
 
 
 def to_frame(table: pa.Table, path: Path) -> pd.DataFrame:
@@ -157,6 +168,12 @@ def check_no_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
         items = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
         if column.null_count or (items and any(c.values.null_count for c in column.chunks)):
             raise DataError(f"{path} is damaged: values are missing in the column {name!r}")
+
+
+def _check_columns(found: pa.Schema, columns: Iterable[str], path: Path) -> None:
+    for name in columns:
+        if found.names.count(name) != 1:
+            raise DataError(f"{path} has {found.names.count(name)} columns {name!r}")
 
 
 def _validate(table: pa.Table, path: Path) -> None:

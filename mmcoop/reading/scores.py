@@ -3,7 +3,7 @@
 `docs/formats.md` describes the file, `mmcoop/scores/table.py` writes it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -33,6 +33,8 @@ class ScoresDetails(TypedDict):
     """What a scores file says of itself."""
 
     modalities: Annotated[list[str], Field(min_length=1)]
+    classes: NotRequired[Annotated[int, Field(ge=0, le=2**24)]]
+    seed: NotRequired[int | None]
     dataset: NotRequired[_ValuedDataset | None]
 
 
@@ -54,12 +56,3 @@ def read_scores(path: Path, columns: Sequence[str]) -> pa.Table:
         return read_parquet(path, columns)
     except DataError as error:
         raise DataError(f"{path} is not a scores file of mmcoop: {error}") from None
-
-
-def check_ids(path: Path, details: Mapping[str, Any]) -> None:
-    """Raise `DataError` where scores have positions for ids, and so are of no samples by name."""
-    if details.get("ids") == POSITIONS:
-        raise DataError(
-            f"{path} has positions for ids (its samples were valued without any), which do not say "
-            "which samples of a data set they are: value them again with ids"
-        )

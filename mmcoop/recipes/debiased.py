@@ -23,13 +23,12 @@ from mmcoop.datasets.debiasing import (
 )
 from mmcoop.datasets.reader import SPLITS, DatasetFolder, Split, open_dataset
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError
 from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
-from mmcoop.reading.arrow_tables import to_frame
-from mmcoop.reading.scores import check_ids, read_scores, read_scores_details
 from mmcoop.recipes import option, required
+from mmcoop.scores.scores import Scores
 
 # Rows are copied so many at a time: little memory, few reads.
 _ROWS = 256
@@ -123,18 +122,11 @@ class Debiased:
 
 def _read_scores(path: Path, dataset: DatasetFolder) -> tuple[pd.DataFrame, list[str]]:
     """`id, split, label` and, under its modality's name, each contribution; and these names."""
-    details = read_scores_details(path)
-    check_ids(path, details)
-    fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
-    modalities = details["modalities"]
-    try:
-        columns = ["id", "split", "label", *(f"contribution_{name}" for name in modalities)]
-        scores = to_frame(read_scores(path, columns), path)
-        scores.columns = pd.Index(["id", "split", "label", *modalities])
-        scores = scores.astype(dict.fromkeys(modalities, np.float64))
-        scores["id"] = [normalised(id) for id in scores["id"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
+    given = Scores.open(path)
+    modalities = list(given.modalities)
+    found = given.details.get("dataset") or {}
+    fingerprint = found.get("fingerprint", dataset.fingerprint)
+    scores = given.by_id().reset_index()
     if fingerprint != dataset.fingerprint:
         raise DataError(
             f"{path} has scores of another data set than {dataset.folder}: make them with "
@@ -148,7 +140,7 @@ def _read_scores(path: Path, dataset: DatasetFolder) -> tuple[pd.DataFrame, list
     twice = scores.id[scores.id.duplicated()]
     if len(twice):
         raise DataError(f"{path} has two scores of sample {twice.iloc[0]!r}: {_REMEDY}")
-    odd = scores.id[~np.isfinite(scores[modalities]).all(axis=1)]
+    odd = scores.id[~np.isfinite(scores[modalities].to_numpy()).all(axis=1)]
     if len(odd):
         raise DataError(
             f"{path}: contributions to {len(odd):,} samples, {odd.iloc[0]!r} for one, are NaN or "

@@ -1,12 +1,12 @@
 """What a dataset folder, a run folder or a scores file is: names and values, as JSON has them."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmcoop.datasets.reader import REJECTS_FILE, DatasetFolder, read_rejects
-from mmcoop.reading.arrow_tables import opened_parquet
-from mmcoop.reading.scores import read_scores_details
 from mmcoop.training.run import Run
+
+if TYPE_CHECKING:  # needs torch, which `mmcoop info` loads for scores alone
+    from mmcoop.scores.scores import Scores
 
 _MOST_REJECTS = 10
 
@@ -82,13 +82,12 @@ def run_facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def scores_facts(path: Path) -> dict[str, Any]:
-    """What a scores file says of itself."""
-    details = read_scores_details(path)
-    with opened_parquet(path) as file:
-        return {
-            "scores": str(path),
-            "samples": file.metadata.num_rows,
-            "columns": file.schema_arrow.names,
-            **{key: value for key, value in details.items() if key != "format"},
-        }
+def scores_facts(scores: "Scores") -> dict[str, Any]:
+    """What scores record of themselves."""
+    return {
+        "scores": str(scores.path),
+        "samples": len(scores),
+        "columns": scores.columns,
+        "modalities": list(scores.modalities),
+        **scores.details,
+    }

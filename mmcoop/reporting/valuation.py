@@ -1,50 +1,52 @@
-"""What `mmcoop valuate` prints: means with their intervals, by modality and split."""
+"""What `mmcoop valuate` and `mmcoop info` print of scores: means and intervals, by split."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 
 from mmcoop.core.games.metrics import intershap, shape_cooperation
-from mmcoop.core.valuation.config import ValuationConfig
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.reporting.tables import accuracy_table, percent
-from mmcoop.scores.dataset import ValuationResult
+from mmcoop.scores.resume import EMAP_GAP
+from mmcoop.scores.scores import Scores
+from mmcoop.scores.summary import Summary
 
 
 def valuation_report(
-    subject: Mapping[str, Any],
-    split: str,
-    out: Path,
-    how: ValuationConfig,
-    scored: ValuationResult,
-    held_out: float | None = None,
+    scores: Scores, subject: Mapping[str, Any], held_out: float | None = None
 ) -> tuple[dict[str, Any], list[Any]]:
-    """The answer as JSON has it, and the tables. `subject`: what was valued, `{"run": …}` or
-    `{"model": …}`, and the folds, if there were any, as `cross_fit`. `held_out`: the accuracy on
-    validation samples, where training samples were valued by a model that has seen them.
+    """What scores say of their samples: the answer as JSON has it, and the tables.
+
+    Args:
+        scores: The scores; their file is named where they have one.
+        subject: What was valued, `{"run": …}` or `{"model": …}`, and the folds, if there were any,
+            as `cross_fit`.
+        held_out: The accuracy on validation samples, where training samples were valued by a model
+            that has seen them.
     """
-    summaries = dict(scored.summaries)
-    whole = summaries[split]
-    about = how.details(len(whole.modalities))
+    summaries = scores.summaries()
+    whole = list(summaries.values())[-1]
+    split, value = str(scores.details.get("split", "")), scores.details.get("value")
     answer: dict[str, Any] = {
         **subject,
         "split": split,
-        "out": str(out),
-        "value": about["value"],
-        "estimator": about["estimator"],
+        "out": str(scores.path),
+        "value": value,
+        "estimator": scores.details.get("estimator"),
         **valuation_answer(whole),
     }
-    if scored.emap_gap is not None:
-        answer["emap_gap"] = scored.emap_gap
-    name = next(iter(subject.values()))
+    gap = scores.details.get(EMAP_GAP)
+    if isinstance(gap, float):
+        answer["emap_gap"] = gap
+    name = str(next(iter(subject.values()), "scores"))
     if folds := subject.get("cross_fit"):
         name += f", {folds} folds"
+    what = f"{split} samples" if split else "samples"
+    place = f" → {scores.path}" if scores.path else ""
     tables: list[Any] = [
-        f"{name}, {whole.samples:,} {split} samples, value {about['value']} → {out}:",
+        f"{name}, {whole.samples:,} {what}, value {value}{place}:",
         contributions_table(summaries),
     ]
     if whole.unpredicted:
@@ -60,11 +62,12 @@ def valuation_report(
         answer["splits"] = {
             split: valuation_answer(part) for split, part in summaries.items() if part is not whole
         }
-        answer["agreement"] = agreement(summaries["train"], summaries["validation"])
-        tables.append(agreement_table(answer["agreement"]))
+        if {"train", "validation"} <= summaries.keys():
+            answer["agreement"] = agreement(summaries["train"], summaries["validation"])
+            tables.append(agreement_table(answer["agreement"]))
     if whole.accuracy:
         tables.append(accuracy_table(whole.accuracy, answer["coalition_intervals"]))
-    if answer["further"] or scored.emap_gap is not None:
+    if answer["further"] or "emap_gap" in answer:
         tables.append(further_table(answer))
     return answer, tables
 
@@ -111,7 +114,7 @@ def valuation_answer(summary: Summary) -> dict[str, Any]:
         **_measures(summary),
         "further": {
             name: {"mean": summary.mean(name), "interval": list(summary.interval(name))}
-            for name in summary.further
+            for name in summary.extra
         },
     }
 
@@ -201,7 +204,7 @@ def _with_interval(number: float, interval: Sequence[float] = ()) -> tuple[str, 
 def _measures(summary: Summary) -> dict[str, Any]:
     """InterSHAP and SHAPE, where the values of all coalitions are there."""
     table = summary.table
-    if table is None or "intershap" not in summary.further:
+    if table is None or "intershap" not in summary.extra:
         return {}
     # interactions are linear in the values: those of the mean are the means of those
     found: dict[str, Any] = {"intershap": intershap(table.unsqueeze(0)).score}

@@ -16,13 +16,11 @@ from mmcoop.core.games.indices import parse_groups
 from mmcoop.core.imputers.adapters import check_callable
 from mmcoop.core.imputers.outputs import Output
 from mmcoop.core.resampling import TrainingExamples
-from mmcoop.core.seeds import derive_seed, generator
-from mmcoop.core.valuation.bootstrap import REPLICATES
+from mmcoop.core.seeds import generator
 from mmcoop.core.valuation.columns import ExtraColumns
 from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.emap import cross_logits, emap_gap
 from mmcoop.core.valuation.engine import value_batches
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.core.valuation.value_functions import LABELS, NUMBERS, value_function
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.reader import SPLITS, DatasetFolder
@@ -30,12 +28,10 @@ from mmcoop.errors import UsageError, check_given, setting
 from mmcoop.files import check_new_file, check_room
 from mmcoop.locks import check_unlocked
 from mmcoop.progress import SILENT, Progress
-from mmcoop.scores.resume import ScoresParts, resumable_scores
-from mmcoop.scores.table import check_scores_name, least_bytes, valuation_details
+from mmcoop.scores.resume import EMAP_GAP, ScoresParts, resumable_scores
+from mmcoop.scores.scores import ALL_SPLITS, Scores
+from mmcoop.scores.table import check_scores_name, least_bytes, scores_table, valuation_details
 from mmcoop.scores.user_model import ImputerSpec
-
-#: Where a split is asked for: every one of them, one after the other.
-ALL_SPLITS = "all"
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,7 @@ class ValuationRequest:
             "interactions": None if self.interactions == "none" else self.interactions,
             "indices": list(self.indices),
             "groups": list(self.groups),
+            "emap": self.emap,
         }
         told = {name: what for name, what in asked.items() if what}
         usual = valuation_details(self.how, len(modalities), absent)
@@ -84,16 +81,6 @@ class SampleSlice:
     split: str
     model: Any
     samples: Tensor
-
-
-@dataclass(frozen=True)
-class ValuationResult:
-    """What was found: a summary a split, and one called `all` of all of them if they are several;
-    EMAP's gap, where it was asked for.
-    """
-
-    summaries: Mapping[str, Summary]
-    emap_gap: float | None = None
 
 
 def split_slices(model: Any, dataset: DatasetFolder, split: str) -> Iterator[SampleSlice]:
@@ -117,13 +104,13 @@ def score(
     resume: bool = False,
     workers: int = 0,
     progress: Progress = SILENT,
-) -> ValuationResult:
+) -> Scores:
     """Value slices of samples, one after the other, into the scores file `out`.
 
     Samples go through the evaluation transform. Memory does not grow with the number of samples.
-    Cut off, it leaves its parts beside `out`, from which `resume` goes on, to the same bytes; a
-    damaged part is valued again. A file of this valuation that `resume` finds complete is written
-    again, the same, for its summary.
+    Cut off, it leaves its parts beside `out`, from which `resume` continues, to the same bytes; a
+    damaged part is valued again. A file of this valuation that `resume` finds complete is left as
+    it is.
     `split` is the one that all are of, or `all`; `details` are written into the file. `output` says
     which item of the models' outputs holds the predictions (`core/imputers/outputs.py`).
 
@@ -131,27 +118,14 @@ def score(
     `DataError` where the disk cannot hold its parts and `out`.
     """
     check_request(request, split, out, overwrite or resume)
-    further = request.further(modalities)
-    names = (*SPLITS, ALL_SPLITS) if split == ALL_SPLITS else (split,)
-    share = value_function(request.how.value).fair_share
-    summaries = {
-        name: Summary(
-            modalities,
-            len(dataset.classes),
-            fair_share=share,
-            replicates=REPLICATES,
-            seed=derive_seed(request.how.seed, name),
-        )
-        for name in names
-    }
-    gap = None
-    with resumable_scores(
-        out, modalities, details, summaries, resume=resume, overwrite=overwrite
-    ) as parts:
-        _check_disk(out, parts, dataset, names, modalities, request.how)
+    extra = request.further(modalities)
+    details = {**details, "classes": len(dataset.classes)}
+    with resumable_scores(out, modalities, details, resume=resume, overwrite=overwrite) as parts:
+        if not parts.complete:
+            _check_disk(out, parts, dataset, split, modalities, request.how)
         for path in parts.damaged:
             progress.note(f"{path} is damaged: its samples are valued again")
-        for slice_ in slices:
+        for slice_ in slices if not parts.complete else ():
             for left in parts.left(slice_.name, len(slice_.samples)):
                 samples = slice_.samples[left]
                 batches = _batches(dataset, slice_.split, samples, modalities, batch_size, workers)
@@ -165,32 +139,32 @@ def score(
                     n_classes=len(dataset.classes),
                 )
                 for batch in valued:
-                    parts.add(slice_.split, batch, given.last, further.columns(batch))
-            if request.emap and gap is None:
+                    table = scores_table(modalities, slice_.split, batch, extra.columns(batch))
+                    parts.add(table, given.last)
+            if request.emap and EMAP_GAP not in parts.found:
                 gap = _emap_gap(slice_, dataset, modalities, request, batch_size, output)
-    return ValuationResult(summaries, gap)
+                parts.found[EMAP_GAP] = gap
+    return Scores.open(out)
 
 
 def _check_disk(
     out: Path,
     parts: ScoresParts,
     dataset: DatasetFolder,
-    splits: Iterable[str],
+    split: str,
     modalities: tuple[str, ...],
     how: ValuationConfig,
 ) -> None:
     """Raise `DataError` where the disk clearly cannot hold what is to come: parts of the samples
     that are not done, and then the file beside all parts.
     """
-    if parts.published:
-        return
     n = len(modalities)
     function = value_function(how.value)
     numbers = 0  # of a value like the paper's there are few different ones, which take no room
     if function.name in CLASS_VALUES and function.scaled:
         coalitions = anchor_coalitions(n) if how.chosen(n)[1] else coalition_matrix(n)
         numbers = len(coalitions) - 1 + n  # values of all but the empty one, and contributions
-    named = [dataset.split(name) for name in splits if name != ALL_SPLITS]
+    named = [dataset.split(name) for name in (SPLITS if split == ALL_SPLITS else (split,))]
     tables = [pa.table({name: split.column(name) for name in ("id", "group")}) for split in named]
     size = sum(least_bytes(table, numbers) for table in tables)
     left = 1 - sum(parts.done.values()) / max(sum(map(len, named)), 1)
@@ -235,7 +209,7 @@ def score_model(
     batch_size: int = 64,
     output: Output = None,
     **where: Any,
-) -> ValuationResult:
+) -> Scores:
     """Value the samples of a split, or of `all`, by a user-defined model.
 
     `model` takes `(inputs by modality, present)` or is wrapped as `request.absence` says;

@@ -8,16 +8,14 @@ from typing import Any, TypeGuard
 import numpy as np
 import pandas as pd
 import torch
-from pyarrow.types import is_floating, is_integer
 from torch import Tensor
 
 from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, graded_shares
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import DataError, UsageError, said
+from mmcoop.errors import DataError, UsageError
 from mmcoop.files import sha256
 from mmcoop.names import normalised
-from mmcoop.reading.arrow_tables import parquet_schema, to_frame
-from mmcoop.reading.scores import check_ids, read_scores, read_scores_details
+from mmcoop.scores.scores import Scores
 
 # So many ids are named where samples are missing or odd.
 _NAMED = 3
@@ -58,10 +56,11 @@ def read_precomputed(
     has no unit to measure contributions in.
     """
     path = Path(path)
-    details = read_scores_details(path)
-    check_ids(path, details)
-    share, best = _unit(path, details, len(modalities))
-    scores = _read(path, details, dataset, modalities)
+    given = Scores.open(path)
+    given.check_ids()
+    share, best = _unit(given, len(modalities))
+    _check_same(given, dataset, modalities)
+    scores = given.by_id()
     split = dataset.split("train")
     ids = pd.Index(map(normalised, split.ids(np.arange(len(split)))))
     scores = scores[scores.index.isin(ids)]
@@ -75,22 +74,21 @@ def read_precomputed(
             f"({_named(missing)}): value the training split, mmcoop valuate --split train"
         )
     scores = scores.loc[ids]
-    contributions = scores[list(modalities)].to_numpy(dtype=np.float64, na_value=np.nan)
+    contributions = scores[list(modalities)].to_numpy()
     odd = ids[~np.isfinite(contributions).all(axis=1)]
     if len(odd):
         raise DataError(
             f"{path}: the contributions to {len(odd):,} of the {len(ids):,} training samples "
             f"({_named(odd)}) are NaN or infinite: value them again"
         )
-    if "label" in scores:
-        labels = scores["label"].to_numpy(dtype=np.float64, na_value=np.nan)
-        # without labels there is nothing to compare: those are missing, or below 0
-        differs = ids[(labels >= 0) & (labels != split.labels)]
-        if len(differs):
-            raise DataError(
-                f"{path} has another class of {len(differs):,} training samples "
-                f"({_named(differs)}) than the data set: these scores are of other samples"
-            )
+    labels = scores["label"].to_numpy()
+    # without labels there is nothing to compare: those are missing, or below 0
+    differs = ids[(labels >= 0) & (labels != split.labels)]
+    if len(differs):
+        raise DataError(
+            f"{path} has another class of {len(differs):,} training samples "
+            f"({_named(differs)}) than the data set: these scores are of other samples"
+        )
     phi = torch.from_numpy(contributions)
     if share is not None:
         return PrecomputedScores(path, sha256(path), phi / share)
@@ -116,23 +114,21 @@ def reread_precomputed(
     return given
 
 
-def _unit(path: Path, details: Mapping[str, Any], n_modalities: int) -> tuple[float | None, float]:
-    """The constant fair share of the file's value function, or None and its best value."""
-    value = details.get("value")
-    share: Any = details.get("fair_share")
-    best: Any = details.get("best")
-    if value == "paper" and share is None:
-        share = 1.0
-    elif value != "paper" and "best" not in details and _is_number(share):
+def _unit(scores: Scores, n_modalities: int) -> tuple[float | None, float]:
+    """The constant fair share of the scores' value function, or None and its best value."""
+    value = scores.details.get("value")
+    best: Any = scores.details.get("best")
+    share: Any = scores.fair_share
+    if value != "paper" and "best" not in scores.details and _is_number(share):
         # earlier versions wrote down the n-th part of the best value as the fair share of all
         share, best = None, share * n_modalities
     if _is_number(share):
         return float(share), 0.0
     if not _is_number(best):
         raise UsageError(
-            f"{path} has scores by the value function {value!r}, which has no fair share, so that "
-            "enhancement cannot say what contributes little: value the samples by paper, correct "
-            "or probability"
+            f"{scores.path} has scores by the value function {value!r}, which has no fair share, "
+            "so that enhancement cannot say what contributes little: value the samples by paper, "
+            "correct or probability"
         )
     return None, float(best)
 
@@ -141,35 +137,20 @@ def _is_number(share: Any) -> TypeGuard[float]:
     return isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < np.inf
 
 
-def _read(
-    path: Path, details: Mapping[str, Any], dataset: DatasetFolder, modalities: Sequence[str]
-) -> pd.DataFrame:
-    """By id: contributions under the names of the modalities, and `label` where there is one."""
-    names = details["modalities"]
-    fingerprint = (details.get("dataset") or {}).get("fingerprint", dataset.fingerprint)
-    if sorted(names) != sorted(modalities):
+def _check_same(scores: Scores, dataset: DatasetFolder, modalities: Sequence[str]) -> None:
+    """Raise `DataError` for scores of other modalities, or of another data set."""
+    found = scores.details.get("dataset") or {}
+    fingerprint = found.get("fingerprint", dataset.fingerprint)
+    if sorted(scores.modalities) != sorted(modalities):
         raise DataError(
-            f"{path} has scores of the modalities {', '.join(names)}, the model has "
-            f"{', '.join(modalities)}: value a model of the same ones"
+            f"{scores.path} has scores of the modalities {', '.join(scores.modalities)}, the model "
+            f"has {', '.join(modalities)}: value a model of the same ones"
         )
     if fingerprint not in (dataset.fingerprint, dataset.whole.fingerprint):
         raise DataError(
-            f"{path} has scores of another data set than {dataset.folder}: make them with "
+            f"{scores.path} has scores of another data set than {dataset.folder}: make them with "
             f"mmcoop valuate --data {dataset.folder}, from a run trained on it"
         )
-    columns = {f"contribution_{name}": name for name in modalities}
-    try:
-        found = parquet_schema(path)
-        label = [f.name for f in found if f.name == "label" and is_integer(f.type)]
-        table = read_scores(path, ["id", *columns, *label])
-        for field in table.select(list(columns)).schema:
-            if not (is_floating(field.type) or is_integer(field.type)):
-                raise ValueError(f"{field.name} has no numbers")
-        scores: pd.DataFrame = to_frame(table, path).rename(columns=columns)
-        scores.index = pd.Index(map(normalised, scores.pop("id")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a scores file of mmcoop: {said(error)}") from None
-    return scores
 
 
 def _named(ids: pd.Index) -> str:

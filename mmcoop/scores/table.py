@@ -1,11 +1,12 @@
 """Writing the scores file: what every modality contributed to every sample, as Parquet.
 
-`docs/formats.md` describes the file, `reading/scores.py` reads it.
+`docs/formats.md` describes the file, `reading/scores.py` reads its details.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pyarrow.types import is_floating, is_integer
 from torch import Tensor
 
 from mmcoop.core.games.coalitions import coalition_names
+from mmcoop.core.games.shapley import contributions_of
 from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.engine import ValuedBatch
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import atomic_write
 from mmcoop.reading.scores import METADATA_KEY
 from mmcoop.versions import versions
+
+#: The column of the value of the empty coalition, and that of tied classes.
+BASE, TIES = "base_value", "ties"
 
 #: Rows of a row group, but for the last one.
 ROW_GROUP = 8192
@@ -34,40 +40,125 @@ def scores_table(
     modalities: tuple[str, ...],
     split: str | None,
     batch: ValuedBatch,
-    further: Mapping[str, Tensor] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> pa.Table:
-    """The rows of one batch, which must have ids. `further`: more columns, float64 `(batch,)`."""
-    rows = len(batch)
-    nothing = pa.nulls(rows, pa.int64())
-    labels, said = batch.labels, batch.predictions
-    columns: dict[str, Any] = {
-        "id": pa.array(batch.ids, pa.string()),
-        "split": pa.array([split] * rows, pa.string()),
-        **({} if batch.groups is None else {"group": pa.array(batch.groups, pa.string())}),
-        "label": nothing if labels is None else _column(labels),
-        "prediction": _column(said),
-        "correct": _correct(batch),
+    """The table rows of one valued batch.
+
+    Args:
+        modalities: Their names, in the order of the batch's columns.
+        split: The split of the samples; None where they are of none.
+        batch: The batch, which must have ids.
+        extra: Further columns by name, float64 `(batch,)`.
+    """
+    names = coalition_names(modalities, batch.coalitions)
+    columns = {
+        **_about(batch.ids, split, batch.groups),
+        **_answers(len(batch), batch.labels, batch.predictions, batch.correct),
     }
-    for kind, table in (("contribution", batch.contributions), ("stderr", batch.stderr)):
-        if table is not None:
-            columns |= {f"{kind}_{m}": _column(table[:, k]) for k, m in enumerate(modalities)}
+    for kind, numbers in (("contribution", batch.contributions), ("stderr", batch.stderr)):
+        if numbers is not None:
+            columns |= _by_name(kind, modalities, numbers)
     if batch.draws is not None:
         columns["draws"] = _column(batch.draws)
-    for k, name in enumerate(coalition_names(modalities, batch.coalitions)):
-        columns[f"value_{name}" if name else "base_value"] = _column(batch.values[:, k])
-    columns |= {name: _column(column) for name, column in (further or {}).items()}
+    columns |= _values(names, batch.values)
+    if batch.choices is not None:
+        columns |= _correctness(names, batch, batch.choices)
+    columns |= {name: _column(column) for name, column in (extra or {}).items()}
     return pa.table(columns)
 
 
-def _correct(batch: ValuedBatch) -> pa.Array:
-    """Right or wrong; null where a tie is undecided, and for several labels or numbers."""
-    labels, right = batch.labels, batch.correct
-    if right is None and labels is not None and labels.dtype == torch.int64 and labels.dim() == 1:
-        right = (labels == batch.predictions).double()
+def values_table(
+    modalities: tuple[str, ...],
+    ids: Sequence[str],
+    values: Tensor,
+    labels: Tensor | None = None,
+    predictions: Tensor | None = None,
+) -> pa.Table:
+    """The table rows of samples with the values of all coalitions, float64 `(samples, 2**n)`."""
+    columns = {
+        **_about(ids, None, None),
+        **_answers(len(ids), labels, predictions, None),
+        **_by_name("contribution", modalities, contributions_of(values, len(modalities))),
+        **_values(coalition_names(modalities), values),
+    }
+    return pa.table(columns)
+
+
+def _about(ids: Sequence[str], split: str | None, groups: Sequence[str] | None) -> dict[str, Any]:
+    return {
+        "id": pa.array(ids, pa.string()),
+        "split": pa.array([split] * len(ids), pa.string()),
+        **({} if groups is None else {"group": pa.array(groups, pa.string())}),
+    }
+
+
+def _answers(
+    rows: int, labels: Tensor | None, predictions: Tensor | None, right: Tensor | None
+) -> dict[str, Any]:
+    """`label`, `prediction` and `correct`, which is null where a tie is undecided, and of several
+    labels or numbers.
+    """
+    if right is None and labels is not None and predictions is not None:
+        classes = labels.dtype == torch.int64 and labels.dim() == 1
+        right = labels.eq(predictions).double() if classes else None
     if right is None:
-        return pa.nulls(len(batch), pa.bool_())
-    undecided = ((right > 0) & (right < 1)).numpy()
-    return pa.array((right == 1).numpy(), mask=undecided if undecided.any() else None)
+        correct = pa.nulls(rows, pa.bool_())
+    else:
+        undecided = ((right > 0) & (right < 1)).numpy()
+        correct = pa.array((right == 1).numpy(), mask=undecided if undecided.any() else None)
+    nothing = pa.nulls(rows, pa.int64())
+    return {
+        "label": nothing if labels is None else _column(labels),
+        "prediction": nothing if predictions is None else _column(predictions),
+        "correct": correct,
+    }
+
+
+def _values(names: Sequence[str], values: Tensor) -> dict[str, Any]:
+    columns = (f"value_{name}" if name else BASE for name in names)
+    return {name: _column(values[:, k]) for k, name in enumerate(columns)}
+
+
+def _correctness(names: Sequence[str], batch: ValuedBatch, choices: Tensor) -> dict[str, Any]:
+    """How right each coalition is, what it predicts, and the classes that are tied.
+
+    The prediction of the grand coalition, the last one, is in the column `prediction`.
+    """
+    hits, nothing = batch.hits, pa.nulls(len(batch), pa.float64())
+    columns = {
+        f"correct_{name}": nothing if hits is None else _column(hits[:, k])
+        for k, name in enumerate(names)
+        if name
+    }
+    for k, name in enumerate(names[:-1]):
+        if name:
+            columns[f"prediction_{name}"] = _column(choices[:, k])
+    return {**columns, TIES: _ties(names, batch)}
+
+
+_TIE = pa.struct([("coalition", pa.string()), ("class", pa.int64())])
+# Parquet's own name for the items, so that what is read back is of the same type
+_TIE_LIST = pa.list_(pa.field("element", _TIE))
+
+
+def _ties(names: Sequence[str], batch: ValuedBatch) -> pa.Array:
+    """A list of `{coalition, class}` for each sample, null where nothing is tied."""
+    if batch.ties is None:
+        return pa.nulls(len(batch), _TIE_LIST)
+    sample, coalition, tied = batch.ties[batch.ties[:, 0].argsort(stable=True)].unbind(1)
+    items = pa.StructArray.from_arrays(
+        [pa.array([names[k] for k in coalition.tolist()], pa.string()), pa.array(tied.numpy())],
+        fields=list(_TIE),
+    )
+    counts = torch.bincount(sample, minlength=len(batch)).numpy()
+    ends = np.concatenate([[0], counts.cumsum()])
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), items, type=_TIE_LIST, mask=pa.array(counts == 0)
+    )
+
+
+def _by_name(kind: str, modalities: Sequence[str], numbers: Tensor) -> dict[str, Any]:
+    return {f"{kind}_{m}": _column(numbers[:, k]) for k, m in enumerate(modalities)}
 
 
 def _column(numbers: Tensor) -> pa.Array:
@@ -75,6 +166,90 @@ def _column(numbers: Tensor) -> pa.Array:
     if numbers.dim() > 1:
         return pa.array(numbers.flatten(1).tolist(), pa.list_(_column(numbers[:0, ..., 0]).type))
     return pa.array(np.ascontiguousarray(numbers.numpy()))
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """Which columns a scores table has.
+
+    Attributes:
+        modalities: Their names, in order.
+        coalitions: The names of the coalitions whose values are there, the empty one, "", first
+            and the grand one last.
+        drawn: Whether coalitions were drawn, so that contributions have standard errors.
+        classes: Whether the correctness and the predictions of every coalition are there.
+        grouped: Whether samples have groups.
+        extra: The names of the further columns.
+    """
+
+    modalities: tuple[str, ...]
+    coalitions: tuple[str, ...]
+    drawn: bool
+    classes: bool
+    grouped: bool
+    extra: tuple[str, ...]
+
+    @classmethod
+    def of(cls, schema: pa.Schema, modalities: tuple[str, ...]) -> "TableLayout":
+        """The layout of a table with these columns.
+
+        Raises:
+            DataError: A column that every scores table has is missing.
+        """
+        present = dict.fromkeys(schema.names)
+        coalitions = ("", *(n.removeprefix("value_") for n in present if n.startswith("value_")))
+        usual = ["id", "split", "group", "label", "prediction", "correct", "draws", BASE, TIES]
+        usual += [f"{kind}_{m}" for kind in ("contribution", "stderr") for m in modalities]
+        usual += [
+            f"{kind}_{name}" for kind in ("value", "correct", "prediction") for name in coalitions
+        ]
+        for name in ("id", *(f"contribution_{m}" for m in modalities)):
+            if name not in present:
+                raise DataError(f"it has no column {name!r}")
+        return cls(
+            modalities=modalities,
+            coalitions=coalitions,
+            drawn=all(f"stderr_{m}" in present for m in modalities),
+            classes=TIES in present,
+            grouped="group" in present,
+            extra=tuple(name for name in present if name not in {*usual}),
+        )
+
+    @property
+    def members(self) -> Tensor:
+        """Which modalities are in each of the `coalitions`, bool `(k, n)`.
+
+        Raises:
+            DataError: A coalition names what is no modality.
+        """
+        for name in self.coalitions:
+            if name and not {*name.split("+")} <= {*self.modalities}:
+                raise DataError(f"it has values of {name!r}, which are no modalities of it")
+        return torch.tensor(
+            [[m in name.split("+") for m in self.modalities] for name in self.coalitions]
+        )
+
+    @property
+    def value_columns(self) -> list[str]:
+        """The names of the columns of the `coalitions`' values."""
+        return [f"value_{name}" if name else BASE for name in self.coalitions]
+
+
+def numbers(table: pa.Table, columns: Sequence[str]) -> Tensor:
+    """Columns of numbers, float64 `(rows, len(columns))`; NaN where one is missing.
+
+    Raises:
+        DataError: A column is missing or has no numbers.
+    """
+    found = torch.empty(len(columns), len(table), dtype=torch.float64)
+    for k, name in enumerate(columns):
+        if name not in table.column_names:
+            raise DataError(f"it has no column {name!r}")
+        column = table[name]
+        if not (is_floating(column.type) or is_integer(column.type)):
+            raise DataError(f"{name} has no numbers")
+        found[k] = torch.from_numpy(column.to_numpy().astype(np.float64))
+    return found.T
 
 
 def least_bytes(names: pa.Table, numbers: int) -> int:
@@ -108,7 +283,7 @@ class ScoresWriter:
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
 
-    def add(self, split: str, batch: ValuedBatch) -> None:
+    def append(self, split: str, batch: ValuedBatch) -> None:
         """Append the samples of one batch, which must have ids."""
         self.write(scores_table(self._modalities, split, batch))
 

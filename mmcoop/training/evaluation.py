@@ -1,12 +1,11 @@
 """Valuing the samples of a split with the model of a run."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
@@ -14,9 +13,7 @@ from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.models.model import MultimodalModel
-from mmcoop.core.valuation.bootstrap import REPLICATES
 from mmcoop.core.valuation.engine import ValuedBatch, value_batches
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.core.valuation.utilisation import (
     branch_accuracies,
     exchanging_fusion,
@@ -29,13 +26,13 @@ from mmcoop.progress import SILENT, Progress
 from mmcoop.scores.dataset import (
     SampleSlice,
     ValuationRequest,
-    ValuationResult,
     background,
     check_request,
     score,
     split_slices,
 )
-from mmcoop.scores.table import scores_file
+from mmcoop.scores.scores import Scores
+from mmcoop.scores.table import scores_table
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.device import pick_device
 from mmcoop.training.run import Run
@@ -82,7 +79,7 @@ def valuate_run(
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
-) -> ValuationResult:
+) -> Scores:
     """Write the scores of a split, or of `all`, to the Parquet file `out`.
 
     `request`: how samples are valued, and what else is told of them. With `folds`, each training
@@ -168,7 +165,7 @@ def evaluate_run(
         groups; `cost`, what the training took, with that of the run it was fine-tuned from. Shares
         are in 0…1; a class without samples has none.
 
-    With `out`, the samples' scores are written there from the same pass, in place of what is there.
+    With `out`, the samples' scores are written there, in place of what is there.
     With `utilisation`, for runs whose branches exchange by MMTM: `utilisation`, by branch its
     `accuracy`, that `alone` without the other modalities, and the conditional utilisation `rate` of
     those, None where it is undefined; of two modalities also `utilisation_difference`. This takes
@@ -176,24 +173,18 @@ def evaluate_run(
     """
     check_given(run, Run, "run", "mmcoop.load_run")
     where: dict[str, Any] = {"device": device, "workers": workers, "progress": progress}
-    return evaluation_of(run, dataset, split, out=out, utilisation=utilisation, **where).answer
+    evaluation = evaluation_of(run, dataset, split, utilisation=utilisation, **where)
+    if out is not None:
+        evaluation.scores.save(out)
+    return evaluation.answer
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation of a run on a split.
-
-    Attributes:
-        answer: what `evaluate_run` returns.
-        ids: of the samples, in the order of the split.
-        hits: how right the run is on each, float64 `(samples,)` (`ValuedBatch.hits`).
-        groups: which samples depend on each other, a name each; None where all are independent.
-    """
+    """The evaluation of a run on a split: what `evaluate_run` returns, and the samples' scores."""
 
     answer: dict[str, Any]
-    ids: list[str]
-    hits: np.ndarray
-    groups: list[str] | None
+    scores: Scores
 
 
 def evaluation_of(
@@ -201,7 +192,6 @@ def evaluation_of(
     dataset: DatasetFolder,
     split: str = "test",
     *,
-    out: Path | None = None,
     utilisation: bool = False,
     device: str = "auto",
     workers: int = 0,
@@ -210,45 +200,31 @@ def evaluation_of(
     """`evaluate_run`, with what each sample came to, so that runs can be compared."""
     if utilisation:
         exchanging_fusion(run.model)
-    n_classes = len(run.architecture.classes)
-    summary = Summary(run.modalities, n_classes, replicates=REPLICATES)
-    labels, logits, hits = [], [], []
-    ids: list[str] = []
-    groups: list[str] = []
-    with (
-        nullcontext()
-        if out is None
-        else scores_file(out, run.modalities, _details(run, dataset, split)) as scores
-    ):
-        for batch in value_run(
-            run, dataset, split, device=device, workers=workers, progress=progress
-        ):
-            summary.add(batch)
-            assert batch.labels is not None and batch.correct is not None
-            labels.append(batch.labels)
-            logits.append(batch.outputs)
-            hits.append(batch.correct)
-            ids += batch.ids or []
-            groups += batch.groups or []
-            if scores is not None:
-                scores.add(split, batch)
+    tables, labels, logits = [], [], []
+    for batch in value_run(run, dataset, split, device=device, workers=workers, progress=progress):
+        tables.append(scores_table(run.modalities, split, batch))
+        assert batch.labels is not None
+        labels.append(batch.labels)
+        logits.append(batch.outputs)
+    classes = run.architecture.classes
+    details = {**_details(run, dataset, split), "classes": len(classes)}
+    scores = Scores(pa.concat_tables(tables), run.modalities, details)
+    summary = scores.summary(seed=0)
     accuracy = summary.accuracy
     grand = "+".join(run.modalities)
-    grouped = len(set(groups)) < summary.samples
+    groups = scores.dependent_groups
     answer = {
         "run": str(run.folder),
         "split": split,
         "samples": summary.samples,
-        "groups": len(set(groups)) if grouped else None,
+        "groups": None if groups is None else len({*groups}),
         "accuracy": accuracy[grand],
         "macro_f1": summary.macro_f1[grand],
         "mean_average_precision": _mean_average_precision(torch.cat(labels), torch.cat(logits)),
         "coalitions": accuracy,
         "classes": {
             name: {"samples": count, "coalitions": summary.class_accuracy(label)}
-            for label, (name, count) in enumerate(
-                zip(run.architecture.classes, summary.class_samples, strict=True)
-            )
+            for label, (name, count) in enumerate(zip(classes, summary.class_samples, strict=True))
             if count
         },
         "contributions": summary.mean_contribution,
@@ -265,7 +241,7 @@ def evaluation_of(
     }
     if utilisation:
         answer |= _utilisation(run, dataset, split, device, workers, progress)
-    return Evaluation(answer, ids, torch.cat(hits).numpy(), groups if grouped else None)
+    return Evaluation(answer, scores)
 
 
 def _utilisation(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.batch import Batch
@@ -17,7 +18,6 @@ from mmcoop.core.resampling import ROUNDING, TrainingExamples, shuffled
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.engine import value_batches
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, Interrupted
@@ -25,7 +25,8 @@ from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, TrainContext
 from mmcoop.progress import Progress
 from mmcoop.scores.precomputed import PrecomputedScores
-from mmcoop.scores.table import ScoresWriter, scores_file, valuation_details
+from mmcoop.scores.scores import Scores
+from mmcoop.scores.table import ScoresWriter, valuation_details
 from mmcoop.training.checkpoint import load_training_state, load_weights, save_checkpoint
 from mmcoop.training.config import TrainConfig
 from mmcoop.training.memory import peak_memory
@@ -115,18 +116,20 @@ class Trainer:
             **valuation_details(ValuationConfig(), len(self.run.modalities)),
             "run": self.run.name,
             "epoch": epoch,
+            "classes": len(self.run.architecture.classes),
         }
         path = self.run.contributions_file(epoch)
-        with scores_file(path, self.run.modalities, details) as self._scores:
+        with Scores.create(path, self.run.modalities, details) as self._scores:
             self._valued = []
             self._cost = {"encoded": 0, "valued": 0}
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
             rows = self.method.epoch_samples(epoch)
             rows = shuffled(rows, generator(self.config.seed, "order", epoch))
             loss = self._train_on(rows, epoch)
-            validation = self._validate()
-            self._check_number(validation.loss, epoch, "validation loss")
+            validation_loss = self._validate()
+            self._check_number(validation_loss, epoch, "validation loss")
         self.epoch = epoch
+        validation = Scores.open(path).summary("validation", replicates=0)
         accuracy = validation.accuracy
         grand = "+".join(self.run.modalities)
         # of many modalities a line has room for all of them together alone
@@ -143,7 +146,7 @@ class Trainer:
                 f"contribution_{m}": train_means[k] if train_means else math.nan
                 for k, m in enumerate(self.run.modalities)
             },
-            "validation_loss": validation.loss,
+            "validation_loss": validation_loss,
             "validation_accuracy": accuracy[grand],
             **{f"validation_accuracy_{name}": share for name, share in accuracy.items()},
             **{
@@ -241,14 +244,17 @@ class Trainer:
         contributions = []
         tracked = self.progress.track(batches, "valuing training samples")
         for batch in value_batches(self.model, tracked, modalities=self.run.modalities):
-            self._scores.add("train", batch)
+            self._scores.append("train", batch)
             contributions.append(batch.contributions)
         self._valued += contributions
         return torch.cat(contributions)
 
-    def _validate(self) -> Summary:
+    def _validate(self) -> float:
+        """Value the validation samples into the epoch's scores; returns the mean cross-entropy of
+        the predictions from all modalities, in nats.
+        """
         assert self._scores is not None
-        summary = Summary(self.run.modalities, len(self.run.architecture.classes))
+        loss = 0.0
         batches = load_batches(
             self.validation_split,
             modalities=self.run.modalities,
@@ -256,9 +262,10 @@ class Trainer:
             workers=self.workers,
         )
         for batch in value_batches(self.model, batches, modalities=self.run.modalities):
-            self._scores.add("validation", batch)
-            summary.add(batch)
-        return summary
+            self._scores.append("validation", batch)
+            assert batch.labels is not None
+            loss += float(F.cross_entropy(batch.outputs, batch.labels, reduction="sum"))
+        return loss / len(self.validation_split)
 
     def _save(self, row: dict[str, Any]) -> None:
         """Write the epoch's metrics and checkpoints, `last` at the end: it is what resuming

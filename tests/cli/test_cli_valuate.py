@@ -788,7 +788,7 @@ run("interrupted", *model, "--resume", stop=signal.SIGINT, when=parts / "part-00
 run("other", *model, "--resume", "--value", "margin")
 run("resumed", *model, "--resume")
 same = [(place / "s.parquet").read_bytes() == (place / "whole").read_bytes()]
-run("replacing", *model, "--overwrite", stop=signal.SIGKILL, when=parts / "state.pt")
+run("replacing", *model, "--overwrite", stop=signal.SIGKILL, when=parts / "state.json")
 run("not replaced", *model, "--resume", "--value", "margin")
 run("replaced", *model, "--resume")
 same.append((place / "s.parquet").read_bytes() == (place / "whole").read_bytes())
@@ -833,10 +833,10 @@ def test_cut_off_in_any_way_it_goes_on_with_resume(folder, tmp_path):
     assert codes["interrupted"] == 130
     assert left["interrupted"] == [".s.parquet.parts"]
     assert said["interrupted"] == (
-        "Error: stopped; what was valued is kept: go on with the same command and --resume\n"
+        "Error: stopped; what was valued is kept: resume with the same command and --resume\n"
     )
     assert codes["other"] == 2
-    assert "was begun with value 'paper', not 'margin': go on as it began" in said["other"]
+    assert "was begun with value 'paper', not 'margin': resume it as it began" in said["other"]
     assert codes["resumed"] == 0
     assert left["resumed"] == ["s.parquet"]
     assert json.loads(said["resumed"]) == json.loads(said["whole"])
@@ -908,15 +908,21 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_info_says_all_that_a_file_says_of_itself(folder, scores, mmcoop, tmp_path, kind):
-    frame, _ = scores(*KINDS[kind])
+    frame, answer = scores(*KINDS[kind])
     path = tmp_path / "out/s.parquet"
     told = json.loads(mmcoop(folder, "info", str(path), "--json").stdout)
     assert told.pop("samples") == len(frame)
     assert told.pop("columns") == list(frame.columns)
     assert told.pop("scores") == str(path)
+    # the same numbers as valuate printed, intervals included, but for the run's folder
+    summary = told.pop("summary")
+    masked = {"run": None, "out": None}
+    assert {**summary, **masked} == {**answer, **masked}
     assert {**told, "format": "mmcoop scores"} == details_of(path)
     table = mmcoop(folder, "info", str(path))
     assert table.returncode == 0
+    for number in summary["contributions"].values():
+        assert f"{number:.3f}" in table.stdout
     for name in told:
         assert name.replace("_", " ") in table.stdout
 

@@ -45,7 +45,9 @@ from mmcoop.recipes.ucf101 import UCF101
 from mmcoop.reporting.comparison import comparison_tables, summary_rows
 from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
 from mmcoop.reporting.tables import facts_table, rejects_table
+from mmcoop.reporting.valuation import valuation_report
 from mmcoop.scores.precomputed import read_precomputed
+from mmcoop.scores.scores import Scores as OpenScores
 from mmcoop.training.config import make_config
 from mmcoop.training.run import load_run
 from mmcoop.training.trainer import Trainer
@@ -282,8 +284,10 @@ class Scores(Parquet):
     path, needs = "scores.parquet", ("scores.parquet", "data")
 
     def opened(self) -> str:
-        facts = scores_facts(self.file)
-        shown = printed(facts, facts_table(facts))
+        scores = OpenScores.open(self.file)
+        facts = scores_facts(scores)
+        answer, tables = valuation_report(scores, {"run": "sample"})
+        shown = printed({**facts, "summary": answer}, facts_table(facts), *tables)
         dataset = open_dataset(self.work / "data")
         for read in (
             lambda: read_precomputed(self.file, dataset, ["sound", "touch"]),

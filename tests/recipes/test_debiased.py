@@ -11,8 +11,7 @@ from mmcoop.datasets.reader import SPLITS, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import sha256
 from mmcoop.recipes.debiased import Debiased
-from mmcoop.scores.table import scores_file
-from mmcoop.scores.valuate import Valuation
+from mmcoop.scores.scores import Scores
 
 PATTERNS = np.array([[0, 0], [0.5, -0.5], [-0.5, 0.5], [1, 1], [1.5, 0.5], [0.5, 1.5]])
 ODDS = [0.05, 0.05, 0.02, 0.4, 0.33, 0.15]  # audio leads
@@ -47,7 +46,7 @@ def scores_of(folder: Path, path: Path, *, change=None, **details) -> Path:
     import pyarrow as pa
 
     about = {"dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint}, **details}
-    with scores_file(path, ("audio", "visual"), about) as writer:
+    with Scores.create(path, ("audio", "visual"), about) as writer:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         writer.write(table.replace_schema_metadata())
     return path
@@ -215,14 +214,8 @@ def test_one_modality_has_nothing_to_be_balanced_with(keypad, tmp_path):
 
     ids = open_dataset(keypad).split("train").table["id"].to_pylist()
     zeros = torch.zeros(len(ids), dtype=torch.int64)
-    Valuation(
-        modalities=("audio",),
-        ids=ids,
-        labels=zeros,
-        predictions=zeros,
-        values=torch.zeros(len(ids), 2, dtype=torch.float64),
-        contributions=torch.zeros(len(ids), 1, dtype=torch.float64),
-    ).save(tmp_path / "scores.parquet")
+    values = torch.zeros(len(ids), 2)
+    Scores.from_values(("audio",), ids, values, labels=zeros).save(tmp_path / "scores.parquet")
     with pytest.raises(DataError, match="has scores of one modality"):
         Debiased(source=keypad, scores=tmp_path / "scores.parquet").build(tmp_path / "data")
 

@@ -16,6 +16,7 @@ from mmcoop.reporting.comparison import (
     legend,
     write_comparison,
 )
+from mmcoop.scores.scores import Scores
 
 #: Right (1) or wrong (0) on eight test samples, by method and seed.
 HITS = {
@@ -33,10 +34,17 @@ def comparison(tmp_path):
     for method, seeds in HITS.items():
         for seed, hits in enumerate(seeds):
             run = f"{method}-concat-seed{seed}"
-            table = pa.table({"id": list("abcdefgh"), "correct": [h == "1" for h in hits]})
+            table = pa.table(
+                {
+                    "id": list("abcdefgh"),
+                    "correct": [h == "1" for h in hits],
+                    "contribution_ear": [0.5] * 8,
+                }
+            )
             # samples come in any order
             order = [7 - i if seed % 2 else i for i in range(8)]
-            pq.write_table(table.take(order), tmp_path / "scores" / f"{run}.parquet")
+            with Scores.create(tmp_path / "scores" / f"{run}.parquet", ("ear",), {}) as writer:
+                writer.write(table.take(order))
             accuracy = hits.count("1") / 8
             rows.append(
                 {

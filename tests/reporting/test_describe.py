@@ -17,6 +17,7 @@ from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError
 from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
 from mmcoop.reporting.tables import facts_table
+from mmcoop.scores.scores import Scores
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.run import load_run
@@ -240,7 +241,7 @@ def test_the_facts_of_scores(trained, tiny_dataset, tmp_path):
     run, dataset = load_run(trained), open_dataset(tiny_dataset)
     path = tmp_path / "scores.parquet"
     valuate_run(run, dataset, "validation", path)
-    facts = scores_facts(path)
+    facts = scores_facts(Scores.open(path))
     assert facts["scores"] == str(path)
     assert facts["samples"] == 12
     assert facts["columns"] == list(pd.read_parquet(path).columns)
@@ -267,4 +268,4 @@ def test_what_is_not_a_scores_file_is_refused(tmp_path, content):
     else:
         pq.write_table(pa.table({"id": ["a"]}), path)
     with pytest.raises(DataError, match=f"^{path} is not a scores file of mmcoop"):
-        scores_facts(path)
+        Scores.open(path)

@@ -3,8 +3,9 @@
 import io
 import json
 import re
-from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from rich.console import Console
@@ -12,9 +13,7 @@ from rich.console import Console
 from mmcoop.core.games.coalitions import anchor_coalitions, coalition_matrix
 from mmcoop.core.games.shapley import shapley_values
 from mmcoop.core.valuation.columns import ExtraColumns
-from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.engine import ValuedBatch
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.printable import json_text
 from mmcoop.reporting.valuation import (
     agreement,
@@ -24,22 +23,23 @@ from mmcoop.reporting.valuation import (
     valuation_answer,
     valuation_report,
 )
-from mmcoop.scores.dataset import ValuationResult
+from mmcoop.scores.scores import Scores
+from mmcoop.scores.summary import Summary
+from mmcoop.scores.table import scores_table
 
 TWO = ("audio", "visual")
 LONG = ("accelerometer-of-the-left-wrist", "accelerometer-of-the-right-ankle", "camera")
 
 
-def summary_of(
+def table_of(
     values: torch.Tensor,
     modalities: tuple[str, ...] = TWO,
     further: ExtraColumns | None = None,
     *,
-    fair_share: float | None = 0.5,
-    seed: int = 0,
+    split: str = "train",
     right: bool = True,
-) -> Summary:
-    """The summary of samples with these values of all coalitions, `(samples, 2**n)`.
+) -> pa.Table:
+    """Samples with these values of all coalitions, `(samples, 2**n)`.
 
     They are of two classes by turns, and right from every coalition (or wrong).
     """
@@ -57,9 +57,26 @@ def summary_of(
         values=values.double(),
         contributions=shapley_values(values),
     )
-    summary = Summary(modalities, 2, fair_share=fair_share, replicates=300, seed=seed)
-    summary.add(batch, further.columns(batch) if further else None)
-    return summary
+    return scores_table(modalities, split, batch, further.columns(batch) if further else None)
+
+
+def scores_of(*tables: pa.Table, modalities: tuple[str, ...] = TWO, **details: Any) -> Scores:
+    details = {"value": "paper", "fair_share": 0.5, "classes": 2, **details}
+    return Scores(pa.concat_tables(tables), modalities, details)
+
+
+def summary_of(
+    values: torch.Tensor,
+    modalities: tuple[str, ...] = TWO,
+    further: ExtraColumns | None = None,
+    *,
+    fair_share: float | None = 0.5,
+    seed: int = 0,
+) -> Summary:
+    """The summary of the samples of `table_of`."""
+    table = table_of(values, modalities, further)
+    scores = scores_of(table, modalities=modalities, value="", fair_share=fair_share)
+    return scores.summary(replicates=300, seed=seed)
 
 
 def random_values(n: int, samples: int = 50, seed: int = 0) -> torch.Tensor:
@@ -137,25 +154,22 @@ def test_where_nothing_contributes_there_is_no_share():
     assert [row[4] for row in cells(drawn(contributions_table({"train": summary})))] == ["-", "-"]
 
 
-@pytest.mark.parametrize("splits", [("train",), ("train", "validation", "test", "all")])
+@pytest.mark.parametrize("splits", [("train",), ("train", "validation", "test")])
 @pytest.mark.parametrize("modalities", [TWO, LONG])
 def test_all_tables_fit_in_80_columns_and_nothing_is_cut(modalities, splits):
     n = len(modalities)
     values = 1e3 * (random_values(n) - 0.5)  # wide numbers
     groups = {"a-group-of-a-long-name": (0, 1), modalities[-1]: (2,)} if n > 2 else {"both": (0, 1)}
     further = ExtraColumns(modalities, "all", ("banzhaf", "leave-one-out", "owen"), groups)
-    parts = {name: summary_of(values, modalities, further, seed=k) for k, name in enumerate(splits)}
-    split = splits[-1]
-    scored = ValuationResult(parts, 0.125)
-    answer, tables = valuation_report(
-        {"run": "runs/joint"}, split, Path("s.parquet"), ValuationConfig("margin"), scored
-    )
+    tables = [table_of(values, modalities, further, split=split) for split in splits]
+    scores = scores_of(*tables, modalities=modalities, split=splits[-1], emap_gap=0.125)
+    answer, tables = valuation_report(scores, {"run": "runs/joint"})
     text = drawn(*tables)
     assert max(map(len, text.splitlines())) <= 80
     # a number or a name that is cut ends in …; an interval has it between blanks
     assert not re.search(r"\S…|…\S", text)
     whole = "".join(row[0] for row in cells(text)).replace(" ", "")
-    for name in (*modalities, *parts[split].further):
+    for name in (*modalities, *answer["further"]):
         assert name.replace("_", "").replace(" ", "") in whole.replace("_", "")
     for modality in modalities:
         assert f"{answer['contributions'][modality]:.3f}" in text
@@ -242,15 +256,9 @@ def test_of_many_further_columns_the_first_are_shown():
 
 
 def test_a_report_of_one_split():
-    summary = summary_of(random_values(2))
-    answer, tables = valuation_report(
-        {"run": "runs/joint"},
-        "train",
-        Path("s.parquet"),
-        ValuationConfig("probability"),
-        ValuationResult({"train": summary}),
-    )
-    assert tables[0] == "runs/joint, 50 train samples, value probability → s.parquet:"
+    scores = scores_of(table_of(random_values(2)), split="train", value="probability")
+    answer, tables = valuation_report(scores, {"run": "runs/joint"})
+    assert tables[0] == "runs/joint, 50 train samples, value probability:"
     assert len(tables) == 3  # contributions and accuracy
     assert list(answer) == [
         "run",
@@ -280,31 +288,24 @@ def test_a_report_of_one_split():
 
 
 def test_a_report_of_all_splits_has_each_of_them_and_their_agreement():
-    parts = {
-        name: summary_of(random_values(2, seed=k), seed=k)
-        for k, name in enumerate(("train", "validation", "test", "all"))
-    }
-    answer, tables = valuation_report(
-        {"model": "mine:make"}, "all", Path("s.parquet"), ValuationConfig(), ValuationResult(parts)
-    )
+    splits = ("train", "validation", "test")
+    tables = [table_of(random_values(2, seed=k), split=name) for k, name in enumerate(splits)]
+    scores = scores_of(*tables, split="all")
+    parts = scores.summaries()
+    answer, tables = valuation_report(scores, {"model": "mine:make"})
     assert list(answer["splits"]) == ["train", "validation", "test"]
     assert answer["contributions"] == parts["all"].mean_contribution
     for name, part in answer["splits"].items():
         assert part["contributions"] == parts[name].mean_contribution
     assert answer["agreement"] == agreement(parts["train"], parts["validation"])
-    assert tables[0] == "mine:make, 50 all samples, value paper → s.parquet:"
+    assert tables[0] == "mine:make, 150 all samples, value paper:"
     assert len(tables) == 4
 
 
 def test_where_nothing_is_defined_the_answer_is_still_json():
-    summary = summary_of(torch.zeros(3, 4), TWO, ExtraColumns(TWO, "pairwise"), right=False)
-    answer, tables = valuation_report(
-        {"run": "runs/joint"},
-        "test",
-        Path("s.parquet"),
-        ValuationConfig(),
-        ValuationResult({"test": summary}),
-    )
+    further = ExtraColumns(TWO, "pairwise")
+    table = table_of(torch.zeros(3, 4), TWO, further, split="test", right=False)
+    answer, tables = valuation_report(scores_of(table, split="test"), {"run": "runs/joint"})
     answer = json.loads(json_text(answer))
     assert answer["mm_shap"] == {"audio": None, "visual": None}
     assert answer["intershap"] is None
@@ -312,15 +313,16 @@ def test_where_nothing_is_defined_the_answer_is_still_json():
     assert "nan" not in drawn(*tables)
 
 
-def drawn_summary(names: tuple[str, ...], seed: int = 0) -> Summary:
-    """The summary of 20 samples of which some coalitions were drawn."""
+def drawn_scores(names: tuple[str, ...], seed: int = 0, split: str = "test") -> Scores:
+    """The scores of 20 samples of which some coalitions were drawn."""
     generator = torch.Generator().manual_seed(seed)
     few = anchor_coalitions(len(names))
     labels = torch.arange(20) % 2
-    summary = Summary(names, 2, replicates=20, seed=seed)
-    summary.add(
+    table = scores_table(
+        names,
+        split,
         ValuedBatch(
-            ids=None,
+            ids=[str(k) for k in range(20)],
             coalitions=few,
             labels=labels,
             predictions=labels,
@@ -330,17 +332,13 @@ def drawn_summary(names: tuple[str, ...], seed: int = 0) -> Summary:
             contributions=torch.rand(20, len(names), generator=generator, dtype=torch.float64),
             stderr=torch.full((20, len(names)), 0.125, dtype=torch.float64),
             draws=torch.full((20,), 9),
-        )
+        ),
     )
-    return summary
+    return scores_of(table, modalities=names, estimator="permutation", value="probability")
 
 
 def test_where_coalitions_were_drawn_intershap_and_shape_are_left_out():
-    summary = drawn_summary(tuple("abcd"))
-    how = ValuationConfig("probability", estimator="permutation")
-    answer, tables = valuation_report(
-        {"run": "r"}, "test", Path("s.parquet"), how, ValuationResult({"test": summary})
-    )
+    answer, tables = valuation_report(drawn_scores(tuple("abcd")), {"run": "r"})
     assert answer["estimator"] == "permutation"
     assert not {"intershap", "shape"} & set(answer)
     assert len(answer["coalitions"]) == 4 + 4 + 1
@@ -351,7 +349,10 @@ def test_where_coalitions_were_drawn_intershap_and_shape_are_left_out():
 
 def test_with_standard_errors_and_splits_the_table_still_fits_in_80_columns():
     names = ("accelerometer-of-the-left-wrist", "camera", "microphone", "text")
-    parts = {name: drawn_summary(names, k) for k, name in enumerate(("train", "validation", "all"))}
+    parts = {
+        name: drawn_scores(names, k).summary(replicates=20)
+        for k, name in enumerate(("train", "validation", "all"))
+    }
     text = drawn(contributions_table(parts))
     assert max(map(len, text.splitlines())) <= 80
     assert not re.search(r"\S…|…\S", text)
@@ -367,15 +368,8 @@ def test_with_standard_errors_and_splits_the_table_still_fits_in_80_columns():
 
 @pytest.mark.parametrize(("held_out", "noted"), [(0.75, True), (0.97, False), (None, False)])
 def test_what_was_memorised_is_said_beside_the_table(held_out, noted):
-    train = summary_of(random_values(2))  # right on all
-    _, tables = valuation_report(
-        {"run": "r"},
-        "train",
-        Path("s.parquet"),
-        ValuationConfig(),
-        ValuationResult({"train": train}),
-        held_out,
-    )
+    scores = scores_of(table_of(random_values(2)))  # right on all
+    _, tables = valuation_report(scores, {"run": "r"}, held_out)
     found = [line for line in tables if isinstance(line, str) and "--cross-fit" in line]
     assert len(found) == noted
     if noted:
@@ -383,13 +377,10 @@ def test_what_was_memorised_is_said_beside_the_table(held_out, noted):
 
 
 def test_of_all_splits_training_samples_are_set_beside_validation_samples():
-    parts = {
-        "train": summary_of(random_values(2)),
-        "validation": summary_of(random_values(2), right=False),
-        "test": summary_of(random_values(2)),
-        "all": summary_of(random_values(2)),
-    }
-    _, tables = valuation_report(
-        {"model": "m"}, "all", Path("s.parquet"), ValuationConfig(), ValuationResult(parts)
+    scores = scores_of(
+        table_of(random_values(2)),
+        table_of(random_values(2), split="validation", right=False),
+        table_of(random_values(2), split="test"),
     )
+    _, tables = valuation_report(scores, {"model": "m"})
     assert any("0.0 % of the validation samples" in str(line) for line in tables)

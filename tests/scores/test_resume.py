@@ -19,13 +19,19 @@ import mmcoop.scores.table
 from mmcoop.core.games.coalitions import coalition_matrix
 from mmcoop.core.games.shapley import shapley_values
 from mmcoop.core.valuation.engine import ValuedBatch
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.scores.resume import ScoresParts, resumable_scores
-from mmcoop.scores.table import scores_file
+from mmcoop.scores.scores import Scores
+from mmcoop.scores.table import scores_table
 
 NAMES = ("ear", "eye")
-DETAILS = {"value": "paper", "split": "train", "dataset": {"name": "mine"}, "fair_share": 1.0}
+DETAILS = {
+    "value": "paper",
+    "split": "train",
+    "dataset": {"name": "mine"},
+    "fair_share": 1.0,
+    "classes": 3,
+}
 SIZES = [5, 5, 5, 1, 7, 5, 5, 2]  # samples of each batch
 SPLITS = ["train"] * 4 + ["test"] * 4
 
@@ -52,15 +58,9 @@ def batch(number: int) -> tuple[ValuedBatch, dict[str, torch.Tensor]]:
     return valued, {"intershap": further.masked_fill(further < 0.2, torch.nan)}
 
 
-def new_summaries() -> dict[str, Summary]:
-    return {
-        name: Summary(NAMES, 3, replicates=40, seed=seed)
-        for seed, name in enumerate(("train", "test", "all"))
-    }
-
-
-def told(summaries: dict[str, Summary]) -> list[Any]:
-    """All that summaries say, intervals and all."""
+def told(path: Path) -> list[Any]:
+    """All that the summaries of a file report, intervals included."""
+    summaries = Scores.open(path).summaries(replicates=40)
     return [
         (
             name,
@@ -71,11 +71,10 @@ def told(summaries: dict[str, Summary]) -> list[Any]:
             summary.macro_f1,
             summary.shares,
             summary.residual,
-            summary.loss,
             summary.table.tolist(),
-            [summary.mean(column) for column in summary.further],
+            [summary.mean(column) for column in summary.extra],
             [summary.interval(f"contribution_{m}") for m in NAMES],
-            [summary.interval(column) for column in summary.further],
+            [summary.interval(column) for column in summary.extra],
             summary.interval("contribution_ear", minus=summaries["train"]),
         )
         for name, summary in summaries.items()
@@ -92,10 +91,7 @@ def write(
 ) -> list[Any]:
     """Value all batches into `path`, calling `before` with the number of each; gives what the
     summaries say."""
-    summaries = new_summaries()
-    with resumable_scores(
-        path, NAMES, details, summaries, resume=resume, overwrite=overwrite
-    ) as parts:
+    with resumable_scores(path, NAMES, details, resume=resume, overwrite=overwrite) as parts:
         for split in ("train", "test"):
             ours = [number for number in range(len(SIZES)) if SPLITS[number] == split]
             firsts = [sum(SIZES[ours[0] : number]) for number in ours]
@@ -103,9 +99,8 @@ def write(
                 for number, first in zip(ours, firsts, strict=True):
                     if left.start <= first < left.stop:
                         before(number)
-                        valued, further = batch(number)
-                        parts.add(split, valued, SIZES[number], further)
-    return told(summaries)
+                        parts.add(scores_table(NAMES, split, *batch(number)), SIZES[number])
+    return told(path)
 
 
 def stop_at(number: int, error: type[BaseException] = RuntimeError) -> Callable[[int], None]:
@@ -139,19 +134,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_file_in_parts_is_the_file_written_at_once(whole, tmp_path):
-    with scores_file(tmp_path / "at once.parquet", NAMES, DETAILS) as writer:
+    with Scores.create(tmp_path / "at once.parquet", NAMES, DETAILS) as writer:
         for number, split in enumerate(SPLITS):
-            writer.write(mmcoop.scores.table.scores_table(NAMES, split, *batch(number)))
+            writer.write(scores_table(NAMES, split, *batch(number)))
     assert (tmp_path / "at once.parquet").read_bytes() == whole[0]
-
-
-def test_the_summaries_are_those_of_the_batches(whole):
-    summaries = new_summaries()
-    for number, split in enumerate(SPLITS):
-        for name in (split, "all"):
-            summaries[name].add(*batch(number))
-    assert whole[1] == told(summaries)
-    assert [samples for _, samples, *_ in whole[1]] == [16, 19, 35]
 
 
 def test_parts_stand_beside_the_place_of_the_file_until_it_is_whole(at_once, tmp_path):
@@ -212,7 +198,7 @@ def test_nothing_to_write_is_refused_and_leaves_nothing(tmp_path):
     path = tmp_path / "scores.parquet"
     with (
         pytest.raises(DataError, match=f"^there is no sample to write into {path}$"),
-        resumable_scores(path, NAMES, DETAILS, new_summaries(), resume=False),
+        resumable_scores(path, NAMES, DETAILS, resume=False),
     ):
         pass
     assert names(tmp_path) == []
@@ -265,11 +251,11 @@ def dies(function: str) -> Iterator[pytest.MonkeyPatch]:
 
     with pytest.MonkeyPatch.context() as change, pytest.raises(RuntimeError, match="in between"):
         owner, _, name = function.rpartition(".")
-        change.setattr({"torch": torch, "": mmcoop.scores.resume}[owner], name, fail)
+        change.setattr({"Scores": Scores, "": mmcoop.scores.resume}[owner], name, fail)
         yield change
 
 
-@pytest.mark.parametrize("function", ["torch.save", "scores_file"])
+@pytest.mark.parametrize("function", ["write_json", "Scores.create"])
 def test_cut_off_between_a_part_and_its_state_or_at_the_very_end_it_goes_on(
     whole, at_once, tmp_path, function
 ):
@@ -279,11 +265,11 @@ def test_cut_off_between_a_part_and_its_state_or_at_the_very_end_it_goes_on(
     with dies(function):
         write(path, resume=True)
     parts = names(tmp_path / ".scores.parquet.parts")
-    last = {"torch.save": "part-00003.parquet", "scores_file": "part-00007.parquet"}[function]
+    last = {"write_json": "part-00003.parquet", "Scores.create": "part-00007.parquet"}[function]
     assert last in parts
     valued_again: list[int] = []
     said = write(path, resume=True, before=valued_again.append)
-    assert valued_again == {"torch.save": [3, 4, 5, 6, 7], "scores_file": []}[function]
+    assert valued_again == {"write_json": [3, 4, 5, 6, 7], "Scores.create": []}[function]
     assert (path.read_bytes(), said) == whole
 
 
@@ -325,7 +311,7 @@ def test_what_a_kill_left_half_written_is_thrown_away(whole, at_once, tmp_path):
     with pytest.raises(RuntimeError, match="in between"):
         write(path, before=stop_at(3))
     parts = tmp_path / ".scores.parquet.parts"
-    for name in ("part-00003.parquet", ".part-00003.parquet.partial", ".state.pt.partial"):
+    for name in ("part-00003.parquet", ".part-00003.parquet.partial", ".state.json.partial"):
         (parts / name).write_bytes(b"half")
     (tmp_path / ".scores.parquet.partial").write_bytes(b"half")
     said = write(path, resume=True)
@@ -382,7 +368,7 @@ def test_stopped_before_anything_is_written_it_leaves_nothing(tmp_path):
 
 def test_stopped_after_a_part_it_keeps_it_and_says_how_to_go_on(whole, at_once, tmp_path):
     path = tmp_path / "scores.parquet"
-    expected = "^stopped; what was valued is kept: go on with the same command and --resume$"
+    expected = "^stopped; what was valued is kept: resume with the same command and --resume$"
     with pytest.raises(Interrupted, match=expected) as stopped:
         write(path, before=stop_at(5, KeyboardInterrupt))
     assert stopped.value.exit_code == 130
@@ -415,7 +401,7 @@ def test_parts_of_another_valuation_are_refused_by_name_and_stay(
     with pytest.raises(UsageError) as error:
         write(path, resume=True, details=other)
     assert str(error.value).startswith(f"{path} was begun with {message}")
-    assert str(error.value).endswith("go on as it began, or value again with --overwrite")
+    assert str(error.value).endswith("resume it as it began, or value again with --overwrite")
     said = write(path, resume=True)
     assert (path.read_bytes(), said) == whole
 
@@ -424,11 +410,10 @@ def test_parts_of_other_modalities_are_refused(at_once, tmp_path):
     path = tmp_path / "scores.parquet"
     with pytest.raises(RuntimeError, match="in between"):
         write(path, before=stop_at(3))
-    others = {"train": Summary(("ear",))}
     expected = rf"^{path} was begun with modalities \['ear', 'eye'\], not \['ear'\]: "
     with (
         pytest.raises(UsageError, match=expected),
-        resumable_scores(path, ("ear",), DETAILS, others, resume=True),
+        resumable_scores(path, ("ear",), DETAILS, resume=True),
     ):
         pass
 
@@ -448,17 +433,17 @@ def test_two_at_once_are_refused_and_the_first_is_not_disturbed(whole, at_once, 
 
 def damage_state(how: Callable[[bytes], bytes]) -> Callable[[Path], str]:
     def damage(parts: Path) -> str:
-        (parts / "state.pt").write_bytes(how((parts / "state.pt").read_bytes()))
-        return "state.pt"
+        (parts / "state.json").write_bytes(how((parts / "state.json").read_bytes()))
+        return "state.json"
 
     return damage
 
 
 def other_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], str]:
     def damage(parts: Path) -> str:
-        state = torch.load(parts / "state.pt", weights_only=True)
-        torch.save(change(state), parts / "state.pt")
-        return "state.pt"
+        state = json.loads((parts / "state.json").read_text())
+        (parts / "state.json").write_text(json.dumps(change(state)))
+        return "state.json"
 
     return damage
 
@@ -524,18 +509,15 @@ def damage_details(content: str) -> Callable[[Path], str]:
 @pytest.mark.parametrize(
     "damage",
     {
-        "state cut short": damage_state(lambda content: content[:200]),
+        "state cut short": damage_state(lambda content: content[:20]),
         "state empty": damage_state(lambda content: b""),
         "state of text": damage_state(lambda content: b"not a state"),
         "state of a list": other_state(lambda state: [1, 2]),
-        "state without parts": other_state(lambda s: {"summaries": s["summaries"]}),
-        "state of another split": other_state(
-            lambda s: {**s, "summaries": {"validation": s["summaries"]["train"]}}
-        ),
-        "state of other summaries": other_state(lambda s: {**s, "summaries": {"train": {}}}),
-        "state of a number of parts": other_state(lambda state: {**state, "parts": 3}),
+        "state without parts": other_state(lambda state: {}),
+        "state of a number of parts": other_state(lambda state: {"parts": 3}),
+        "state of text for parts": other_state(lambda state: {"parts": "3"}),
         "state of other parts": other_state(
-            lambda state: {**state, "parts": [{**part, "stop": -1} for part in state["parts"]]}
+            lambda state: {"parts": [{**part, "stop": -1} for part in state["parts"]]}
         ),
         "details lost": lose_details,
         "details of text": damage_details("{"),
@@ -560,26 +542,11 @@ def test_damaged_parts_are_refused_with_the_way_out_and_stay(whole, at_once, tmp
     assert (path.read_bytes(), said) == whole
 
 
-def test_the_state_is_loaded_without_running_code(at_once, tmp_path):
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "evil",))
-
-    path = tmp_path / "scores.parquet"
-    with pytest.raises(RuntimeError, match="in between"):
-        write(path, before=stop_at(3))
-    torch.save({"parts": Evil()}, tmp_path / ".scores.parquet.parts/state.pt")
-    with pytest.raises(DataError, match="is damaged"):
-        write(path, resume=True)
-    assert not (tmp_path / "evil").exists()
-
-
 def test_what_is_done_is_told_by_stretch(at_once, tmp_path):
     with pytest.raises(RuntimeError, match="in between"):
         write(tmp_path / "scores.parquet", before=stop_at(6))
     folder = tmp_path / ".scores.parquet.parts"
-    state = torch.load(folder / "state.pt", weights_only=True)
-    parts = ScoresParts(folder, NAMES, new_summaries(), state)
+    parts = ScoresParts(folder, json.loads((folder / "state.json").read_text()))
     assert parts.done == {"the train ones": 16, "the test ones": 12}
     assert sum(len(table) for table in parts.tables()) == 28
     details = json.loads((parts.folder / "details.json").read_text())

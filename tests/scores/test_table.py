@@ -32,8 +32,8 @@ def test_a_file_is_written_in_row_groups_and_keeps_the_order(tmp_path):
     path = tmp_path / "scores.parquet"
     with scores_file(path, ("ear",), {"run": "mine"}) as scores:
         for start in range(0, 20_000, 500):
-            scores.add("train", valued(start, 500))
-        scores.add("test", valued(20_000, 7))
+            scores.append("train", valued(start, 500))
+        scores.append("test", valued(20_000, 7))
         assert not path.exists()
     file = pq.ParquetFile(path)
     groups = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
@@ -61,7 +61,7 @@ def test_how_rows_come_makes_no_difference_to_the_bytes(tmp_path, part):
     for name, size in (("one", 500), ("other", part)):
         with scores_file(tmp_path / name, ("ear",), {}) as scores:
             for start in range(0, 20_000, size):
-                scores.add("train", valued(start, min(size, 20_000 - start)))
+                scores.append("train", valued(start, min(size, 20_000 - start)))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
@@ -72,7 +72,7 @@ def test_a_block_that_fails_leaves_the_file_that_was_there(tmp_path):
         pytest.raises(RuntimeError, match="in between"),
         scores_file(path, ("ear",), {}) as scores,
     ):
-        scores.add("train", valued(0, 10_000))
+        scores.append("train", valued(0, 10_000))
         raise RuntimeError("in between")
     assert path.read_text() == "what was there"
     assert [p.name for p in tmp_path.iterdir()] == ["scores.parquet"]

@@ -1,6 +1,5 @@
 """The library call: valuing a model of one's own."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -20,8 +19,9 @@ import mmcoop
 from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.errors import DataError, UsageError
 from mmcoop.reading.scores import read_scores_details
+from mmcoop.scores.scores import Scores
 from mmcoop.scores.table import valuation_details
-from mmcoop.scores.valuate import Valuation, valuate
+from mmcoop.scores.valuate import valuate
 from mmcoop.versions import versions
 
 # Correctness of the first modality alone, the second alone and both, and the contributions.
@@ -72,7 +72,7 @@ def pattern_batches(size: int = 3, **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-def valued_patterns(**more: Any) -> Valuation:
+def valued_patterns(**more: Any) -> Scores:
     model = Oracle(("audio", "visual"))
     return valuate(model, pattern_batches(**more), modalities=["audio", "visual"])
 
@@ -114,7 +114,6 @@ def batches_for_small(samples: int = 20) -> list[SimpleNamespace]:
 
 def test_it_is_the_valuate_of_the_package():
     assert mmcoop.valuate is valuate
-    assert mmcoop.Valuation is Valuation
 
 
 def test_the_eight_patterns_of_two_modalities_get_the_contributions_of_the_paper():
@@ -293,16 +292,19 @@ def test_the_details_name_value_absence_estimator_and_versions():
         "best": None,
         "absent": "zero",
         "estimator": "exact",
+        "seed": 0,
+        "classes": 4,
         "ids": "positions",
         "versions": versions(),
     }
-    assert details == {**valuation_details(ValuationConfig(), 2), "ids": "positions"}
+    more = {"classes": 4, "ids": "positions"}
+    assert details == {**valuation_details(ValuationConfig(), 2), **more}
     assert versions()["torch"] == version("torch")
     assert versions()["mmcoop"] == version("mmcoop")
 
 
-def test_a_valuation_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+def test_the_columns_of_scores_cannot_be_changed():
+    with pytest.raises(AttributeError):
         valued_patterns().ids = []  # type: ignore[misc]
 
 
@@ -453,6 +455,12 @@ def test_the_frame_has_one_row_a_sample_with_named_columns():
         "value_audio",
         "value_visual",
         "value_audio+visual",
+        "correct_audio",
+        "correct_visual",
+        "correct_audio+visual",
+        "prediction_audio",
+        "prediction_visual",
+        "ties",
     ]
     assert frame["id"].tolist() == [f"clip {k}" for k in range(8)]
     assert frame["split"].isna().all()
@@ -533,7 +541,7 @@ def test_tuples_without_labels_will_do_where_no_label_is_needed_also_as_a_backgr
     assert found.labels is None
 
 
-def test_a_valuation_is_shown_in_one_line():
+def test_scores_are_shown_in_one_line():
     assert repr(valued_patterns()) == (
-        "<Valuation of 8 samples, value paper: mean φ audio 0.5, visual 0.5>"
+        "<Scores: 8 samples, value paper: mean φ audio 0.5, visual 0.5>"
     )

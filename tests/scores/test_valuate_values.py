@@ -14,7 +14,7 @@ from mmcoop import replace_inputs, shapley_values, valuate
 from mmcoop.core.games.coalitions import anchor_coalitions, coalition_matrix, coalition_names
 from mmcoop.core.valuation.value_functions import VALUE_FUNCTIONS
 from mmcoop.errors import DataError
-from mmcoop.scores.valuate import Valuation
+from mmcoop.scores.scores import Scores
 
 NAMES = ("a", "b", "c")
 CLASSES = 3
@@ -91,7 +91,7 @@ def worth(value: str, logits: list[float], label: int, size: int) -> float:
     }[value]
 
 
-def assert_shared_out(valuation: Valuation) -> None:
+def assert_shared_out(valuation: Scores) -> None:
     """Contributions sum to the value of all modalities less that of none."""
     gained = valuation.values[:, -1] - valuation.values[:, 0]
     torch.testing.assert_close(valuation.contributions.sum(1), gained, atol=1e-12, rtol=0)
@@ -394,7 +394,7 @@ def test_padded_series_may_be_given_in_tuples_and_come_out_as_unpadded():
 SIX = tuple(f"m{k}" for k in range(6))
 
 
-def drawn(estimator: str, made=None, **options: Any) -> Valuation:
+def drawn(estimator: str, made=None, **options: Any) -> Scores:
     made = batches((40, 21), SIX) if made is None else made
     options = {"value": "log-likelihood", **options}
     return valuate(Mixing(n=6), made, modalities=SIX, estimator=estimator, **options)
@@ -547,6 +547,9 @@ def test_fourteen_modalities_are_valued_by_drawing_and_their_table_is_of_the_tel
         "draws",
         "base_value",
         *(f"value_{name}" for name in told),
+        *(f"correct_{name}" for name in told),
+        *(f"prediction_{name}" for name in told[:-1]),
+        "ties",
     ]
     assert frame["id"].tolist() == list("uvwxyz")
     alone = frame[[f"value_{m}" for m in names]].to_numpy()
@@ -556,13 +559,12 @@ def test_fourteen_modalities_are_valued_by_drawing_and_their_table_is_of_the_tel
 
 def test_a_valuation_made_of_a_table_has_the_columns_of_all_coalitions(tmp_path):
     table = torch.tensor([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
-    made = Valuation(
-        modalities=("a", "b"),
-        ids=["x", "y"],
+    made = Scores.from_values(
+        ("a", "b"),
+        ["x", "y"],
+        table,
         labels=torch.tensor([1, 0]),
         predictions=torch.tensor([1, 1]),
-        values=table,
-        contributions=shapley_values(table),
     )
     frame = made.to_frame()
     assert frame["value_a+b"].tolist() == [2.0, 0.0]

@@ -282,7 +282,15 @@ def test_scores_have_one_row_a_sample_with_the_values_of_a_plain_loop(scores, ru
         "value_sound",
         "value_touch",
         "value_sound+touch",
+        "correct_sound",
+        "correct_touch",
+        "correct_sound+touch",
+        "prediction_sound",
+        "prediction_touch",
+        "ties",
     ]
+    assert frame["correct_sound"].tolist() == [float(r) for r in right[(0,)]]
+    assert frame["prediction_touch"].tolist() == predictions(run, dataset, "train", [False, True])
     assert frame["id"].tolist() == [f"train-{i}" for i in range(70)]
     assert set(frame["split"]) == {"train"}
     assert frame["group"].tolist() == dataset.split("train").column("group").to_pylist()
@@ -310,7 +318,7 @@ def test_the_contributions_of_a_row_sum_to_n_if_it_is_right_and_to_0_if_not(
 
 
 def test_the_summary_is_that_of_the_rows(run, dataset, tmp_path):
-    summary = valuate_run(run, dataset, "train", tmp_path / "scores.parquet").summaries["train"]
+    summary = valuate_run(run, dataset, "train", tmp_path / "scores.parquet").summary("train")
     frame = pd.read_parquet(tmp_path / "scores.parquet")
     assert summary.samples == 70
     for m in ("sound", "touch"):
@@ -340,6 +348,8 @@ def test_the_file_says_how_it_came_about(scores, run, dataset):
         "best": None,
         "absent": "zero",
         "estimator": "exact",
+        "seed": 0,
+        "classes": 4,
     }
 
 

@@ -1,7 +1,6 @@
 """Confidence intervals of means over samples, by a bootstrap that sees every sample once."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -108,19 +107,3 @@ class BootstrapMeans:
     def _replicated(self, columns: slice) -> Tensor:
         """The means of each replicate, `(replicates, columns)`."""
         return self._drawn[:, columns] / self._counts[:, columns]
-
-    def state(self) -> dict[str, Any]:
-        """All it has taken in, to go on from."""
-        return {
-            "sums": self._sums.clone(),
-            "numbers": self._numbers.clone(),
-            "drawn": self._drawn.clone(),
-            "counts": self._counts.clone(),
-            "generator": self._generator.get_state(),
-        }
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go back to a `state()`."""
-        self._sums, self._numbers = state["sums"].clone(), state["numbers"].clone()
-        self._drawn, self._counts = state["drawn"].clone(), state["counts"].clone()
-        self._generator.set_state(state["generator"])

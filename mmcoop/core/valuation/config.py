@@ -86,11 +86,12 @@ class ValuationConfig:
         """What a scores file says of this."""
         function = value_function(self.value)
         estimator, budget = self.chosen(n_modalities)
-        drawn = {"budget": budget, "tolerance": self.tolerance, "seed": self.seed}
+        drawn = {"budget": budget, "tolerance": self.tolerance}
         return {
             "value": function.name,
             "fair_share": function.fair_share,
             "best": function.best,
             "estimator": estimator,
             **(drawn if budget else {}),
+            "seed": self.seed,
         }

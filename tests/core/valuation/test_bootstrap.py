@@ -1,6 +1,5 @@
 """Bootstrap intervals of means: against numpy's own resampling, coverage, and going on."""
 
-import io
 import math
 
 import numpy as np
@@ -231,33 +230,6 @@ def test_a_large_part_is_taken_in_piece_by_piece(monkeypatch):
     )
     torch.testing.assert_close(of(rows).interval(), expected, atol=1e-12, rtol=0)
     assert sizes == [64] * 7 + [52]
-
-
-def test_going_on_from_a_state_is_as_if_there_had_been_no_break():
-    first, second = (torch.from_numpy(table(60, seed)) for seed in (0, 1))
-    unbroken = BootstrapMeans(3, seed=5)
-    unbroken.add(first)
-    file = io.BytesIO()
-    torch.save(unbroken.state(), file)
-    unbroken.add(second)
-    file.seek(0)
-    resumed = BootstrapMeans(3, seed=5)
-    resumed.load(torch.load(file, weights_only=True))
-    resumed.add(second)
-    assert torch.equal(resumed.mean, unbroken.mean)
-    assert torch.equal(resumed.interval(), unbroken.interval())
-
-
-def test_a_state_stays_what_it_was():
-    means = of(table(60))
-    state, before = means.state(), means.interval()
-    means.add(torch.from_numpy(table(60, 1)))
-    for _ in range(2):
-        other = BootstrapMeans(3)
-        other.load(state)
-        assert torch.equal(other.interval(), before)
-        other.add(torch.from_numpy(table(60, 1)))
-        assert torch.equal(other.interval(), means.interval())
 
 
 def test_the_seed_decides_what_is_drawn():

@@ -17,8 +17,9 @@ from mmcoop.core.models.fusions.base import Fusion
 from mmcoop.core.models.model import MultimodalModel
 from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.engine import value_batches
-from mmcoop.core.valuation.summary import Summary
 from mmcoop.errors import DataError, UsageError
+from mmcoop.scores.summary import Summary
+from mmcoop.scores.table import TableLayout, scores_table
 from mmcoop.training.build import Architecture
 
 CLASSES = 3
@@ -96,9 +97,10 @@ def test_ties_count_as_their_expectation_everywhere(value, n):
         for part in (slice(0, 7), slice(7, 60))
     ]
     found = list(value_batches(model, batches, modalities=names, how=ValuationConfig(value)))
-    summary = Summary(tuple(names), CLASSES)
-    for batch in found:
-        summary.add(batch)
+    tables = [scores_table(tuple(names), None, batch) for batch in found]
+    summary = Summary(TableLayout.of(tables[0].schema, tuple(names)), CLASSES)
+    for table in tables:
+        summary.add(table)
     hits, values, predicted = [], [], torch.zeros(2**n, CLASSES, dtype=torch.float64)
     rights = torch.zeros(2**n, CLASSES, dtype=torch.float64)
     for i in range(60):

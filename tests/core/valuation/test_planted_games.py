@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmcoop import replace_inputs, valuate
 from mmcoop.core.games.interactions import shapley_interactions
 from mmcoop.core.games.metrics import intershap
-from mmcoop.scores.valuate import Valuation
+from mmcoop.scores.scores import Scores
 
 NAMES = ("a", "b", "c")
 TRAINING, TEST = 1500, 250
@@ -71,7 +71,7 @@ def values():
     """The valuation of test samples of a task, absence being represented in a way."""
     models, found = {}, {}
 
-    def value(task: str, absent: str) -> Valuation:
+    def value(task: str, absent: str) -> Scores:
         training, labels = samples_of(task, TRAINING, 1)
         if task not in models:
             models[task] = trained(2, training, labels, F.cross_entropy, left_out=0.3)
@@ -89,7 +89,7 @@ def values():
 BOTH = pytest.mark.parametrize("absent", ["zero", "marginal"])
 
 
-def interaction(valuation: Valuation, i: int, j: int) -> torch.Tensor:
+def interaction(valuation: Scores, i: int, j: int) -> torch.Tensor:
     return shapley_interactions(valuation.values)[:, i, j]
 
 

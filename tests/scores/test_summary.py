@@ -1,8 +1,8 @@
 """What a valuation says of a whole data set, against a plain loop."""
 
 import dataclasses
-import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from sklearn.metrics import f1_score
 from mmcoop.core.games.coalitions import anchor_coalitions, coalition_matrix, coalition_names
 from mmcoop.core.games.shapley import shapley_values
 from mmcoop.core.valuation.engine import ValuedBatch
-from mmcoop.core.valuation.summary import Summary, low_contributing
+from mmcoop.scores.summary import Summary, low_contributing
+from mmcoop.scores.table import TableLayout, scores_table
 
 NAMES = {1: ("audio",), 2: ("audio", "visual"), 3: ("audio", "text", "visual")}
 CLASSES = 5
@@ -27,38 +28,51 @@ def valued(n: int, size: int, seed: int) -> ValuedBatch:
     values = (hits * coalition_matrix(n).sum(1)).double()
     labels = torch.randint(CLASSES - 1, (size,), generator=generator)
     labels[labels >= EMPTY_CLASS] += 1
-    logits = 2 * torch.randn(size, CLASSES, generator=generator)
     # where it is wrong, a coalition predicts another class
     wrong = (labels.unsqueeze(1) + torch.randint(1, CLASSES, hits.shape, generator=generator)) % 5
     choices = torch.where(hits, labels.unsqueeze(1), wrong)
     choices[:, 0] = -1
     return ValuedBatch(
-        ids=None,
+        ids=[str(k) for k in range(size)],
         coalitions=coalition_matrix(n),
         labels=labels,
         predictions=choices[:, -1],
-        outputs=logits,
+        outputs=torch.zeros(size, CLASSES),
         choices=choices,
         values=values,
         contributions=shapley_values(values),
     )
 
 
-def summed_up(n: int, batches: list[ValuedBatch]) -> Summary:
-    summary = Summary(NAMES[n], CLASSES)
-    for batch in batches:
-        summary.add(batch)
+def summary_of(
+    batches: list[ValuedBatch],
+    names: tuple[str, ...],
+    n_classes: int = CLASSES,
+    extra: dict[str, list[torch.Tensor]] | None = None,
+    **options: Any,
+) -> Summary:
+    """The summary of the tables of these batches; `extra`: columns, a part for each batch."""
+    tables = [
+        scores_table(names, None, b, {name: c[k] for name, c in (extra or {}).items()})
+        for k, b in enumerate(batches)
+    ]
+    summary = Summary(TableLayout.of(tables[0].schema, names), n_classes, **options)
+    for table in tables:
+        summary.add(table)
     return summary
 
 
+def summed_up(n: int, batches: list[ValuedBatch]) -> Summary:
+    return summary_of(batches, NAMES[n])
+
+
 def samples(batches: list[ValuedBatch]):
-    """(label, hits, contributions, logits) of every sample, as plain Python."""
+    """(label, hits, contributions) of every sample, as plain Python."""
     for b in batches:
         yield from zip(
             b.labels.tolist(),
             b.hits.tolist(),
             b.contributions.tolist(),
-            b.outputs.double().tolist(),
             strict=True,
         )
 
@@ -91,25 +105,21 @@ def test_a_summary_of_several_batches_agrees_with_a_plain_loop_over_samples(n):
     assert summary.modalities == NAMES[n]
     assert list(summary.accuracy) == names  # the empty coalition is left out
     for column, name in enumerate(names, start=1):
-        right = mean(hits[column] for _, hits, _, _ in everything)
+        right = mean(hits[column] for _, hits, _ in everything)
         assert summary.accuracy[name] == pytest.approx(right, abs=1e-7)
     for m, name in enumerate(NAMES[n]):
-        phis = [phi[m] for _, _, phi, _ in everything]
+        phis = [phi[m] for _, _, phi in everything]
         assert summary.mean_contribution[name] == pytest.approx(mean(phis), abs=1e-12)
         low = mean(phi < 1 - 1e-6 for phi in phis)
         assert summary.low_contributing[name] == pytest.approx(low, abs=1e-7)
     assert list(summary.mean_contribution) == list(summary.low_contributing) == list(NAMES[n])
-    loss = mean(
-        math.log(sum(map(math.exp, logits))) - logits[label] for label, _, _, logits in everything
-    )
-    assert summary.loss == pytest.approx(loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("label", [c for c in range(CLASSES) if c != EMPTY_CLASS])
 def test_class_accuracy_agrees_with_a_plain_loop_over_the_samples_of_the_class(label):
     batches = [valued(2, size, seed) for seed, size in enumerate((30, 5, 30))]
     summary = summed_up(2, batches)
-    of_class = [hits for found, hits, _, _ in samples(batches) if found == label]
+    of_class = [hits for found, hits, _ in samples(batches) if found == label]
     assert summary.class_samples[label] == len(of_class) > 0
     expected = {
         name: mean(hits[column] for hits in of_class)
@@ -133,15 +143,17 @@ def test_the_accuracy_of_a_class_without_samples_is_nan():
 
 
 def test_everything_is_nan_before_the_first_sample():
-    for summary in (Summary(NAMES[2], CLASSES), summed_up(2, [valued(2, 0, 0)])):
+    empty = scores_table(NAMES[2], None, valued(2, 0, 0))
+    layout = TableLayout.of(empty.schema, NAMES[2])
+    for summary in (Summary(layout, CLASSES), summed_up(2, [valued(2, 0, 0)])):
         assert summary.samples == 0
         assert summary.residual == 0
         assert all(math.isnan(share) for share in summary.shares.values())
         assert all(math.isnan(end) for end in summary.interval("contribution_audio"))
         assert summary.class_samples == [0] * CLASSES
-        assert math.isnan(summary.loss)
         for table in (
-            *([summary.accuracy, summary.class_accuracy(0)] if summary.coalitions else []),
+            summary.accuracy,
+            summary.class_accuracy(0),
             summary.mean_contribution,
             summary.low_contributing,
         ):
@@ -153,7 +165,7 @@ def test_how_samples_are_cut_into_batches_does_not_matter():
     whole = valued(3, 40, 9)
     cut = [
         ValuedBatch(
-            None, whole.coalitions, *(getattr(whole, field)[rows] for field in
+            whole.ids[rows], whole.coalitions, *(getattr(whole, field)[rows] for field in
             ("labels", "predictions", "outputs", "choices", "values", "contributions"))
         )
         for rows in (slice(0, 1), slice(1, 18), slice(18, 40))
@@ -163,7 +175,6 @@ def test_how_samples_are_cut_into_batches_does_not_matter():
     assert one.low_contributing == other.low_contributing
     assert one.class_accuracy(1) == other.class_accuracy(1)
     assert one.mean_contribution == pytest.approx(other.mean_contribution, abs=1e-12)
-    assert one.loss == pytest.approx(other.loss, rel=1e-6)
 
 
 def test_mean_contributions_add_up_to_the_modalities_times_the_accuracy():
@@ -240,13 +251,6 @@ def test_classes_that_the_model_has_and_the_labels_have_not_are_wrong_prediction
         assert summary.macro_f1[name] == pytest.approx(expected, abs=1e-12)
 
 
-def test_as_many_classes_are_counted_as_the_model_has_where_nothing_else_is_said():
-    summary = Summary(NAMES[2])
-    summary.add(valued(2, 30, 0))
-    assert len(summary.class_samples) == CLASSES
-    assert summary.macro_f1 == summed_up(2, [valued(2, 30, 0)]).macro_f1
-
-
 def test_the_table_has_the_mean_values_in_table_order_whatever_the_order_of_the_columns():
     batch = valued(3, 30, 0)
     summary = summed_up(3, [batch])
@@ -273,7 +277,7 @@ def test_where_only_some_coalitions_are_told_there_is_no_table():
     names = tuple("abcde")
     coalitions = anchor_coalitions(5)
     batch = ValuedBatch(
-        ids=None,
+        ids=list("abcd"),
         coalitions=coalitions,
         labels=None,
         predictions=torch.zeros(4),
@@ -282,13 +286,11 @@ def test_where_only_some_coalitions_are_told_there_is_no_table():
         values=torch.rand(4, len(coalitions)).double(),
         contributions=torch.rand(4, 5).double(),
     )
-    summary = Summary(names)
-    summary.add(batch)
+    summary = summary_of([batch], names, 0)
     assert summary.table is None
     assert summary.in_table_order(torch.zeros(len(coalitions))) is None
     assert summary.coalitions == coalition_names(names, coalitions)
     # and neither are there classes here
-    assert math.isnan(summary.loss)
     assert summary.accuracy == summary.macro_f1 == {}
     assert summary.class_samples == []
 
@@ -325,7 +327,7 @@ def test_the_residual_is_the_largest_gap_between_contributions_and_what_is_share
 def test_low_contributing_is_below_the_fair_share_or_the_samples_own(fair_share, low):
     phi = torch.tensor([[0.9, 1.1], [0.5, 2.0], [0.2, 0.7], [-0.1, -0.2]], dtype=torch.float64)
     batch = ValuedBatch(
-        ids=None,
+        ids=list("abcd"),
         coalitions=coalition_matrix(2),
         labels=None,
         predictions=torch.zeros(4),
@@ -334,16 +336,15 @@ def test_low_contributing_is_below_the_fair_share_or_the_samples_own(fair_share,
         values=torch.stack([0 * phi[:, 0], phi[:, 0], phi[:, 1], phi.sum(1)], dim=1),
         contributions=phi,
     )
-    summary = Summary(NAMES[2], fair_share=fair_share)
-    summary.add(batch)
+    summary = summary_of([batch], NAMES[2], 0, fair_share=fair_share)
     assert list(summary.low_contributing.values()) == low
 
 
-def test_a_label_of_several_is_right_or_wrong_and_has_no_cross_entropy_of_classes():
+def test_a_label_of_several_is_right_or_wrong():
     truth, said = torch.tensor([1, 0, 1, 1]), torch.tensor([1, 1, 1, 0])
     values = torch.tensor([[0.5, 0.9], [0.5, 0.4], [0.5, 0.8], [0.5, 0.1]], dtype=torch.float64)
     batch = ValuedBatch(
-        ids=None,
+        ids=list("abcd"),
         coalitions=coalition_matrix(1),
         labels=truth,
         predictions=said,
@@ -352,14 +353,12 @@ def test_a_label_of_several_is_right_or_wrong_and_has_no_cross_entropy_of_classe
         values=values,
         contributions=shapley_values(values),
     )
-    summary = Summary(NAMES[1])
-    summary.add(batch)
+    summary = summary_of([batch], NAMES[1], 2)
     assert summary.accuracy == {"audio": 0.5}
     assert summary.class_samples == [1, 3]
     assert summary.class_accuracy(1) == {"audio": pytest.approx(2 / 3)}
     expected = f1_score(truth, said, average="macro")
     assert summary.macro_f1["audio"] == pytest.approx(expected)
-    assert math.isnan(summary.loss)
 
 
 # --- further columns and intervals
@@ -372,17 +371,14 @@ def normal(batches) -> list[torch.Tensor]:
 
 
 def with_intervals(batches, further=(), **options) -> Summary:
-    summary = Summary(NAMES[2], CLASSES, replicates=1000, **options)
-    for k, batch in enumerate(batches):
-        summary.add(batch, {name: column[k] for name, column in dict(further).items()})
-    return summary
+    return summary_of(batches, NAMES[2], extra=dict(further), replicates=1000, **options)
 
 
 def test_further_columns_have_means_and_intervals_by_their_name():
     batches = [valued(2, 100, 0), valued(2, 50, 1)]
     numbers = normal(batches)
     summary = with_intervals(batches, {"synergy": numbers})
-    assert summary.further == ["synergy"]
+    assert summary.extra == ["synergy"]
     every = torch.cat(numbers)
     assert summary.mean("synergy") == pytest.approx(float(every.mean()), abs=1e-12)
     low, high = summary.interval("synergy")
@@ -390,7 +386,7 @@ def test_further_columns_have_means_and_intervals_by_their_name():
     assert (low, high) == pytest.approx(
         (float(every.mean()) - half, float(every.mean()) + half), abs=0.15 * half
     )
-    assert summed_up(2, batches).further == []
+    assert summed_up(2, batches).extra == []
 
 
 def test_intervals_are_around_the_means_of_contributions_and_of_low_ones():
@@ -436,66 +432,6 @@ def test_the_interval_of_a_difference_is_around_the_difference_of_the_means():
     ).sqrt()
     half = 1.96 * float(error)
     assert (low, high) == pytest.approx((gap - half, gap + half), abs=0.2 * half)
-    nobody = Summary(NAMES[2], CLASSES, replicates=1000)
+    nobody = Summary(one.layout, CLASSES, replicates=1000)
     assert all(math.isnan(end) for end in one.interval("contribution_audio", minus=nobody))
     assert all(math.isnan(end) for end in nobody.interval("contribution_audio", minus=one))
-
-
-# --- going on
-
-
-def everything(summary: Summary):
-    return {
-        "samples": summary.samples,
-        "residual": summary.residual,
-        "accuracy": summary.accuracy,
-        "by class": [summary.class_accuracy(label) for label in (0, 1, 2, 4)],
-        "class samples": summary.class_samples,
-        "macro F1": summary.macro_f1,
-        "contributions": summary.mean_contribution,
-        "low": summary.low_contributing,
-        "shares": summary.shares,
-        "loss": summary.loss,
-        "table": summary.table.tolist(),
-        "further": {name: summary.mean(name) for name in summary.further},
-        "intervals": [
-            summary.interval(name)
-            for name in ("contribution_audio", "low_visual", *summary.further)
-        ],
-    }
-
-
-def test_going_on_from_a_state_is_as_if_there_had_been_no_break():
-    batches = [valued(2, size, seed) for seed, size in enumerate((8, 5, 33))]
-    numbers = {"synergy": normal(batches)}
-    unbroken = with_intervals(batches, numbers, seed=3)
-    begun = with_intervals(batches[:1], numbers, seed=3)
-    file = io.BytesIO()
-    torch.save(begun.state(), file)
-    file.seek(0)
-    resumed = Summary(NAMES[2], CLASSES, replicates=1000, seed=3)
-    resumed.load(torch.load(file, weights_only=True))
-    assert everything(resumed) == everything(begun)
-    for k in (1, 2):
-        resumed.add(batches[k], {"synergy": numbers["synergy"][k]})
-    assert everything(resumed) == everything(unbroken)
-
-
-def test_a_state_stays_what_it_was():
-    summary = with_intervals([valued(2, 8, 0)])
-    state, before = summary.state(), everything(summary)
-    summary.add(valued(2, 33, 1))
-    for _ in range(2):
-        other = with_intervals([])
-        other.load(state)
-        assert everything(other) == before
-        other.add(valued(2, 33, 1))
-        assert everything(other) == everything(summary)
-        assert everything(other) != before
-
-
-def test_a_state_of_nothing_is_nothing_to_go_on_from():
-    resumed = with_intervals([])
-    resumed.load(with_intervals([]).state())
-    resumed.add(valued(2, 8, 0))
-    assert everything(resumed) == everything(with_intervals([valued(2, 8, 0)]))

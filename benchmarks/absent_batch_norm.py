@@ -19,6 +19,7 @@ import math
 import statistics
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from scipy.stats import t as student
 from torch import nn
@@ -37,7 +38,8 @@ from mmcoop.core.resampling import (
 )
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.valuation.engine import value_batches
-from mmcoop.core.valuation.summary import Summary
+from mmcoop.scores.scores import Scores
+from mmcoop.scores.table import scores_table
 
 BATCH = 64
 
@@ -158,11 +160,11 @@ def contributions(model, split, modalities):
 def accuracy(model, dataset, split):
     """Accuracy by coalition."""
     modalities = model.modalities
-    summary = Summary(modalities, len(dataset.classes))
     batches = load_batches(dataset.split(split), modalities=modalities, batch_size=BATCH)
-    for batch in value_batches(model, batches, modalities=modalities):
-        summary.add(batch)
-    return summary.accuracy
+    valued = value_batches(model, batches, modalities=modalities)
+    table = pa.concat_tables([scores_table(modalities, split, batch) for batch in valued])
+    scores = Scores(table, modalities, {"classes": len(dataset.classes)})
+    return scores.summary(replicates=0).accuracy
 
 
 def spread(numbers):

@@ -100,9 +100,9 @@ def info(
         scores = Scores.open(path)
         facts = scores_facts(scores)
         names = ("run", "model", "cross_fit")
-        summary, tables = valuation_report(scores, {k: facts[k] for k in names if k in facts})
-        answer = {**facts, "summary": summary}
-        report(answer, [facts_table(facts), *tables], as_json=as_json, quiet=False)
+        found, tables = valuation_report(scores, {k: facts[k] for k in names if k in facts})
+        tables.insert(0, facts_table(facts))
+        report({**facts, "summary": found}, tables, as_json=as_json, quiet=False)
         return
     elif path.exists():
         raise DataError(

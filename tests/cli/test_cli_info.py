@@ -1,4 +1,6 @@
-"""`mmcoop info` answers at once: torch, which takes seconds to load, is not needed to describe."""
+"""`mmcoop info` answers at once: torch, which takes seconds to load, is not needed to describe data
+sets, runs and comparisons. It is for a scores file, whose means and intervals are computed.
+"""
 
 import subprocess
 import sys
@@ -20,7 +22,7 @@ def loads_torch(code: str, folder) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", ["data/keypad", "data/keypad/rejects.parquet", "runs/joint-sample", "scores.parquet"]
+    "path", ["data/keypad", "data/keypad/rejects.parquet", "runs/joint-sample"]
 )
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_info_does_not_load_torch(story, path, more):

@@ -74,7 +74,7 @@ def read_precomputed(
             f"({_named(missing)}): value the training split, mmcoop valuate --split train"
         )
     scores = scores.loc[ids]
-    contributions = scores[list(modalities)].to_numpy()
+    contributions = scores[list(modalities)].to_numpy(copy=True)
     odd = ids[~np.isfinite(contributions).all(axis=1)]
     if len(odd):
         raise DataError(

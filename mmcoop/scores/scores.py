@@ -245,7 +245,9 @@ class Scores:
         share = self.details.get("fair_share")
         if share is None and self.details.get("value") == "paper":
             return 1.0
-        return float(share) if isinstance(share, int | float) else None
+        if isinstance(share, int | float) and not isinstance(share, bool):
+            return float(share)
+        return None
 
     def interval(self, level: float = 0.95) -> Tensor:
         """Confidence interval of each contribution for the coalitions that were drawn, float64

@@ -170,6 +170,8 @@ def test_the_file_says_how_the_samples_were_valued(dataset, tmp_path):
         "interactions": "pairwise",
         "indices": ["banzhaf", "owen"],
         "groups": ["both=sound,touch"],
+        "seed": 0,
+        "classes": 4,
     }
 
 

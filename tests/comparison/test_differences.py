@@ -1,17 +1,30 @@
 """Two runs on the same samples: against a plain count and drawing groups by hand."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mmcoop.comparison.differences import difference
 from mmcoop.comparison.statistics import mcnemar
 from mmcoop.errors import DataError
+from mmcoop.scores.scores import Scores
 from mmcoop.training.evaluation import Evaluation
 
 
 def of(hits, groups=None, name: str = "run") -> Evaluation:
-    ids = [f"sample {k}" for k in range(len(hits))]
-    return Evaluation({"run": name}, ids, np.asarray(hits, dtype=float), groups)
+    right = np.asarray(hits, dtype=bool)
+    zeros = np.zeros(len(right))
+    columns = {
+        "id": [f"sample {k}" for k in range(len(right))],
+        **({} if groups is None else {"group": groups}),
+        "label": np.zeros(len(right), dtype=np.int64),
+        "prediction": (~right).astype(np.int64),
+        "correct": right,
+        "contribution_sound": zeros,
+        "base_value": zeros,
+        "value_sound": zeros,
+    }
+    return Evaluation({"run": name}, Scores(pa.table(columns), ("sound",), {}))
 
 
 def test_forty_points_on_seven_samples_are_not_much():

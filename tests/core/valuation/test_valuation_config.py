@@ -109,12 +109,14 @@ def test_a_file_is_told_value_fair_share_and_estimator_and_what_was_drawn():
         "fair_share": 1.0,
         "best": None,
         "estimator": "exact",
+        "seed": 0,
     }
     assert ValuationConfig("correct", seed=3).details(4) == {
         "value": "correct",
         "fair_share": None,
         "best": 1.0,
         "estimator": "exact",
+        "seed": 3,
     }
     assert ValuationConfig("margin", "permutation", 200, 0.05, 64, 3).details(4) == {
         "value": "margin",
@@ -136,6 +138,7 @@ def test_a_value_function_of_ones_own_is_told_by_its_name():
         "fair_share": None,
         "best": None,
         "estimator": "exact",
+        "seed": 0,
     }
 
 

@@ -14,6 +14,7 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.imputers.evaluation_mode import evaluation_mode
 from mmcoop.core.models.fusions.mmtm import MMTM
 from mmcoop.core.models.model import MultimodalModel
+from mmcoop.core.valuation.value_functions import class_shares
 from mmcoop.errors import UsageError
 
 #: Channel means `(C_m,)` by modality, one mapping per exchange.
@@ -133,11 +134,9 @@ def others_fixed(fusion: MMTM, means: SqueezeMeans) -> Iterator[None]:
 
 def _hits(model: MultimodalModel, batch: Batch) -> Tensor:
     """How many predictions of each branch are right, float64 `(n,)`."""
-    logits = _unimodal_logits(model, batch).cpu()
-    highest = logits == logits.amax(-1, keepdim=True)  # nowhere where a logit is NaN
-    place = batch.labels.cpu()[:, None, None].expand(-1, logits.shape[1], 1)
-    right = highest.gather(-1, place).squeeze(-1)
-    return (right / highest.sum(-1).clamp(min=1).double()).sum(0)
+    shares = class_shares(_unimodal_logits(model, batch).cpu())
+    place = batch.labels.cpu()[:, None, None].expand(-1, shares.shape[1], 1)
+    return shares.gather(-1, place).squeeze(-1).sum(0)
 
 
 def _unimodal_logits(model: MultimodalModel, batch: Batch) -> Tensor:

@@ -82,7 +82,8 @@ def valuate(
     tables: list[pa.Table] = []
     first: ValuedBatch | None = None
     for batch in value_batches(model, batches, modalities=names, how=how, output=output):
-        first = first or batch
+        if first is None:  # a batch may be empty, and so false
+            first = batch
         if batch.numbered != first.numbered:
             raise DataError(
                 f"batch {len(tables)} has {'no ids' if batch.numbered else 'ids'}, unlike those "

@@ -236,6 +236,13 @@ def test_samples_without_ids_are_numbered_from_0_over_all_batches():
 def test_batches_with_and_without_ids_are_refused():
     batches = pattern_batches(4, ids=list("abcdefgh"))
     del batches[1]["ids"]
+    empty = {
+        "inputs": {m: x[:0] for m, x in batches[0]["inputs"].items()},
+        "labels": batches[0]["labels"][:0],
+        "ids": [],
+    }
+    with pytest.raises(DataError, match="^batch 1 has no ids, unlike those before it"):
+        valuate(Oracle(("audio", "visual")), [empty, batches[1]], modalities=["audio", "visual"])
     with pytest.raises(DataError, match="^batch 1 has no ids, unlike those before it"):
         valuate(Oracle(("audio", "visual")), batches, modalities=["audio", "visual"])
 

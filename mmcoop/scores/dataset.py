@@ -50,15 +50,15 @@ class ValuationRequest:
     groups: tuple[str, ...] = ()
     emap: int = 0
 
-    def further(self, modalities: tuple[str, ...]) -> ExtraColumns:
-        """The further columns, for these modalities. Raises `UsageError` where they do not fit."""
+    def extra_columns(self, modalities: tuple[str, ...]) -> ExtraColumns:
+        """The extra columns, for these modalities. Raises `UsageError` where they do not fit."""
         groups = parse_groups(self.groups, modalities) if self.groups else {}
         if self.emap and len(modalities) != 2:
             raise UsageError(f"EMAP is defined for two modalities, not for {len(modalities)}")
-        further = ExtraColumns(modalities, self.interactions, self.indices, groups)
+        extra = ExtraColumns(modalities, self.interactions, self.indices, groups)
         if self.how.chosen(len(modalities))[1]:
-            further.check_drawn()
-        return further
+            extra.check_drawn()
+        return extra
 
     def details(self, modalities: tuple[str, ...], absent: str) -> dict[str, Any]:
         """What a scores file says of it."""
@@ -118,7 +118,7 @@ def score(
     `DataError` where the disk cannot hold its parts and `out`.
     """
     check_request(request, split, out, overwrite or resume)
-    extra = request.further(modalities)
+    extra = request.extra_columns(modalities)
     details = {**details, "classes": len(dataset.classes)}
     with resumable_scores(out, modalities, details, resume=resume, overwrite=overwrite) as parts:
         if not parts.complete:

@@ -131,12 +131,13 @@ def targets_of(
             f"the model gave outputs of shape {tuple(outputs.shape)} for {len(outputs)} samples: "
             "expected (samples, classes)"
         )
-    logits = class_logits(outputs.unsqueeze(1) if column else outputs, probabilities)
+    given = outputs.unsqueeze(1) if column else outputs
+    logits = class_logits(given, probabilities)
     if n_classes is not None and logits.shape[1] != n_classes:
         raise DataError(
-            f"the model gave {logits.shape[1]} outputs per sample, and there are {n_classes} "
-            "classes: expected one output for each (if they are an item of another output, name "
-            f"it with {setting('output')})"
+            f"the model gave an output of size {given.shape[1]} per sample, and there are "
+            f"{n_classes} classes: expected one number per class (if they are in another item of "
+            f"its output, name it with {setting('output')})"
         )
     classes = None if labels is None else _class_labels(labels, logits.shape[1])
     if kind == CLASSES:

@@ -210,3 +210,10 @@ def test_where_no_class_is_predicted_it_cannot_be_asked_for():
         asked("predicted-probability", None, outputs)
     with pytest.raises(DataError, match=message):
         asked(own, None, outputs)
+
+
+@pytest.mark.parametrize("outputs", [LOGITS, LOGITS[:, :1], LOGITS[:, 0]])
+def test_outputs_that_are_not_one_per_class_are_refused_by_their_size(outputs):
+    size = outputs.shape[1] if outputs.dim() == 2 else 1
+    with pytest.raises(DataError, match=f"size {size} per sample, and there are 10 classes"):
+        targets_of(value_function("paper"), torch.tensor([1, 0]), outputs, n_classes=10)

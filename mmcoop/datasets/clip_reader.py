@@ -13,6 +13,7 @@ from PIL import Image
 from mmcoop.datasets import flow, spectrogram
 from mmcoop.datasets.advice import ENCODERS
 from mmcoop.datasets.depth import read_levels
+from mmcoop.datasets.file_kinds import kinds_by_content, kinds_by_ending
 from mmcoop.datasets.media import LONGEST, Footage, file_seconds, read_footage, read_picture
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Unusable
@@ -35,6 +36,16 @@ _LONGER = 1.1
 
 #: Kinds of modality that come from a video or sound file, and so share one decoding.
 MEDIA_KINDS = ("frames", "spectrogram", "flow")
+
+#: The kinds of files that each kind of modality can be read from.
+FILES_OF_KIND: Mapping[str, Collection[str]] = {
+    "frames": ("video",),
+    "flow": ("video",),
+    "spectrogram": ("sound", "video"),
+    "image": ("picture",),
+    "series": ("array",),
+    "vector": ("array",),
+}
 
 
 @dataclass(frozen=True)
@@ -153,11 +164,14 @@ class Reading:
 
 def check_clip(clip: Clip, reading: Reading) -> None:
     """Raise `Unusable` where a clip cannot be read, as far as it can be known without decoding it:
-    by the size of its files, its window, the heads of its arrays and the names of flow pictures.
+    by the size and kind of its files, its window, the heads of its arrays and the names of flow
+    pictures.
     """
     for column, path in clip.paths.items():
         _check_file(path, reading.max_bytes)
         mine = reading.of_column(column)
+        for name, kind in mine.items():
+            _check_kind_of_file(path, name, kind)
         if any(kind in MEDIA_KINDS for kind in mine.values()):
             _check_window(clip, path, mine, reading)
         if "flow" in mine.values() and reading.flow_folder is not None:
@@ -308,6 +322,23 @@ def _check_window(clip: Clip, path: Path, kinds: Mapping[str, str], reading: Rea
 def _check_length(path: Path, seconds: float, needed: float) -> None:
     if seconds < needed:
         raise Unusable("too-short", f"{path}: {seconds:.2f} s of it, at least {needed:g} needed")
+
+
+def _check_kind_of_file(path: Path, name: str, kind: str) -> None:
+    """Raise `Unusable` for a sound where pictures are needed, a picture where a video is, ….
+
+    Only a file whose ending promises another kind is opened: some endings are used for several.
+    """
+    needed = FILES_OF_KIND[kind]
+    if not (by_ending := kinds_by_ending(path)) or by_ending.intersection(needed):
+        return
+    if (found := kinds_by_content(path)) and not found.intersection(needed):
+        reason = "no-video" if kind in ("frames", "flow") else "unreadable"
+        raise Unusable(
+            reason,
+            f"{path} is a {' or '.join(sorted(found))} file: modality {name!r} ({kind}) needs a "
+            f"{' or '.join(needed)} file",
+        )
 
 
 def _check_file(path: Path, max_bytes: int) -> None:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 from mmcoop.errors import DataError
 from mmcoop.printable import printable
 
+#: How many examples a report names of what there may be thousands of.
+FIRST = 5
+
 #: The reasons in `rejects.parquet`, and what each means.
 REASONS = {
     "missing": "no file was found for it",

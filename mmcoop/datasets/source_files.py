@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from mmcoop.datasets.file_kinds import kinds_by_content, kinds_by_ending, stem
@@ -100,6 +100,31 @@ def _as_spelt(folder: Path, name: str) -> Path:
     if len(found) > 1:
         raise Unusable("name", f"{name!r} is the name of {len(found)} files: rename one of them")
     return found[0] if found else path
+
+
+def differing_in_case(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The paths in `folder` that differ from `names` in upper and lower case alone, by name.
+
+    Names are compared with their case, since two files may differ in nothing else. Tables that were
+    written where case does not count are common, though, and the difference is easily overlooked.
+    """
+    spellings: dict[PurePosixPath, dict[str, str]] = {}
+
+    def spelling(name: str) -> str | None:
+        here = PurePosixPath()
+        for part in PurePosixPath(name.replace("\\", "/")).parts:
+            if here not in spellings:
+                place = folder / here
+                there = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+                spellings[here] = {normalised(other).casefold(): other for other in there}
+            found = spellings[here].get(normalised(part).casefold())
+            if found is None:
+                return None
+            here /= found
+        return here.as_posix()
+
+    found = {name: spelling(name) for name in names}
+    return {name: other for name, other in found.items() if other is not None and other != name}
 
 
 def _relative(folder: Path, path: PurePosixPath) -> PurePosixPath:

@@ -27,7 +27,7 @@ from mmcoop.datasets.reader import (
     SPLITS,
     shard_schema,
 )
-from mmcoop.datasets.rejects import Reject, Unusable, count_reasons, why_not
+from mmcoop.datasets.rejects import FIRST, Reject, Unusable, count_reasons, why_not
 from mmcoop.errors import DataError, UsageError
 from mmcoop.files import (
     atomic_folder,
@@ -49,9 +49,8 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 2**20
 _SHARD_BYTES = 512 * 2**20
 
-#: The column of what is odd about a sample, and how many samples are named for each such thing.
+#: The column of what is odd about a sample.
 NOTES_COLUMN = "notes"
-_FIRST_NOTED = 5
 
 # What `continue_dataset` keeps beside the shards while it is at work.
 _PLAN = "plan.txt"
@@ -279,7 +278,8 @@ class DatasetWriter:
                 f"no sample for the split {empty[0]}: a data set needs all three"
                 + why_not(self._rejects)
                 # where it goes on, the folder stays
-                + f". For all of them: mmcoop info {self._folder / REJECTS_FILE}"
+                + ". Assign samples to it, or add samples"
+                + f". For all rejects: mmcoop info {self._folder / REJECTS_FILE}"
                 * bool(self._rejects and self._journal)
             )
         for name, spread in self._spreads.items():
@@ -295,7 +295,7 @@ class DatasetWriter:
         if self._noted:
             noted = sorted(self._noted.items())
             warning["notes"] = {note: len(ids) for note, ids in noted}
-            warning["first_noted"] = {note: ids[:_FIRST_NOTED] for note, ids in noted}
+            warning["first_with_note"] = {note: ids[:FIRST] for note, ids in noted}
         write_json(
             self._folder / "dataset.json",
             {

@@ -16,7 +16,7 @@ from mmcoop.datasets.clip_reader import Clip, Reading, check_clip
 from mmcoop.datasets.flow import require_opencv
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.reader import SPLITS
-from mmcoop.datasets.rejects import Reject, Unusable, why_not
+from mmcoop.datasets.rejects import FIRST, Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.writer import NOTES_COLUMN, Header, check_classes, check_new_dataset, leakage
@@ -24,9 +24,6 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.files import atomic_write
 from mmcoop.progress import SILENT, Progress
 from mmcoop.recipes import option, required
-
-#: So many of what there may be thousands of are named in a report.
-FIRST = 5
 
 # What every clip has beside its modalities.
 _COLUMNS = {"duration": "float32", NOTES_COLUMN: "string"}
@@ -229,8 +226,8 @@ class ClipRecipe:
         for part, clips in parts.items():
             if not clips:
                 raise DataError(
-                    f"there is no {part}clip to look for{why_not(listing.rejects)}: give clips for "
-                    "all three splits, or so many that all three can be cut"
+                    f"there is no {part}clip to look for{why_not(listing.rejects)}: a data set "
+                    "needs train, validation and test clips. Add clips, or assign some to each"
                 )
             if not any(clip.paths for clip in clips):
                 first = [next(iter(clip.absent), clip.id) for clip in clips[:3]]
@@ -239,6 +236,8 @@ class ClipRecipe:
                 raise DataError(
                     f"none of the {len(clips):,} {part}clips is in --source {self.source}{needed}: "
                     f"looked for {wanted}; there is {listing.names}{why_not(listing.rejects)}"
+                    + ". Assign clips that are there to this split"
+                    * bool(part)
                 )
         check_classes(listing.classes)
 

@@ -1,7 +1,7 @@
-"""features: a table or an array a modality, such as sensors, EEG or embeddings made elsewhere.
+"""features: one table or array per modality, such as sensors, EEG or precomputed embeddings.
 
-Files are read by `tables.py`, their rows joined by `_joined`; nothing is computed from the numbers
-but the normalisation, which a model applies: what is stored is what the files hold.
+`feature_files.py` reads the files and `_joined` joins their rows. Numbers are stored as they are in
+the files; the normalisation computed from them is applied by the model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.rejects import Reject, Unusable
 from mmcoop.datasets.source_files import inside
 from mmcoop.datasets.splitting import check_shares, fill_splits
-from mmcoop.datasets.standardizing import STANDARDIZE, array_modality
+from mmcoop.datasets.standardizing import STANDARDIZE, array_modality, constant_features
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.names import normalised
@@ -88,10 +88,11 @@ class Features:
         splits = fill_splits(given, groups, labels, self.validation, self.test, self.seed)
         self._check_classes(about.label, splits, cut=set(SPLITS) - set(given))
         training = rows[[split == "train" for split in splits]]
-        modalities = {
+        described = {
             name: self._modality(table, training[name].to_numpy())
             for name, table in content.items()
         }
+        modalities = {name: modality for name, (modality, _) in described.items()}
         header = Header(
             name=self.source.resolve().name,
             recipe="features",
@@ -108,6 +109,7 @@ class Features:
                     for table in tables.values()
                     if table.label
                 ],
+                **constant_features({name: same for name, (_, same) in described.items()}),
             },
             shared_groups=any(given),
         )
@@ -196,8 +198,8 @@ class Features:
                     f"is in {split}. Add samples or groups of the class, or leave it out"
                 )
 
-    def _modality(self, table: Table, training: np.ndarray) -> Modality:
-        """What is recorded of a modality, by its training samples."""
+    def _modality(self, table: Table, training: np.ndarray) -> tuple[Modality, list[str]]:
+        """The modality of a table, by its training samples, and its constant features."""
         return array_modality(
             table.values.shape[1:],
             _chunks(table.values, training),

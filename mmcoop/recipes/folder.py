@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any
@@ -17,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mmcoop.core.modalities import check_modalities
 from mmcoop.datasets import spectrogram
-from mmcoop.datasets.clip_reader import Clip, open_array, read_array
+from mmcoop.datasets.clip_reader import FILES_OF_KIND, Clip, open_array, read_array
 from mmcoop.datasets.csv_files import decimal
 from mmcoop.datasets.depth import measured
 from mmcoop.datasets.feature_files import read_texts
@@ -25,10 +26,10 @@ from mmcoop.datasets.file_kinds import ENDINGS, file_kinds, kinds_by_ending, ste
 from mmcoop.datasets.media import LONGEST, file_seconds
 from mmcoop.datasets.modality import KINDS
 from mmcoop.datasets.precision import check_float64
-from mmcoop.datasets.rejects import Reject, Unusable, why_not
-from mmcoop.datasets.source_files import SourceFiles, inside, names_in
+from mmcoop.datasets.rejects import FIRST, Reject, Unusable, why_not
+from mmcoop.datasets.source_files import SourceFiles, differing_in_case, inside, names_in
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
-from mmcoop.datasets.standardizing import STANDARDIZE, array_modality
+from mmcoop.datasets.standardizing import STANDARDIZE, array_modality, constant_features
 from mmcoop.errors import DataError, UsageError
 from mmcoop.names import is_utf8, normalised
 from mmcoop.recipes import option
@@ -52,15 +53,6 @@ _KIND_OF_NAME = {
     **dict.fromkeys(("visual", "video", "rgb", "frames"), "frames"),
     **dict.fromkeys(("image", "picture"), "image"),
     "flow": "flow",
-}
-# The kinds of files that each kind of modality can be read from.
-_FILES_OF_KIND = {
-    "frames": ("video",),
-    "flow": ("video",),
-    "spectrogram": ("sound", "video"),
-    "image": ("picture",),
-    "series": ("array",),
-    "vector": ("array",),
 }
 # What a modality is whose files are all that says so, and what it may be called.
 _KIND_OF_FILES = {
@@ -135,10 +127,11 @@ class Folder(ClipRecipe):
                 )
         else:
             rows = list(self._manifest(dict.fromkeys(column for column, _ in wanted.values())))
-            rejects, report = [], {}
+            rejects = []
             if not rows:
                 raise DataError(f"--manifest {self.manifest} has no line below its header")
             names = names_in(self.source)  # a table says itself what is where
+            report = {}
         classes = _sorted_classes({row.label for row in rows})
         clips, places = [], []
         for row, group in zip(rows, _groups(rows), strict=True):
@@ -174,8 +167,14 @@ class Folder(ClipRecipe):
             self.seed,
         )
         clips = in_splits(clips, splits)
+        absent_files = dict.fromkeys(path for clip in clips for path in clip.absent)
+        if other_case := differing_in_case(self.source, absent_files):
+            report |= {
+                "missing_files_that_differ_in_case": len(other_case),
+                "first_differing_in_case": dict(islice(other_case.items(), FIRST)),
+            }
         found = [clip for clip in clips if clip.paths]
-        kinds, arrays, levels = {}, {}, {}
+        kinds, arrays, levels, constant = {}, {}, {}, {}
         for name, (column, kind) in wanted.items():
             if not found:  # and so nothing is built
                 continue
@@ -185,7 +184,7 @@ class Folder(ClipRecipe):
             if kind in ("series", "vector", "array"):
                 shape = _array_shape(name, kind, of_clips)
                 _check_whole_numbers(name, training, shape)
-                arrays[name] = array_modality(
+                arrays[name], constant[name] = array_modality(
                     shape,
                     _arrays(training, shape),
                     standardize=self.standardize,
@@ -203,7 +202,7 @@ class Folder(ClipRecipe):
             kinds=kinds,
             names=names,
             rejects=[*rejects, *duplicates],
-            report=report,
+            report={**report, **constant_features(constant)},
             shared_groups=True,
             arrays=arrays,
             levels=levels,
@@ -288,7 +287,7 @@ class Folder(ClipRecipe):
 def _file_kinds(wanted: Mapping[str, tuple[str, str | None]]) -> list[Collection[str]]:
     """For each modality whose kind is known, the kinds of files it can be read from."""
     kinds = [kind or _KIND_OF_NAME.get(name) for name, (_, kind) in wanted.items()]
-    return [_FILES_OF_KIND[kind] for kind in kinds if kind] or [tuple(ENDINGS)]
+    return [FILES_OF_KIND[kind] for kind in kinds if kind] or [tuple(ENDINGS)]
 
 
 def _lengths(clips: Sequence[Clip], column: str) -> list[float]:
@@ -448,7 +447,7 @@ def _kind_of(name: str, path: Path) -> str:
     """What a modality is, by its name or, where that is of other files, by its first file."""
     of_file = file_kinds(path)
     by_name = _KIND_OF_NAME.get(name)
-    if by_name and of_file.intersection(_FILES_OF_KIND[by_name]):
+    if by_name and of_file.intersection(FILES_OF_KIND[by_name]):
         return by_name
     if len(of_file) == 1:
         (kind,) = of_file

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mmcoop.datasets.reader import SPLITS
-from mmcoop.datasets.rejects import count_reasons
-from mmcoop.recipes.clip_recipe import FIRST, Listing, by_split, limited
+from mmcoop.datasets.rejects import FIRST, count_reasons
+from mmcoop.recipes.clip_recipe import Listing, by_split, limited
 
 
 def listing_facts(listing: Listing, limit: int | None = None) -> dict[str, Any]:

@@ -586,7 +586,7 @@ def test_a_build_that_fails_says_where_its_rejects_are(mmcoop, work):
         1,
         "no sample for the split validation: a data set needs all three (11 rejected: "
         "missing 3, unreadable 8; the first: sound 10, unreadable:",
-        f"For all of them: mmcoop info {path}",
+        f"mmcoop info {path}",
     )
     assert len(json.loads(mmcoop(work, "info", path, "--json").stdout)) == 11
 

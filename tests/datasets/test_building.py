@@ -715,7 +715,7 @@ def test_a_clip_that_cannot_be_used_is_rejected_and_the_others_go_on(
         "outside": (good, "outside-file", "it has nothing from 100 s on"),
         "short": (good, "too-short", r"bbaf2n.mpg: 0.20 s of it, at least 0.5 needed"),
         "silent": (real_clips / "silent_torchcodec_h265.mp4", "no-audio", "it has no sound"),
-        "sound": (real_clips / "audio_whisper_jfk.flac", "no-video", "it has no picture"),
+        "sound": (real_clips / "audio_whisper_jfk.flac", "no-video", "flac is a sound file"),
         "text": (tmp_path / "text.mp4", "unreadable", "text.mp4: Invalid data found"),
     }
     windows = {"outside": (100.0, 101.0), "short": (1.0, 1.2)}

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -312,7 +313,7 @@ def test_a_film_without_sound_or_sound_without_a_film_is_refused(film, tmp_path)
     mute = film(tmp_path / "mute.mp4", [picture(k) for k in range(50)])
     sound = film(tmp_path / "sound.wav", sound=noise(48_000, 2), sound_codec="pcm_s16le")
     assert unusable(clip(mute), Reading(AV), "mute.mp4: it has no sound") == "no-audio"
-    assert unusable(clip(sound), Reading(AV), "sound.wav: it has no picture") == "no-video"
+    assert unusable(clip(sound), Reading(AV), "sound.wav is a sound file") == "no-video"
     assert read_clip(clip(mute), Reading({"visual": AV["visual"]}))["duration"] == 2.0
     assert read_clip(clip(sound), Reading({"audio": AV["audio"]}))["duration"] == 2.0
 
@@ -721,3 +722,26 @@ def test_a_still_picture_is_near_the_middle_of_what_a_model_sees(tmp_path):
         np.full((1, 3, 8, 8), 255, np.uint8)
     )
     np.testing.assert_allclose(white[0, :, 0, 0], [2.249, 2.429, 2.640], atol=0.001)
+
+
+def test_files_of_another_kind_are_known_without_decoding(talk, tmp_path):
+    """By content where the ending is that of another kind: one that merely has it is read."""
+    sound, still, film_named_ogg = (tmp_path / name for name in ("s.wav", "p.png", "film.ogg"))
+    reader_of = {
+        kind: Reading({"x": (kind, "path")}) for kind in ("frames", "spectrogram", "image")
+    }
+    soundfile.write(sound, noise(16_000, 2.0), 16_000)
+    Image.fromarray(picture(0)).save(still)
+    film_named_ogg.write_bytes(talk.read_bytes())
+    for path, kind, reason in (
+        (sound, "frames", "no-video"),
+        (still, "frames", "no-video"),
+        (sound, "image", "unreadable"),
+        (still, "spectrogram", "unreadable"),
+        (talk, "image", "unreadable"),
+    ):
+        with pytest.raises(Unusable) as caught:
+            check_clip(clip(path), reader_of[kind])
+        assert caught.value.reason == reason, (path, kind)
+    for path, kind in ((sound, "spectrogram"), (still, "image"), (film_named_ogg, "frames")):
+        check_clip(clip(path), reader_of[kind])

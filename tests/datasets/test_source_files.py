@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.datasets.source_files import SourceFiles, inside, names_in
+from mmcoop.datasets.source_files import SourceFiles, differing_in_case, inside, names_in
 from mmcoop.errors import DataError
 
 NPY = ["array"]
@@ -275,3 +275,20 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name):
         inside(Path("/clips"), name)
     assert repr(name) in str(caught.value)
     assert caught.value.reason == "outside-folder"
+
+
+def test_names_that_differ_in_case_alone_are_found(tmp_path):
+    """Folders and files, with accents written either way; not what is there as it is asked for."""
+    touch(tmp_path, "Clips/A.MP4", "Clips/b.mp4", "caf\u00e9/Caf\u00e9.wav")
+    asked = [
+        "clips/a.mp4",
+        "Clips/b.mp4",
+        "Clips/c.mp4",
+        "CAFE\u0301/cafe\u0301.WAV",
+        "clips\\A.mp4",
+    ]
+    assert differing_in_case(tmp_path, asked) == {
+        "clips/a.mp4": "Clips/A.MP4",
+        "CAFE\u0301/cafe\u0301.WAV": "caf\u00e9/Caf\u00e9.wav",
+        "clips\\A.mp4": "Clips/A.MP4",
+    }

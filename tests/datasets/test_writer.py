@@ -656,8 +656,8 @@ def test_rejects_are_sorted_whenever_they_were_found_out(tmp_path):
 def test_a_split_that_stays_empty_says_what_was_rejected_and_keeps_the_rejects(tmp_path):
     expected = (
         r"no sample for the split validation: a data set needs all three \(3 rejected: "
-        r"missing 1, no-audio 1, unreadable 1; the first: a/1, no-audio: it has no sound\). "
-        rf"For all of them: mmcoop info {tmp_path}/\.data\.building/rejects\.parquet$"
+        r"missing 1, no-audio 1, unreadable 1; the first: a/1, no-audio: it has no sound\)\. .*"
+        rf"mmcoop info {tmp_path}/\.data\.building/rejects\.parquet$"
     )
     for _ in range(2):  # what is done is kept
         with (
@@ -675,7 +675,7 @@ def test_a_split_that_stays_empty_says_what_was_rejected_and_keeps_the_rejects(t
         rejects = read_rejects(tmp_path / ".data.building" / "rejects.parquet")
         assert [reject.id for reject in rejects] == ["a/1", "b", "c"]
     with (
-        pytest.raises(DataError, match=r"for the split train: a data set needs all three$"),
+        pytest.raises(DataError, match=r"for the split train: a data set needs all three"),
         continue_dataset(tmp_path / "other", header(), "plan"),
     ):
         pass
@@ -924,7 +924,7 @@ def test_what_is_odd_about_samples_is_counted_in_the_report(tmp_path, cut):
     write(360)
     report = open_dataset(tmp_path / "data").report
     assert report["notes"] == {"even": 180, "third": 120}
-    assert report["first_noted"] == {
+    assert report["first_with_note"] == {
         "even": ["0", "2", "4", "6", "8"],
         "third": ["0", "3", "6", "9", "12"],
     }

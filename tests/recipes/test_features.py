@@ -365,10 +365,13 @@ def test_without_standardize_what_float32_cannot_tell_apart_is_refused(source):
     build(source, standardize=False)
 
 
-def test_a_constant_feature_is_only_centred(source):
+def test_a_constant_feature_is_only_centred_and_reported(source):
     write(source, acc=pd.read_csv(source / "acc.csv").assign(still=4.0))
-    modality = open_dataset(build(source)).modalities["acc"]
+    built = open_dataset(build(source))
+    modality = built.modalities["acc"]
     assert (modality.mean[-1], modality.std[-1]) == (4.0, 1.0)
+    assert built.report["constant_features"] == {"acc": 1}
+    assert built.report["first_constant_features"] == {"acc": ["column still"]}
 
 
 def test_without_standardize_a_model_sees_the_numbers_themselves(source):

@@ -4,7 +4,7 @@ In a row of sample-level enhancement all modalities but one are absent. Here suc
 out of its encoder's batch (`MultimodalModel.encode`); the paper's published code encodes its input
 all the same and zeroes the features, so that it counts in the batch's mean and variance and in the
 running ones. This trains a data set's encoders, with batch normalisation, both ways, from the same
-weights and with the same random seeds. The warm-up, which has whole rows alone, is the same
+weights and with the same random seeds. The warm-up, in which no modality is absent, is the same
 training for both. The best epoch is chosen on validation, the first of equal ones, and the test
 split is read once. `joint`, without enhancement, is there for scale.
 

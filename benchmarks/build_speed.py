@@ -1,9 +1,9 @@
 """How fast clips become a data set, against only decoding them.
 
-The floor decodes every clip with PyAV, pictures and sound, from end to end, in as many processes,
-and throws the result away. The build decodes them too and, besides, scales and codes pictures,
-computes filter banks, writes and hashes. Both are run in turn; start-up included. Every clip of the
-folder with sound and picture is taken `--repeat` times.
+The floor decodes the pictures and sound of every clip with PyAV, in as many processes as the build,
+and discards the result. The build also scales and encodes pictures, computes filter banks, writes
+and hashes. The two run in turn; times include start-up. Every clip in the folder that has both
+sound and pictures is used `--repeat` times.
 
     python benchmarks/build_speed.py ../shared/data/clips --repeat 20 --workers 2
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import av
 
-from mmcoop.datasets.building import ComparisonSpec, build_clips
+from mmcoop.datasets.building import BuildPlan, build_clips
 from mmcoop.datasets.clip_reader import Clip, Reading, read_clip
 from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.rejects import Unusable
@@ -66,15 +66,15 @@ def main() -> None:
     speeds: dict[str, list[float]] = {"decode and throw away": [], "build": []}
     context = get_context("forkserver")
     for _ in range(arguments.rounds):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with context.Pool(arguments.workers) as pool:
             pool.map(decode, paths, chunksize=1)
-        speeds["decode and throw away"].append(len(paths) / (time.perf_counter() - begun))
+        speeds["decode and throw away"].append(len(paths) / (time.perf_counter() - started))
         with tempfile.TemporaryDirectory() as folder:
-            begun = time.perf_counter()
-            build_clips(Path(folder, "data"), ComparisonSpec(header, reading, clips),
+            started = time.perf_counter()
+            build_clips(Path(folder, "data"), BuildPlan(header, reading, clips),
                         workers=arguments.workers)  # fmt: skip
-            speeds["build"].append(len(paths) / (time.perf_counter() - begun))
+            speeds["build"].append(len(paths) / (time.perf_counter() - started))
     print(f"{len(paths)} clips, {arguments.workers} processes, median of {arguments.rounds}:")
     for name, found in speeds.items():
         print(f"{name}: {statistics.median(found):.1f} clips/s")

@@ -41,8 +41,8 @@ def main() -> None:
     for seed in arguments.seeds:
         runs = {m: finished_run(m, seed, method=m) for m in ("joint", "sample", "modality")}
         cost = runs["sample"].cost
-        rows_an_epoch = dataset.rows["train"] * len(dataset.modalities)
-        epochs = math.ceil((cost["rows_encoded"] + cost["rows_valued"]) / rows_an_epoch)
+        rows_per_epoch = dataset.rows["train"] * len(dataset.modalities)
+        epochs = math.ceil((cost["rows_encoded"] + cost["rows_valued"]) / rows_per_epoch)
         runs["joint, rows matched"] = finished_run("joint, rows matched", seed, epochs=epochs)
         for name, run in runs.items():
             results[name].append(evaluate_run(load_run(run.folder), dataset))

@@ -1,10 +1,11 @@
-"""Do killed commands end in the same bytes? Kills each command, resumes it, and compares its files.
+"""Do killed commands end in the same bytes? Kills each command, resumes it and compares its files.
 
-Two ways: SIGKILL at a random moment, and SIGKILL right before each file operation in turn (files
-opened to be written, renamed, removed, truncated or synchronised, folders made and removed). Then
-the command is given again and, if it asks for it, with --resume. All files must be those of a run
-that was not disturbed, names and bytes; only times and memory differ. Data are vectors of 60
-samples, so that there are many kills an hour; processes are forked from one that has torch loaded.
+Commands are killed with SIGKILL in two ways: at a random moment, and right before each file
+operation in turn (files opened for writing, renamed, removed, truncated or synchronised, folders
+created and removed). The command is then repeated, with --resume if it asks for it. The names and
+bytes of all files must equal those of an undisturbed run; only times and memory may differ. The
+data are vectors of 60 samples, and processes are forked from one that has loaded torch, so that
+many kills fit in an hour.
 
     python benchmarks/kills.py --kills 50
     python benchmarks/kills.py --kills 0 --every 1 --commands train valuate
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     parser.add_argument("--kills", type=int, default=50, help="at random moments, of each command")
     parser.add_argument(
-        "--every", type=int, default=1, help="at each so many-th file operation; 0: at none"
+        "--every", type=int, default=1, help="kill before every Nth file operation; 0: before none"
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -147,9 +148,9 @@ def kills_at_random(reference: Path, command: str, kills: int, seed: int) -> lis
     rng = random.Random(f"{seed} {command}")
     outcomes: list[tuple[str, str]] = []
     with prepared(reference, command) as folder:
-        begun = time.monotonic()
+        started = time.monotonic()
         wait(start(folder, COMMANDS[command][0]))
-        length = time.monotonic() - begun
+        length = time.monotonic() - started
     while len(outcomes) < kills:
         with prepared(reference, command) as folder:
             moment = rng.uniform(0, length)
@@ -215,7 +216,7 @@ def start(folder: Path, words: list[str], kill_at: int | None = None) -> Started
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else bool(end.code))
-        except BaseException:  # noqa: BLE001 - the process must not go on as a second harness
+        except BaseException:  # noqa: BLE001 - the child must never continue as a second harness
             sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
         os._exit(99)

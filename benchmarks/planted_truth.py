@@ -1,9 +1,9 @@
 """Does the valuation see which modality is informative? Contributions against planted noise.
 
 In keypad and av-digits every sample has noise of a known amount in each modality. Prints, for
-every value function and every group of runs (those whose names differ in their seed alone),
-Spearman's rank correlation of the contribution difference (audio - visual) with the difference of
-the signal-to-noise ratios over the samples of a split: mean ± standard deviation over the runs.
+every value function and every group of runs (runs whose names differ only in the seed), Spearman's
+rank correlation of the contribution difference (audio - visual) with the difference of the
+signal-to-noise ratios over the samples of a split: mean ± standard deviation over the runs.
 
     python benchmarks/planted_truth.py data/keypad comparison/runs/joint-concat-seed* --split test
 """
@@ -38,9 +38,9 @@ def main() -> None:
             batches = load_batches(split, batch_size=64)
             found_scores = valuate(run.model, batches, modalities=run.modalities, value=value)
             scores = found_scores.to_frame()
-            told = scores["contribution_audio"] - scores["contribution_visual"]
+            by_model = scores["contribution_audio"] - scores["contribution_visual"]
             group = re.sub(r"-?seed\d+$", "", Path(folder).name)
-            found[group, value].append(float(spearmanr(told, difference).statistic))
+            found[group, value].append(float(spearmanr(by_model, difference).statistic))
     print(f"{arguments.split} split, {len(split)} samples, {len(arguments.runs)} runs")
     print(f"| value function | {' | '.join(groups)} |")
     print("|---" * (len(groups) + 1) + "|")

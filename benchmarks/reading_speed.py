@@ -1,8 +1,8 @@
 """Does training wait for data? The reading speed of a data set against the speed of the model.
 
-Reads the training split with its training transforms through so many loader processes, and
-measures training steps of the data set's default model (ResNet-18 for clips) on a batch that is
-in memory already, in turn.
+Measures in turn: reading the training split, with its training transforms, through 0, 1 and 2
+loader processes; and training steps of the dataset's default model (ResNet-18 for clips) on a batch
+that is already in memory.
 
     python benchmarks/reading_speed.py data/mm-debiased --batch-size 16
 """
@@ -28,14 +28,14 @@ def main() -> None:
     split = open_dataset(arguments.dataset).split("train")
 
     def reading(workers: int) -> float:
-        """Samples a second, first batch (start-up of the processes) left out."""
+        """Samples per second, without the first batch (start-up of the processes)."""
         batches = iter(load_batches(split, batch_size=arguments.batch_size, seed=0,
                                     workers=workers))  # fmt: skip
         next(batches)
-        begun, samples = time.perf_counter(), 0
+        started, samples = time.perf_counter(), 0
         for batch in batches:
             samples += len(batch.labels)
-        return samples / (time.perf_counter() - begun)
+        return samples / (time.perf_counter() - started)
 
     config = TrainConfig()
     model = architecture_of(split.dataset, config).build()
@@ -43,13 +43,13 @@ def main() -> None:
     batch = next(iter(load_batches(split, batch_size=arguments.batch_size, seed=0)))
 
     def training(steps: int = 3) -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(steps):
             loss = torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return steps * len(batch.labels) / (time.perf_counter() - begun)
+        return steps * len(batch.labels) / (time.perf_counter() - started)
 
     measures: dict[str, Callable[[], float]] = {
         f"reading, {workers} loader processes": lambda workers=workers: reading(workers)

@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def numbers(run: Run, dataset, views: tuple[str, ...]) -> dict[str, float]:
-    """Everything that is told of one run, on the test split."""
+    """Everything that is reported of one run, on the test split."""
 
     def valued(value: str):
         batches = load_batches(dataset.split("test"), modalities=views, batch_size=64)

@@ -1,19 +1,20 @@
-"""Claim: mmcoop values at the price of the forward passes, and tools that see a sample at a time do
-not.
+"""Claim: valuation by mmcoop costs about as much as its forward passes; tools that process one
+sample at a time cost far more.
 
-Values samples of n modalities (n = 2, 4, 8, 12) by the probability of the label, zeros in place of
-what is absent, with the same model for all:
+Values samples of n modalities (n = 2, 4, 8, 12) by the probability of the label, with zeros in
+place of absent modalities and the same model for every tool:
 
-- `callable`: a network of two hidden layers over all modalities, which is asked for every sample
-  with every coalition;
-- `encoders`: one-dimensional convolutions over a series a modality, and a linear head on their
+- `callable`: a network with two hidden layers over all modalities, evaluated on every sample with
+  every coalition;
+- `encoders`: one-dimensional convolutions over one series per modality, and a linear head on their
   features; mmcoop encodes each modality of a sample once.
 
-floor: the forward passes alone, on rows that lie ready. mmcoop: `mmcoop.valuate` on all samples.
-shapiq: `ExactComputer`, a sample at a time, all its coalitions in one forward pass. captum:
-`ShapleyValueSampling`, a sample at a time, with as many forward passes as there are coalitions; it
-draws, so its values only come near. These two see the first samples. Prints time a sample, by how
-much mmcoop is faster, and the largest difference of the values.
+floor: the forward passes alone, on prepared inputs. mmcoop: `mmcoop.valuate` on all samples.
+shapiq: `ExactComputer`, one sample at a time, all its coalitions in one forward pass. captum:
+`ShapleyValueSampling`, one sample at a time, with as many forward passes as there are coalitions;
+it samples permutations, so its values are approximate. shapiq and captum get only the first
+samples. Prints the time per sample, the speed-up of mmcoop, and the largest
+difference between the values.
 
     python benchmarks/valuation_peers.py [--samples 10000] [--modalities 2 4 8 12]
 

@@ -2,9 +2,9 @@
 
     python examples/scikit_learn_pipeline.py
 
-The breast-cancer data have 10 features of cell nuclei, of each the average, the standard error and
-the worst value: three modalities of 10 columns. The adapter is one function. What stands in for an
-absent group matters: zeros are no cell's values, and beside them no group seems to know anything.
+The breast-cancer data describe cell nuclei by 10 features, with the average, the standard error and
+the worst value of each: three modalities of 10 columns. The adapter is one function. The choice of
+the imputer matters: no cell has zeros as its values, so with zeros no group seems informative.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def main() -> None:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(train, train_labels)
 
     def model(inputs: dict[str, torch.Tensor]) -> np.ndarray:
-        # outputs are read as logits: log-probabilities are some, probabilities are not
+        # outputs are read as logits: log-probabilities qualify, probabilities do not
         columns = torch.cat([inputs[group] for group in GROUPS], dim=1).numpy()
         return np.log(pipeline.predict_proba(columns).clip(1e-12))
 

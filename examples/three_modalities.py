@@ -2,8 +2,8 @@
 
     python examples/three_modalities.py
 
-Trains a model on the three views, then asks of every test digit what each view contributed. In
-place of a view that is absent are those of 32 training digits, one after the other.
+Trains a model on the three views, then values what each view contributed to every test digit. An
+absent view is replaced by those of 32 training digits in turn, and the outputs are averaged.
 """
 
 import torch
@@ -51,8 +51,8 @@ def main() -> None:
     for view in ROWS:
         contribution = scores[f"contribution_{view}"]
         low, misled = 100 * (contribution < 1).mean(), 100 * (contribution < 0).mean()
-        told = f"low-contributing on {low:.0f} % of the digits, misleading on {misled:.1f} %"
-        print(f"{view}: mean φ {contribution.mean():.2f}, {told}")
+        shares = f"low-contributing on {low:.0f} % of the digits, misleading on {misled:.1f} %"
+        print(f"{view}: mean φ {contribution.mean():.2f}, {shares}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A model of Hugging Face's transformers on pictures and captions, valued as it is.
+"""A model of Hugging Face's transformers on pictures and captions, valued without changes.
 
     pip install transformers
     python examples/transformers_model.py
 
-Made small from its configuration, without a download, and trained on captions and pictures of which
-either may say nothing: then the other one has to tell the class.
+The model is built small from a configuration, without a download, and trained on captions and
+pictures. Either may be uninformative: then only the other one shows the class.
 """
 
 import torch
@@ -55,8 +55,8 @@ def main() -> None:
     right = (valuation.predictions == labels).double().mean()
     print(f"accuracy {100 * right:.1f} %")
     for name, phi, tell in zip(names, valuation.contributions.T, tells.T, strict=True):
-        told, untold = phi[tell].mean(), phi[~tell].mean()
-        print(f"{name}: mean φ {told:.2f} where it tells the class, else {untold:.2f}")
+        informative, other = phi[tell].mean(), phi[~tell].mean()
+        print(f"{name}: mean φ {informative:.2f} where it shows the class, else {other:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Value a model of your own, as it is: which of its inputs does each prediction lean on?"""
+"""Value your own model without changes: which of its inputs does each prediction rely on?"""
 
 import torch
 from torch import nn

@@ -1,6 +1,7 @@
 """The examples run, as their own first lines say."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,20 @@ import pytest
 from mmcoop import load_run, make_config, open_dataset, train
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+BENCHMARKS = sorted((EXAMPLES.parent / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmarks_find_what_they_import(path):
+    """They take minutes to hours, so that they are not run here: a renamed name is seen at once."""
+    try:
+        assert callable(runpy.run_path(str(path))["main"])
+    except ModuleNotFoundError as error:
+        if error.name in ("captum", "shapiq"):
+            pytest.skip(f"{error.name} is in the extra `bench`")
+        raise
 
 
 def run_example(name: str, *arguments: object) -> str:

@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 
-.PHONY: install demo test fuzz lint bench clean
+.PHONY: install demo test fuzz lint bench docs docs-cli clean
 
 install: $(VENV)/installed
 
@@ -51,6 +51,16 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/valuation_floor.py
 	$(BIN)/python benchmarks/valuation_memory.py
 	$(BIN)/python benchmarks/valuation_peers.py --samples 1000
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/installed-docs  ## the documentation site, under build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-cli: install  ## the reference of the command line, written from its help
+	$(BIN)/python docs/reference/cli.py
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
 """The documentation speaks of what is there."""
 
 import re
+import runpy
 import shlex
 from doctest import DocTestParser, DocTestRunner
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import mmcoop
 from mmcoop.cli import app
 from mmcoop.cli.build_dataset import recipe_command
 from mmcoop.core.models.encoders import ENCODERS
@@ -56,6 +58,17 @@ def test_every_session_in_python_gives_what_the_page_says(page):
     session = DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
     report: list[str] = []
     assert DocTestRunner().run(session, out=report.append).failed == 0, "".join(report)
+
+
+def test_the_page_on_the_command_line_is_what_the_commands_say():
+    reference = ROOT / "docs/reference"
+    generated = runpy.run_path(str(reference / "cli.py"))["page"]()
+    assert (reference / "cli.md").read_text() == generated, "run make docs-cli"
+
+
+def test_the_page_on_the_library_has_every_public_name():
+    page = (ROOT / "docs/reference/api.md").read_text()
+    assert sorted(re.findall(r"^::: mmcoop\.(\w+)$", page, flags=re.MULTILINE)) == mmcoop.__all__
 
 
 def test_the_readme_shows_every_command():

@@ -141,7 +141,7 @@ class Comparison:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row a run that is reported, see `docs/formats.md`."""
+        """One row a run that is reported, see `docs/reference/run-folder.md`."""
         path = self.folder / "runs.parquet"
         table = read_parquet(path, what="the runs of a comparison")
         for name, kind in _RUNS.items():

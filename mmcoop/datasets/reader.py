@@ -1,6 +1,6 @@
 """The dataset folder, opened: memory-mapped Arrow shards, described by `dataset.json`.
 
-`docs/formats.md` describes the files; `writer.py` makes them.
+`docs/reference/dataset-folder.md` describes the files; `writer.py` makes them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Writing a dataset folder. `store.py` opens it; `docs/formats.md` describes the files."""
+"""Writing a dataset folder, for `reader.py`; `docs/reference/dataset-folder.md` has the files."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
 """Scores files: what they say of themselves, and their columns.
 
-`docs/formats.md` describes the file, `mmcoop/scores/table.py` writes it.
+`docs/reference/scores.md` describes the file, `mmcoop/scores/table.py` writes it.
 """
 
 from collections.abc import Sequence

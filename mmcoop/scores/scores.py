@@ -56,7 +56,7 @@ class Scores:
 
     Attributes:
         modalities: Their names, in the order of the columns.
-        details: How the scores came about, as in the file's metadata (`docs/formats.md`).
+        details: How the scores came about, as in the file's metadata (`docs/reference/scores.md`).
         path: The file; None for scores in memory.
 
     Example:

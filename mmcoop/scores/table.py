@@ -1,6 +1,6 @@
 """Writing the scores file: what every modality contributed to every sample, as Parquet.
 
-`docs/formats.md` describes the file, `reading/scores.py` reads its details.
+`docs/reference/scores.md` describes the file, `reading/scores.py` reads its details.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The run folder: everything one training leaves behind. `docs/formats.md` describes the files.
+"""The run folder: everything one training leaves behind (`docs/reference/run-folder.md`).
 
 Opening one loads no torch; its model does.
 """

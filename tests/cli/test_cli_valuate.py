@@ -928,12 +928,11 @@ def test_info_says_all_that_a_file_says_of_itself(folder, scores, mmcoop, tmp_pa
 
 
 def test_the_page_on_formats_has_every_column_and_every_detail(scores, tmp_path):
-    page = (Path(__file__).resolve().parents[2] / "docs/formats.md").read_text()
-    section = page[page.index("## Scores file") :]
+    page = (Path(__file__).resolve().parents[2] / "docs/reference/scores.md").read_text()
     for kind, words in KINDS.items():
         frame, _ = scores(*words)
         for column in frame.columns:
             stem = re.split(r"_(?=(?:sound|touch|both|[pqrst])(?:\+|$))", column)[0]
-            assert f"`{stem}" in section, f"{kind}: {column}"
+            assert f"`{stem}" in page, f"{kind}: {column}"
         for name in details_of(tmp_path / "out/s.parquet"):
-            assert f"`{name}`" in section, f"{kind}: {name}"
+            assert f"`{name}`" in page, f"{kind}: {name}"

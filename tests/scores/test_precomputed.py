@@ -60,7 +60,7 @@ def phi() -> torch.Tensor:
 @pytest.fixture
 def write(dataset, tmp_path) -> Callable[..., Path]:
     """`write(contributions, …)`: a scores file of the training samples, in their order, with the
-    columns that docs/formats.md has and enhancement needs."""
+    columns that docs/reference/scores.md has and enhancement needs."""
 
     def make(
         contributions: torch.Tensor,

@@ -53,7 +53,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def promised_files(epochs: int) -> set[str]:
-    """What a run folder holds, as `docs/formats.md` says."""
+    """What a run folder holds, as `docs/reference/run-folder.md` says."""
     return {
         "run.json",
         "metrics.parquet",

@@ -60,6 +60,15 @@ def test_every_session_in_python_gives_what_the_page_says(page):
     assert DocTestRunner().run(session, out=report.append).failed == 0, "".join(report)
 
 
+def test_every_page_can_be_found():
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+    decisions = (ROOT / "docs/decisions/README.md").read_text()
+    listed = re.findall(r"[\w/-]+\.md", navigation)
+    listed += [f"decisions/{name}" for name in re.findall(r"\((\d+[\w-]+\.md)\)", decisions)]
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
 def test_the_page_on_the_command_line_is_what_the_commands_say():
     reference = ROOT / "docs/reference"
     generated = runpy.run_path(str(reference / "cli.py"))["page"]()

@@ -8,12 +8,16 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Some rows of a data set.
+    """Training examples of a dataset, ready for a model.
 
-    `inputs`: float32 `(batch, …)` by modality; zeros where the modality is absent, and no entry
-    at all for a modality that is absent from every row. `present`: bool `(batch, n)`.
-    `labels`: int64 `(batch,)`. `ids`, `groups`: their ids and groups, or None. `sample`: positions
-    in the split.
+    Attributes:
+        inputs: float32 `(batch, …)` by modality: zeros where it is absent, and no entry for a
+            modality that is absent from the complete batch.
+        present: Which modalities are present, bool `(batch, n)`.
+        labels: int64 `(batch,)`.
+        sample: Positions in the split, int64 `(batch,)`.
+        ids: The ids of the samples, if loaded.
+        groups: The groups of the samples, if loaded.
     """
 
     inputs: dict[str, Tensor]

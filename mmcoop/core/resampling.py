@@ -77,12 +77,24 @@ def extra_rows(
 ) -> Tensor:
     """Sample-level rule: how often modality m of sample i is trained alone in the next epoch.
 
-    k(φ) = 0 for φ ≥ 1, ⌈2(1 − φ)⌉ below, at most 3: φ = 0.5 → 1, 0 → 2, −0.5 → 3. With `max_extra`,
-    a sample gets no more rows than that in all, those of its lowest contributions first.
-    `contributions`: `(samples, n)`, in fair shares. `slack`: how far below a step of the rule a
-    contribution is still at it. Returns int64 of the same shape.
+    k(φ) = ⌈2(1 − φ)⌉ for φ < 1, at most 3, else 0: φ = 0.5 → 1, 0 → 2, −0.5 → 3.
 
-    Raises `DataError` for NaN, `UsageError` for a `max_extra` below 1.
+    Args:
+        contributions: `(samples, n)`, in units of the fair share.
+        max_extra: At most this many additional examples per sample, those of its lowest
+            contributions first; None for no limit.
+        slack: A contribution this little below a step of the rule counts as on the step.
+
+    Returns:
+        int64 `(samples, n)`.
+
+    Raises:
+        DataError: Contributions contain NaN.
+        UsageError: `max_extra` is below 1.
+
+    Example:
+        >>> mmcoop.extra_rows([[1.5, 0.5], [0.0, 0.0]]).tolist()
+        [[0, 1], [2, 2]]
     """
     phi = as_numbers(contributions, "contributions")
     if phi.isnan().any():
@@ -139,14 +151,20 @@ PROBABILITY_RULES: dict[str, Callable[[Tensor, float], Tensor]] = {
 def modality_probability(
     mean_contributions: Tensor, rule: str = "linear", alpha: float = 1.0
 ) -> Tensor:
-    """Modality-level rule: with which probability a sample is added with modality m alone.
+    """Modality-level rule: the probability with which a sample is added with modality m alone.
 
-    `mean_contributions`: `(n,)`. Each modality's gap Δ is taken to the strongest one, which is
-    the paper's rule at n = 2 and so gives the strongest 0. `rule` is `linear` (⅔αΔ), `tanh`
-    (tanh ⅔αΔ) or `power` (α(⅔Δ)^1.5). Returns float64 `(n,)` in [0, 1].
+    Args:
+        mean_contributions: `(n,)`. The gap Δ of a modality is that to the strongest modality, which
+            for n = 2 is the paper's rule, so the strongest gets 0.
+        rule: `linear` (⅔αΔ), `tanh` (tanh ⅔αΔ) or `power` (α(⅔Δ)^1.5).
+        alpha: The factor α, at least 0.
 
-    Raises `UsageError` for an unknown rule or a negative or infinite `alpha`, `DataError` for means
-    that are not finite numbers.
+    Returns:
+        float64 `(n,)`, in 0…1.
+
+    Raises:
+        UsageError: An unknown rule, or an `alpha` that is negative or infinite.
+        DataError: Means that are not finite numbers.
     """
     if rule not in PROBABILITY_RULES:
         raise UsageError(f"unknown rule {rule!r}: choose one of {', '.join(PROBABILITY_RULES)}")

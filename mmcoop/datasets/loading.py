@@ -75,14 +75,24 @@ def load_batches(
     with_ids: bool = True,
     pin_memory: bool = False,
 ) -> Iterable[Batch]:
-    """Batches of `rows`, in order; all samples, with all modalities, by default.
+    """Load training examples as batches, in order.
 
-    `modalities` are those of the columns of `rows.present`, all of the data set's by default.
-    With a `seed` the training transforms apply, drawn from it; without one, the evaluation
-    transforms. The batches are the same for any number of `workers` (processes that load ahead).
-    They have the samples' ids and groups, unless `with_ids` is false.
+    Args:
+        split: A split of a dataset, from `DatasetFolder.split`.
+        rows: The training examples; by default every sample once, with all modalities.
+        modalities: The modalities of the columns of `rows.present`; by default all of the
+            dataset's.
+        batch_size: Training examples per batch.
+        seed: Seed of the training transforms; None for the evaluation transforms.
+        workers: Processes that load ahead. The batches do not depend on it.
+        with_ids: Whether batches have the ids and groups of their samples.
+        pin_memory: Whether batches are in pinned memory, for a copy to a GPU.
 
-    Raises `UsageError` for what is no split, and for modalities that its data set does not have.
+    Returns:
+        An iterable that can be repeated.
+
+    Raises:
+        UsageError: `split` is not a split, or its dataset does not have the modalities.
     """
     check_given(split, Split, "split", "mmcoop.open_dataset(folder).split('train')")
     known = split.dataset.modalities

@@ -82,10 +82,15 @@ class DatasetContent(TypedDict):
 
 
 class Split:
-    """One split of a dataset folder. Reading a sample touches only that sample's bytes.
+    """One split of a dataset folder. Reading a sample touches only the bytes of that sample.
 
-    `kept`: for a restricted split (`DatasetFolder.restricted`), the stored rows of its samples, in
-    ascending order. Positions count the kept samples.
+    Args:
+        folder: The dataset folder.
+        name: `train`, `validation` or `test`.
+        info: The entry of the split in `dataset.json`.
+        dataset: The dataset.
+        kept: The stored rows of the samples of a restricted split (`DatasetFolder.restricted`), in
+            ascending order; None for all. Positions count the samples that are kept.
     """
 
     def __init__(
@@ -124,7 +129,7 @@ class Split:
 
     @property
     def table(self) -> pa.Table:
-        """All columns, memory-mapped; of a restricted split a copy, made anew each time."""
+        """All columns, memory-mapped; for a restricted split, a new copy."""
         if self._kept is None:
             return self._stored
         here = np.zeros(sum(self._rows), dtype=bool)
@@ -156,7 +161,7 @@ class Split:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """int64 `(rows,)`."""
+        """Class numbers, int64 `(samples,)`."""
         labels: np.ndarray = self.column("label").to_numpy()
         return labels
 
@@ -173,9 +178,14 @@ class Split:
         return words
 
     def read(self, modality: str, index: np.ndarray) -> np.ndarray | list[list[bytes]]:
-        """The stored samples of one modality at the positions `index`, in that order.
+        """Read the stored samples of one modality.
 
-        An array `(len(index), *shape)`; for frames, a list of lists of JPEG bytes.
+        Args:
+            modality: The modality.
+            index: Positions of the samples, in any order.
+
+        Returns:
+            An array `(len(index), *shape)`; for frames, a list of lists of JPEG bytes.
         """
         spec = self.dataset.modalities[modality]
         index = self._place(index)
@@ -231,13 +241,19 @@ class Split:
 
 
 class DatasetFolder:
-    """An opened dataset folder: what `dataset.json` says, and the splits.
+    """An open dataset folder.
 
-    `modalities` are in the order of their sorted names, which is the order of every table's
-    columns. `rejects` counts what did not get in by reason, `leakage` the groups shared between
-    splits (`{"train+test": 7}`), `report` is what the recipe tells of how it came about.
-    `fingerprint` is the sha256 of everything samples and labels depend on. `whole` is the data set
-    itself, or the one that it is a restricted view of.
+    Attributes:
+        modalities: Kind, shape and normalisation by modality, in the order of sorted names, which
+            is the order of the columns of every table.
+        classes: The names of the classes.
+        rows: The number of samples of each split.
+        defaults: Recommended training settings.
+        rejects: The number of rejected samples by reason.
+        leakage: The number of groups shared between splits, such as `{"train+test": 7}`.
+        report: Facts that the recipe reports.
+        fingerprint: The sha256 of everything that samples and labels depend on.
+        whole: The dataset itself, or the one of which it is a restricted view.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -265,10 +281,14 @@ class DatasetFolder:
         self._kept: np.ndarray | None = None
 
     def split(self, name: str) -> Split:
-        """The split called `name`, its shards checked against their sha256 on first use.
+        """Open a split. Its shards are checked against their sha256 on first use.
 
-        Raises `UsageError` for another name than train, validation or test, and `DataError` for
-        a shard that is missing or is not the one that was written.
+        Args:
+            name: `train`, `validation` or `test`.
+
+        Raises:
+            UsageError: Another name.
+            DataError: A shard is missing or damaged.
         """
         if name not in SPLITS:
             raise UsageError(f"unknown split {name!r}: choose one of {', '.join(SPLITS)}")
@@ -279,11 +299,16 @@ class DatasetFolder:
         return Split(self.folder, name, self._splits[name], self, kept)
 
     def restricted(self, train: np.ndarray) -> "DatasetFolder":
-        """The data set with some of its training samples alone, in the order they have in it.
+        """View the dataset with only some of its training samples, in their order.
 
-        `train`: their positions in the training split, in any order. The other splits are the same.
-        The view has a name that says so and a fingerprint of its own, the same one for the same
-        samples. Raises `DataError` for no position, one given twice, and one outside of the split.
+        Args:
+            train: Positions in the training split, in any order. The other splits are the same.
+
+        Returns:
+            A view with a name and a fingerprint of its own, the same for the same samples.
+
+        Raises:
+            DataError: No position, one given twice, or one outside the split.
         """
         positions = np.sort(np.asarray(train))
         rows = self.rows["train"]
@@ -305,7 +330,11 @@ class DatasetFolder:
         return view
 
     def verify(self) -> None:
-        """Check every shard of every split; `DataError` names the first that is wrong."""
+        """Check the sha256 of every shard of every split.
+
+        Raises:
+            DataError: A shard is missing or damaged.
+        """
         for name in SPLITS:
             self._verify(name)
 
@@ -328,9 +357,16 @@ def is_dataset(folder: Path) -> bool:
 
 
 def open_dataset(folder: Path | str) -> DatasetFolder:
-    """Open a dataset folder. Nothing of its samples is read yet.
+    """Open a dataset folder. No sample is read yet.
 
-    Raises `DataError` where there is none, or one that this version cannot read.
+    Args:
+        folder: The folder that `mmcoop build-dataset` wrote.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DataError: There is no dataset, or this version cannot read it.
     """
     check_path_given(folder, "the dataset folder")
     folder = Path(folder)

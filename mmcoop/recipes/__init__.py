@@ -62,20 +62,28 @@ DEFAULT_RECIPE = "keypad"
 
 
 class Recipe(Protocol):
-    """What every recipe can do."""
+    """What every recipe has."""
 
     def build(self, folder: Path, *, overwrite: bool, progress: Progress) -> None:
-        """Write the dataset folder, whole or not at all."""
+        """Write the dataset folder, completely or not at all."""
 
 
 def option(default: Any, help: str, flag: str | None = None) -> Any:
-    """A field of a recipe with the help text of its command-line option.
+    """Declare a field of a recipe: an option of its subcommand.
 
-    `flag` is how the option is spelled, where that is not the field's name.
+    Args:
+        default: The default.
+        help: The help text of the option.
+        flag: How the option is spelled, if not like the field.
     """
     return field(default=default, metadata={"help": help, "flag": flag})
 
 
 def required(help: str, flag: str | None = None) -> Any:
-    """A field of a recipe that has no default."""
+    """Declare a field of a recipe that has no default.
+
+    Args:
+        help: The help text of the option.
+        flag: How the option is spelled, if not like the field.
+    """
     return field(metadata={"help": help, "flag": flag})

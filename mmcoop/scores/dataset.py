@@ -36,11 +36,15 @@ from mmcoop.scores.user_model import ImputerSpec
 
 @dataclass(frozen=True)
 class ValuationRequest:
-    """What is to be told of samples.
+    """What to compute for the samples of a dataset.
 
-    `how` they are valued, what replaces an absent modality (`absence`), which `interactions` and
-    other `indices` are added (`core/valuation/columns.py`), with `groups` of modalities written as
-    NAME=MODALITY,MODALITY, and the number of samples for EMAP's gap (`emap`; 0 for none).
+    Attributes:
+        how: How samples are valued.
+        absence: What replaces an absent modality.
+        interactions: `"none"`, `"pairwise"` or `"all"`.
+        indices: Other attributions to add: `"banzhaf"`, `"leave-one-out"`, `"owen"`.
+        groups: Groups of modalities, written as `NAME=MODALITY,MODALITY`.
+        emap: The number of samples for EMAP's gap; 0 for none.
     """
 
     how: ValuationConfig = ValuationConfig()
@@ -51,7 +55,11 @@ class ValuationRequest:
     emap: int = 0
 
     def extra_columns(self, modalities: tuple[str, ...]) -> ExtraColumns:
-        """The extra columns, for these modalities. Raises `UsageError` where they do not fit."""
+        """The additional columns for these modalities.
+
+        Raises:
+            UsageError: The request does not fit the modalities.
+        """
         groups = parse_groups(self.groups, modalities) if self.groups else {}
         if self.emap and len(modalities) != 2:
             raise UsageError(f"EMAP is defined for two modalities, not for {len(modalities)}")
@@ -61,7 +69,7 @@ class ValuationRequest:
         return extra
 
     def details(self, modalities: tuple[str, ...], absent: str) -> dict[str, Any]:
-        """What a scores file says of it."""
+        """The entries of a scores file that describe this."""
         asked = {
             "interactions": None if self.interactions == "none" else self.interactions,
             "indices": list(self.indices),

@@ -121,11 +121,14 @@ def _said(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class ImputerSpec:
-    """What stands in for an absent modality.
+    """What replaces an absent modality.
 
-    `absent`: "zero", "mean" or "marginal", in place of its input or, with `features`, of the output
-    of one submodule per modality (`core/imputers/wrap.py`); `draws` and `seed` are for marginal.
-    None leaves it to a model that takes `present`, and is zero for any other one.
+    Attributes:
+        absent: `"zero"`, `"mean"` or `"marginal"`, as for `mmcoop.replace_inputs`. None leaves it
+            to a model that takes `present`, and means zero for any other model.
+        features: A submodule by modality, whose output is replaced instead of the input.
+        draws: Samples drawn for `"marginal"`.
+        seed: Seed of the draws.
     """
 
     absent: str | None = None
@@ -135,7 +138,7 @@ class ImputerSpec:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What a scores file says of this, beside the name of what stands in."""
+        """The entries of a scores file that describe this, except for the name of the imputer."""
         drawn = {"absent_seed": self.seed} if self.absent == "marginal" else {}
         return {**({"features": dict(self.features)} if self.features else {}), **drawn}
 
@@ -146,13 +149,21 @@ class ImputerSpec:
         background: Callable[[], Any],
         output: Output = None,
     ) -> tuple[Any, str]:
-        """The model as `(inputs, present) -> logits`, and how it represents what is absent.
+        """Make `model` answer without a modality.
 
-        `background` gives batches of the training split, and is called where they are needed.
-        `output` says where the predictions of a model that is wrapped are; one that takes `present`
-        is returned as it is.
-        Raises `UsageError` for features of what is no `torch.nn.Module` or not of each modality,
-        and what `replace_inputs` and `replace_features` raise.
+        Args:
+            model: The model. One that takes `present` is returned unchanged, if `absent` is None.
+            modalities: Names of the modalities, in order.
+            background: Returns batches of the training split; called only if they are needed.
+            output: Which item of the model's output holds the predictions, if the model is wrapped.
+
+        Returns:
+            The model as `(inputs, present) -> logits`, and the name of the imputer.
+
+        Raises:
+            UsageError: Features of a model that is no `torch.nn.Module`, or not of every modality;
+                and as of `mmcoop.replace_inputs`.
+            DataError: As of `mmcoop.replace_inputs`.
         """
         check_modalities(modalities)
         if self.absent is None and not self.features and takes_present(model):

@@ -35,37 +35,42 @@ def valuate(
     seed: int = 0,
     output: Output = None,
 ) -> Scores:
-    """What every modality contributed to every sample.
+    """Compute the contribution of every modality to every sample.
 
-    `model` is any callable `(inputs: dict by modality, present: bool (rows, n)) -> outputs (rows,
-    classes)`; a row is a sample with a coalition of its modalities. For a model that takes no
-    `present`, `mmcoop.replace_inputs` and `mmcoop.replace_features` make one. Each call is given
-    copies of the inputs, so a model may work in place.
+    Args:
+        model: A callable `(inputs by modality, present) -> outputs (rows, classes)`, where
+            `present` is bool `(rows, n)`. For a model without `present`, use
+            `mmcoop.replace_inputs` or `mmcoop.replace_features`. Every call receives copies, so the
+            model may work in place. Outputs are logits: a tensor or array, or the item called
+            `logits`, or the only item with one row per row of input. A single output is the logit
+            of the second of two classes.
+        batches: Mappings or objects with `inputs`, `labels` and, optionally, `ids` and `groups`; or
+            tuples `(inputs, labels)` or `(first input, …, labels)`. Samples of a group depend on
+            each other, such as recordings of one speaker: intervals then treat groups as units.
+            Inputs and labels are tensors, NumPy arrays, sparse SciPy matrices or pandas tables.
+            Without ids, a sample is known by its position: the index that a `DataLoader` draws,
+            else a count from 0. Such scores are marked, and cannot be joined with a dataset.
+        modalities: Names of the modalities, in the order of the columns of `present`.
+        value: A value function, by name or user-defined:
+            `(outputs (rows, …), targets (rows, …), sizes (rows,)) -> values (rows,)`. `"paper"` is
+            |S| if the prediction from S is right, else 0.
+        absent: How the model represents an absent modality, to be recorded with the scores; a
+            wrapped model records that itself.
+        estimator: See `ValuationConfig`, also for the next four.
+        budget: At most this many coalitions per sample, if they are sampled.
+        tolerance: The standard error at which sampling stops.
+        max_batch: At most this many queries per call of the model.
+        seed: Seed of the sampling.
+        output: The item of the model's output that holds the predictions, by name or position, or
+            `"logits"` or `"probabilities"`. Outputs that look like probabilities are refused unless
+            one of the last two is given.
 
-    Outputs are logits, a tensor or array, or have them as an item called `logits`, or as the only
-    item with one row per row of input; `output` names another item (`output=2`, `output="scores"`).
-    A single output per row is the logit of the second of two classes. `output="probabilities"` says
-    that they are probabilities; outputs that look like these are refused unless it or
-    `output="logits"` is given.
+    Returns:
+        The scores, one row per sample.
 
-    Batches are mappings or objects with `inputs`, `labels` and, optionally, `ids` and `groups`
-    (which samples depend on each other, as takes of one speaker do: intervals then go by groups),
-    or tuples `(inputs, labels)`, or of the inputs in order and the labels. Inputs and labels are
-    tensors, NumPy arrays, sparse matrices of SciPy or pandas tables, the latter row by row. The ids
-    of samples without any are their positions: the indices that a `DataLoader` draws from its data
-    set, shuffled or not, else a count from 0. Such scores are marked, and cannot be joined with a
-    data set.
-    `modalities` names the columns of `present`, in order.
-
-    `value` names the value function (`VALUE_FUNCTIONS` in `core/valuation/value_functions.py`;
-    "paper": |S| where the prediction from S is right, else 0), or is a user-defined one: `(outputs
-    (rows, …), targets (rows, …), sizes (rows,)) -> values (rows,)`. `absent` is recorded with the
-    scores: how the model represents an absent modality, "zero" unless it says so itself.
-    `estimator`, `budget`, `tolerance`, `max_batch` and `seed`: see `ValuationConfig`.
-
-    Raises `UsageError` for an unknown name, a budget that is too small, and what is no model or no
-    iterable of batches; `DataError` for a batch, labels or outputs that do not fit, and when there
-    is no batch at all.
+    Raises:
+        UsageError: An unknown name, too small a budget, no model, or no iterable of batches.
+        DataError: No batch, or a batch, labels or outputs that do not fit.
     """
     check_callable(model)
     names = check_modalities(modalities)

@@ -24,13 +24,18 @@ _GROUP = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)")
 
 
 def banzhaf_values(values: Tensor) -> Tensor:
-    """Mean marginal contribution over all coalitions of the others, each counting the same.
+    """Compute the mean marginal contribution over all coalitions, each with equal weight.
 
-    βᵐ = 2^−(n−1) Σ_{S ⊆ N∖{m}} (v(S ∪ {m}) − v(S)) (Banzhaf, Rutgers Law Review 1965). `values`:
-    `(samples, 2**n)`, n in 1…12. Returns float64 `(samples, n)`; rows need not sum to
-    v(N) − v(∅) where n > 2.
+    βᵐ = 2^−(n−1) Σ_{S ⊆ N∖{m}} (v(S ∪ {m}) − v(S)) (Banzhaf, Rutgers Law Review 1965).
 
-    Raises `DataError` for another shape and for values that are not finite numbers.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
+
+    Returns:
+        float64 `(samples, n)`. For n > 2, rows need not sum to v(N) − v(∅).
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
     """
     table, members = coalition_values(values, "Banzhaf values")
     signs = 2 * members.double() - 1
@@ -39,12 +44,16 @@ def banzhaf_values(values: Tensor) -> Tensor:
 
 
 def leave_one_out(values: Tensor) -> Tensor:
-    """What is lost when a modality alone is missing: v(N) − v(N∖{m}).
+    """Compute the loss of value if a single modality is missing: v(N) − v(N∖{m}).
 
-    `values`: `(samples, 2**n)`, n in 1…12. Returns float64 `(samples, n)`. Copies of one modality
-    get 0 each, since neither is missed.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
 
-    Raises `DataError` for another shape and for values that are not finite numbers.
+    Returns:
+        float64 `(samples, n)`. Each of two copies of a modality gets 0, since neither is missed.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
     """
     table, members = coalition_values(values, "leave-one-out values")
     everyone = len(members) - 1
@@ -53,20 +62,24 @@ def leave_one_out(values: Tensor) -> Tensor:
 
 
 def owen_values(values: Tensor, groups: Groups) -> Tensor:
-    """Owen's value: groups share out what all add, then the members what their group got.
+    """Compute Owen values: Shapley values over the orders that do not interrupt a group.
 
     φᵐ = Σ_{H ⊆ M∖{k}} Σ_{S ⊆ B_k∖{m}} |H|! (g−|H|−1)! / g! · |S|! (b−|S|−1)! / b! ·
-    (v(Q_H ∪ S ∪ {m}) − v(Q_H ∪ S)), where M are the g groups, B_k is the one of m with b members,
-    and Q_H the union of the groups in H: other groups come whole or not at all (Owen, *Values of
-    games with a priori unions*, 1977).
+    (v(Q_H ∪ S ∪ {m}) − v(Q_H ∪ S)), where M are the g groups, B_k is the group of m with b members,
+    and Q_H the union of the groups in H (Owen, *Values of games with a priori unions*, 1977).
 
-    `values`: `(samples, 2**n)`, n in 1…12. `groups`: positions of modalities by group; those in
-    no group are groups of their own. Returns float64 `(samples, n)`. A group's sum is its Shapley
-    value in the game between groups (`group_values`); with one group, or none of several members,
-    these are the Shapley values.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
+        groups: Positions of modalities by group. A modality in no group is a group of its own.
 
-    Raises `DataError` as `shapley_values`, `UsageError` for groups that are empty, overlap, or
-    name a position that is not there.
+    Returns:
+        float64 `(samples, n)`. The values of a group sum to its Shapley value in the game between
+        groups (`group_values`). With one group, or no group of several members, they are the
+        Shapley values.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
+        UsageError: Groups that are empty, overlap, or contain an invalid position.
     """
     table, members = coalition_values(values, "Owen values")
     n_modalities = members.shape[1]
@@ -86,12 +99,19 @@ def owen_values(values: Tensor, groups: Groups) -> Tensor:
 
 
 def group_values(values: Tensor, groups: Groups) -> Tensor:
-    """Shapley values of the game between groups, in which a group comes whole or not at all.
+    """Compute Shapley values of groups, where a group joins completely or not at all.
 
-    `values` and `groups` as in `owen_values`. Returns float64 `(samples, groups)`: the groups in
-    the order given, then the modalities in no group, by position.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
+        groups: Positions of modalities by group. A modality in no group is a group of its own.
 
-    Raises what `owen_values` raises.
+    Returns:
+        float64 `(samples, groups)`: the groups in the order given, then the modalities in no group,
+        by position.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
+        UsageError: Groups that are empty, overlap, or contain an invalid position.
     """
     table, members = coalition_values(values, "Shapley values of groups")
     parts = partition(groups, members.shape[1])
@@ -176,10 +196,19 @@ INDICES: dict[str, Callable[..., Tensor]] = {
 
 
 def index_values(values: Tensor, index: str = "shapley", groups: Groups = ()) -> Tensor:
-    """The attribution called `index` of a table `(samples, 2**n)`: float64 `(samples, n)`.
+    """Compute an attribution by its name in `INDICES`.
 
-    Raises `UsageError` for an unknown name, for `owen` without groups and for groups with another
-    index, and what the index itself raises.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
+        index: The name of the index.
+        groups: Positions of modalities by group, for `owen`.
+
+    Returns:
+        float64 `(samples, n)`.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
+        UsageError: An unknown name, `owen` without groups, or groups with another index.
     """
     if index not in INDICES:
         raise UsageError(f"unknown index {index!r}: choose one of {', '.join(INDICES)}")

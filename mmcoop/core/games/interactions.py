@@ -12,16 +12,20 @@ _AT_A_TIME = 2**17
 
 
 def shapley_interactions(values: Tensor) -> Tensor:
-    """Shapley values and pairwise Shapley interaction indices of every sample.
+    """Compute Shapley values and pairwise Shapley interaction indices of every sample.
 
     I_ij = Σ_{S ⊆ N∖{i,j}} |S|! (n−|S|−2)! / (n−1)! · (v(S∪{i,j}) − v(S∪{i}) − v(S∪{j}) + v(S))
-    (Grabisch & Roubens, Int. J. of Game Theory 1999). Above 0 the two are worth more together than
-    the sum of what each adds (synergy), below 0 less (redundancy).
+    (Grabisch & Roubens, Int. J. of Game Theory 1999). Above 0, the pair adds more than the sum of
+    what each adds (synergy); below 0, less (redundancy).
 
-    `values`: `(samples, 2**n)`, n in 1…12. Returns float64 `(samples, n, n)`, symmetric, with the
-    Shapley values, the index of order 1, on the diagonal.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
 
-    Raises `DataError` for another shape and for values that are not finite numbers.
+    Returns:
+        float64 `(samples, n, n)`, symmetric, with the Shapley values on the diagonal.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
     """
     table, members = coalition_values(values, "Shapley interactions")
     n_modalities = members.shape[1]
@@ -40,13 +44,19 @@ def shapley_interactions(values: Tensor) -> Tensor:
 
 
 def harsanyi_dividends(values: Tensor) -> Tensor:
-    """What each coalition is worth beyond all its parts, its dividend m (the Möbius transform).
+    """Compute what each coalition adds beyond all its subsets, its dividend m (Möbius transform).
 
     m(R) = Σ_{S ⊆ R} (−1)^(|R|−|S|) v(S), so that v(S) = Σ_{R ⊆ S} m(R) (Harsanyi, Int. Economic
-    Review 1963). `values`: `(samples, 2**n)`, n in 1…12. Returns float64 of the same shape, by
-    n·2ⁿ⁻¹ subtractions a sample.
+    Review 1963). This takes n·2ⁿ⁻¹ subtractions per sample.
 
-    Raises `DataError` for another shape and for values that are not finite numbers.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
+
+    Returns:
+        float64 of the same shape: column R is m(R).
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
     """
     table, members = coalition_values(values, "dividends")
     dividends = torch.empty_like(table)
@@ -60,17 +70,21 @@ def harsanyi_dividends(values: Tensor) -> Tensor:
 
 
 def interaction_indices(values: Tensor) -> Tensor:
-    """Shapley interaction index of every coalition, of all orders.
+    """Compute the Shapley interaction index of every coalition, of all orders.
 
     I(T) = Σ_{S ⊆ N∖T} |S|! (n−|S|−|T|)! / (n−|T|+1)! · Σ_{L ⊆ T} (−1)^(|T|−|L|) v(S ∪ L)
     = Σ_{R ⊇ T} m(R) / (|R|−|T|+1), m the Harsanyi dividends (Grabisch & Roubens 1999).
 
-    `values`: `(samples, 2**n)`, n in 1…12. Returns float64 of the same shape: column T is I(T). Of
-    a single modality that is its Shapley value, of a pair the entry of `shapley_interactions`, and
-    of the empty coalition, by the same formula, the mean value of a coalition, all sizes from 0 to
-    n counting the same.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
 
-    Raises `DataError` for another shape and for values that are not finite numbers.
+    Returns:
+        float64 of the same shape: column T is I(T). For a single modality that is its Shapley
+        value, for a pair the entry of `shapley_interactions`, and for the empty coalition the mean
+        value of a coalition, with equal weight for every size from 0 to n.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
     """
     dividends = harsanyi_dividends(values)
     n_modalities = dividends.shape[1].bit_length() - 1

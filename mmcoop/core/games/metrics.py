@@ -16,14 +16,16 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class InterShap:
-    """InterSHAP of a data set. All float64; n modalities.
+    """InterSHAP of a dataset.
 
-    `matrix`: Φ `(n, n)`, Φ_ij = |mean over samples of φ_ij|. `score`: its off-diagonal share, in
-    0…1, each pair counted twice as in the matrix. `shares`: `(n,)`, Φ_ii / sum of Φ, the share of
-    each modality alone; with the score they sum to 1. `local`: `(samples,)`, the same score of
-    each sample's own |φ_ij|. `local_mean`: its mean over the samples that have one.
+    All tensors are float64. If no modality changes anything, score and shares are 0/0: NaN.
 
-    Where no modality changes anything, score and shares are 0/0: NaN.
+    Attributes:
+        matrix: Φ `(n, n)`, Φ_ij = |mean over samples of φ_ij|.
+        score: The off-diagonal share of Φ, in 0…1; each pair counts twice, as in the matrix.
+        shares: `(n,)`, Φ_ii divided by the sum of Φ. Shares and score sum to 1.
+        local: `(samples,)`, the same score of each sample's own |φ_ij|.
+        local_mean: The mean of `local` over the samples that have a score.
     """
 
     matrix: Tensor
@@ -34,19 +36,25 @@ class InterShap:
 
 
 def intershap(values: Tensor) -> InterShap:
-    """How much of what modalities do is interaction between them (InterSHAP).
+    """Compute which part of the effect of all modalities is interaction (InterSHAP).
 
     φ_ij = I_ij / 2 for i ≠ j, with I the Shapley interaction index, and φ_ii = φ_i − Σ_{j≠i} φ_ij,
     with φ_i the Shapley value: the matrix φ of a sample sums to v(N) − v(∅) (Wenderoth, Hemker,
     Simidjievski, Jamnik, *Measuring cross-modal interactions in multimodal models*, AAAI 2025).
     The global matrix averages over samples before it takes absolute values, so interactions of
-    opposite sign cancel in it; the local scores do not.
+    opposite sign cancel in it; in the local scores they do not.
 
-    `values`: `(samples, 2**n)`, n in 1…12. The authors value a coalition by the probability of the
-    class predicted from all modalities, and replace absent modalities by those of other samples,
-    averaged over draws; the empty coalition is the mean prediction then, not 0.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`. The authors value a coalition
+            by the probability of the class predicted from all modalities, replace absent modalities
+            by those of other samples, averaged over draws, and take the mean prediction, not 0, as
+            the value of the empty coalition.
 
-    Raises `DataError` for another shape, no samples, and values that are not finite numbers.
+    Returns:
+        Scores of the dataset and of each sample.
+
+    Raises:
+        DataError: Another shape, no samples, or values that are not finite numbers.
     """
     table, _ = coalition_values(values, "InterSHAP scores")
     check_samples(table, "InterSHAP")
@@ -69,15 +77,21 @@ def intershap(values: Tensor) -> InterShap:
 
 
 def shape_cooperation(values: Tensor) -> float:
-    """SHAPE's cooperation of modalities: v(N) − v(∅) − Σ_m (v({m}) − v(∅)).
+    """Compute SHAPE's cooperation of modalities: v(N) − v(∅) − Σ_m (v({m}) − v(∅)).
 
-    Above 0, all together gain more than each does alone; below 0, they overlap (Hu, Li, Zhou,
-    *SHAPE: an unified approach to evaluate the contribution and cooperation of individual
-    modalities*, IJCAI 2022, as their code has it).
+    Above 0, all together gain more than the sum of what each gains alone; below 0, they overlap
+    (Hu, Li, Zhou, *SHAPE: an unified approach to evaluate the contribution and cooperation of
+    individual modalities*, IJCAI 2022, as in their code).
 
-    `values`: `(2**n,)`, n in 1…12, one value of the whole data set a coalition; the authors take
-    macro-F1 (`macro_f1_by_coalition`). Raises `DataError` for another shape and for values that
-    are not finite numbers.
+    Args:
+        values: `(2**n,)`, n in 1…12: one value of the dataset per coalition. The authors take
+            macro-F1 (`macro_f1_by_coalition`).
+
+    Returns:
+        The cooperation.
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
     """
     given = as_numbers(values, "values")
     if given.dim() != 1:
@@ -101,13 +115,19 @@ def macro_f1(hits: Tensor, predicted: Tensor, actual: Tensor) -> Tensor:
 
 
 def macro_f1_by_coalition(predictions: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Macro-F1 of every coalition's predictions, SHAPE's value of a data set.
+    """Compute macro-F1 of every coalition's predictions, SHAPE's value of a dataset.
 
-    `predictions`: whole numbers `(samples, 2**n)`, n in 1…12, −1 where there is none. `labels`:
-    `(samples,)`. The mean goes over all `n_classes` classes. Column 0 is not looked at: the empty
-    coalition predicts the most frequent label for every sample. Returns float64 `(2**n,)`.
+    Args:
+        predictions: Integers `(samples, 2**n)`, n in 1…12; −1 for no prediction. Column 0 is
+            ignored: the empty coalition predicts the most frequent label for every sample.
+        labels: `(samples,)`.
+        n_classes: The number of classes. The mean is over all of them.
 
-    Raises `DataError` for other shapes, no samples, and classes outside 0 … n_classes − 1.
+    Returns:
+        float64 `(2**n,)`.
+
+    Raises:
+        DataError: Other shapes, no samples, or classes outside 0 … n_classes − 1.
     """
     predictions = as_tensor(predictions, "predictions")
     coalition_members(predictions, "predictions")
@@ -126,12 +146,14 @@ def macro_f1_by_coalition(predictions: Tensor, labels: Tensor, n_classes: int) -
 
 @dataclass(frozen=True)
 class ModalityShares:
-    """MM-SHAP's shares, float64, each in 0…1 and summing to 1 over the n modalities.
+    """MM-SHAP's shares: each in 0…1, summing to 1 over the n modalities.
 
-    `shares`: `(n,)`, of the data set's mean contributions. `local`: `(samples, n)`, of each
-    sample's own. `local_mean`: `(n,)`, the mean of these over the samples that have them.
+    All tensors are float64. If all contributions are 0, shares are 0/0: NaN.
 
-    Where all contributions are 0, shares are 0/0: NaN.
+    Attributes:
+        shares: `(n,)`, of the dataset's mean contributions.
+        local: `(samples, n)`, of each sample's own contributions.
+        local_mean: `(n,)`, the mean of `local` over the samples that have shares.
     """
 
     shares: Tensor
@@ -140,16 +162,21 @@ class ModalityShares:
 
 
 def modality_shares(contributions: Tensor) -> ModalityShares:
-    """How much of a prediction each modality moves, whichever way: |φᵐ| / Σ_k |φᵏ| (MM-SHAP).
+    """Compute how much of a prediction each modality moves, in either direction (MM-SHAP).
 
-    The authors' players are tokens and image patches, whose |φ| are summed by modality, and a data
-    set has the mean of its samples' shares (Parcalabescu & Frank, *MM-SHAP: a performance-agnostic
-    metric for measuring multimodal contributions in vision and language models and tasks*, ACL
-    2023). Here modalities are the players. `shares` differs from `local_mean`: contributions of
-    opposite sign cancel in the mean.
+    A share is |φᵐ| / Σ_k |φᵏ|. The authors' players are tokens and image patches, whose |φ| are
+    summed by modality, and a dataset has the mean of its samples' shares (Parcalabescu & Frank,
+    *MM-SHAP: a performance-agnostic metric for measuring multimodal contributions in vision and
+    language models and tasks*, ACL 2023). Here the players are the modalities.
 
-    `contributions`: `(samples, n)`, of `shapley_values` or another index. Raises `DataError` for
-    another shape, no samples, and contributions that are not finite numbers.
+    Args:
+        contributions: `(samples, n)`, of `shapley_values` or another index.
+
+    Returns:
+        Shares of the mean contributions, in which opposite signs cancel, and of each sample's own.
+
+    Raises:
+        DataError: Another shape, no samples, or contributions that are not finite numbers.
     """
     phi = as_numbers(contributions, "contributions")
     if phi.dim() != 2 or phi.shape[1] < 1:

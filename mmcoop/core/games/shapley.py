@@ -36,14 +36,22 @@ def shapley_matrix(n_modalities: int) -> Tensor:
 
 
 def shapley_values(values: Tensor) -> Tensor:
-    """Shapley values of every sample at once, as one matrix product.
+    """Compute the Shapley values of every sample, as one matrix product.
 
-    `values` is `(samples, 2**n)` with n in 1…12: column S is the value of the coalition whose
-    members are the set bits of S, bit 0 being the first modality; column 0 is the empty
-    coalition. A tensor, an array, a table or nested lists.
+    Args:
+        values: `(samples, 2**n)`, n in 1…12: a tensor, an array, a table or nested lists. Column S
+            is the value of the coalition whose members are the set bits of S; bit 0 is the first
+            modality, and column 0 the empty coalition.
 
-    Returns float64 `(samples, n)`. Rows sum to `values[:, -1] - values[:, 0]` (efficiency).
-    Raises `DataError` for another shape and for values that are not finite numbers.
+    Returns:
+        float64 `(samples, n)`. A row sums to `values[:, -1] - values[:, 0]` (efficiency).
+
+    Raises:
+        DataError: Another shape, or values that are not finite numbers.
+
+    Example:
+        >>> mmcoop.shapley_values([[0, 1, 0, 2]]).tolist()
+        [[1.5, 0.5]]
     """
     table, members = coalition_values(values, "Shapley values")
     return contributions_of(table, members.shape[1])

@@ -105,41 +105,40 @@ def replace_inputs(
     call: Call | None = None,
     output: Output = None,
 ) -> "ImputedModel":
-    """`model`, with the input of an absent modality replaced.
+    """Wrap `model` so that the inputs of absent modalities are replaced.
 
-    `model` is a `torch.nn.Module` or any other callable. It is called as `model(**inputs)` if it
-    has parameters named after the modalities, else as `model(inputs)`, or as `call(model, inputs)`.
-    A modality's input is a tensor or several, in dicts, lists and tuples. Each call is given
-    copies, so a model may work in place.
+    Args:
+        model: A `torch.nn.Module` or any other callable. It is called as `model(**inputs)` if it
+            has parameters named after the modalities, else as `model(inputs)`. Every call receives
+            copies, so the model may work in place.
+        modalities: Names of the modalities, in the order of the columns of `present`. The input of
+            a modality is a tensor or several, in dicts, lists and tuples.
+        absent: The replacement. `"zero"`: zeros, in integers and masks as well. `"mean"`: the mean
+            over the background; not for integers or varying lengths. `"marginal"`: the input of
+            another sample, all its tensors together, for each of `draws` samples from the
+            background; outputs are averaged. All rows get the same draws, and all absent modalities
+            of a row come from the same sample. Shorter tensors are padded with zeros at the end.
+        background: An iterable of batches, or the inputs of one batch. It is read once, one batch
+            at a time; not needed for `"zero"`.
+        draws: Samples drawn for `"marginal"`; at most all of the background, each once.
+        seed: Seed of the draws.
+        task: What the outputs are, and so what `"marginal"` averages. `"classification"` (the
+            default for two or more outputs): softmax probabilities; the result is their logarithm,
+            and a single output is the logit of the second of two classes. `"multi-label"`: the
+            sigmoid probability of each label; the result is its logit. `"regression"`: the outputs.
+        call: `call(model, inputs)` calls the model instead.
+        output: The item of the model's output that holds the logits, such as `"logits"` or `2`, if
+            it is neither called `logits` nor the only one with one row per row of input.
+            `"probabilities"`: outputs are probabilities, and their logarithm is taken.
 
-    Its output is a tensor or array of logits, one row per row of input, or has one among its items.
-    `output` names that item, as in `output="logits"` or `output=2`, where it is neither called
-    `logits` nor the only one with a row per row of input. `output="probabilities"` says that the
-    outputs are probabilities, whose logarithms are then taken.
+    Returns:
+        A `torch.nn.Module` `(inputs, present) -> logits`, where `present` is bool `(rows, n)`. A
+        row with all modalities goes through the model unchanged. No call has more rows than
+        `present`.
 
-    `absent` says by what:
-
-    - `"zero"`: zeros, in tensors of whole numbers and masks as well.
-    - `"mean"`: the mean over the background. Not for whole numbers, nor for varying lengths.
-    - `"marginal"`: the input of another sample, its tensors together, once for each of `draws`
-      samples drawn from the background with `seed`; the outputs are averaged. Every row gets the
-      same draws, and all its absent modalities come from the same one. Tensors of different
-      lengths are padded with zeros at their ends.
-
-    `background`: an iterable of batches, or the inputs of one; read once, a batch at a time, and
-    not at all for zero. With fewer samples than `draws`, each of them is drawn once.
-
-    `task` says what the outputs are, and so what marginal averages: softmax probabilities
-    (`"classification"`, the default for two outputs or more: the result is their logarithm; a
-    single output is the logit of the second of two classes), the sigmoid probability of each label
-    (`"multi-label"`: the result is its logit) or the outputs themselves (`"regression"`).
-
-    The result is a `torch.nn.Module`: `(inputs, present) -> logits`, where `present` is bool
-    `(rows, n)`, columns in the order of `modalities`. A row that has everything goes through the
-    model as it is. No call has more rows than `present`.
-
-    Raises `UsageError` for unknown names, too few draws and a background that is missing, and
-    `DataError` for a background or, when called, for inputs and outputs that do not fit.
+    Raises:
+        UsageError: Unknown names, too few draws, or no background.
+        DataError: A background or, when called, inputs or outputs that do not fit.
     """
     check_callable(model)
     names = check_modalities(modalities)
@@ -169,18 +168,32 @@ def replace_features(
     call: Call | None = None,
     output: Output = None,
 ) -> "ImputedModel":
-    """`model`, with the features of an absent modality replaced at a submodule.
+    """Wrap `model` so that the features of absent modalities are replaced, at submodules.
 
-    `places` gives, for every modality, the name of the submodule whose output its features are, as
-    `model.named_modules()` has it: `{"audio": "audio_encoder", "visual": "backbone.fc"}`. All the
-    tensors of its output are replaced; they have samples first. It is reached once a call.
+    Mean and marginal are taken of features: they are computed at once, in evaluation mode, with the
+    current weights of the model.
 
-    Everything else is as in `replace_inputs`. Mean and marginal are of features: they are worked
-    out at once, in evaluation mode, with the weights that the model has now.
+    Args:
+        model: The model.
+        places: The name of a submodule by modality, as in `model.named_modules()`, whose output is
+            the features of the modality: `{"audio": "audio_encoder", "visual": "backbone.fc"}`. All
+            tensors of the output are replaced; they have samples on the first axis. A call of the
+            model must reach the submodule once.
+        absent: As for `replace_inputs`.
+        background: As for `replace_inputs`.
+        draws: As for `replace_inputs`.
+        seed: As for `replace_inputs`.
+        task: As for `replace_inputs`.
+        call: As for `replace_inputs`.
+        output: As for `replace_inputs`.
 
-    Raises `UsageError` also for a name that is no submodule's or two modalities at one place, and
-    `DataError` for a place that a call does not reach or reaches twice, and for features without
-    samples first.
+    Returns:
+        A `torch.nn.Module` `(inputs, present) -> logits`, as of `replace_inputs`.
+
+    Raises:
+        UsageError: As of `replace_inputs`, and for an unknown submodule or one that is given twice.
+        DataError: As of `replace_inputs`, and for a submodule that a call does not reach or reaches
+            twice, or whose features do not have samples on the first axis.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(

@@ -16,16 +16,19 @@ from mmcoop.errors import UsageError
 class ValuationConfig:
     """How samples are valued.
 
-    `value`: a value function, by name or one's own. `estimator`: "exact", from all 2**n coalitions,
-    n up to 12; "permutation" or "kernel", from sampled coalitions (`core/games/estimators.py`);
-    "auto": exact, unless there are more modalities or `budget` is less than 2**n, then kernel.
-    `budget`: coalitions a sample that may be valued where they are drawn, None for the usual number
-    of them; `tolerance`: a standard error below which a sample's contributions need not get, which
-    ends it before the budget. `max_batch`: rows, a sample and a coalition each, that the model is
-    asked for at once; None for as many as fill 4 MiB with inputs or outputs. `seed` decides what
-    is drawn.
+    Attributes:
+        value: A value function, by name or user-defined.
+        estimator: `"exact"`: all `2**n` coalitions, n up to 12. `"permutation"` or `"kernel"`:
+            sampled coalitions. `"auto"`: exact, but kernel for more modalities, a tolerance, or a
+            budget below `2**n`.
+        budget: At most this many coalitions per sample, if they are sampled; None for the default.
+        tolerance: Sampling stops for a sample once its standard errors are at most this.
+        max_batch: At most this many queries (a sample with a coalition) per call of the model; None
+            for as many as fill 4 MiB with inputs or outputs.
+        seed: Seed of the sampling.
 
-    Raises `UsageError` for what cannot be meant.
+    Raises:
+        UsageError: An unknown name, a number out of range, or options that contradict each other.
     """
 
     value: str | ValueFunction | Worth = "paper"
@@ -60,10 +63,10 @@ class ValuationConfig:
             )
 
     def chosen(self, n_modalities: int) -> tuple[str, int | None]:
-        """The estimator for so many modalities and its budget, None for exact.
+        """Choose the estimator for this many modalities, and its budget: None for exact.
 
-        Raises `UsageError` where these are too many for an exact valuation, or the budget is too
-        small.
+        Raises:
+            UsageError: Too many modalities for an exact valuation, or too small a budget.
         """
         estimator = self.estimator
         if estimator == "auto":
@@ -83,7 +86,7 @@ class ValuationConfig:
         return estimator, budget
 
     def details(self, n_modalities: int) -> dict[str, Any]:
-        """What a scores file says of this."""
+        """The entries of a scores file that describe this."""
         function = value_function(self.value)
         estimator, budget = self.chosen(n_modalities)
         drawn = {"budget": budget, "tolerance": self.tolerance}

@@ -24,19 +24,28 @@ def cross_logits(
     *,
     output: Output = None,
 ) -> Tensor:
-    """Logits of every pairing of the first modality of one sample with the second of another.
+    """Compute the logits of every pair of one sample's first modality and another's second one.
 
-    `model` is a callable `(inputs by modality, present (rows, 2)) -> logits (rows, classes)`,
-    called for at most `max_rows` pairs at a time, all modalities present; one with `encode` and
-    `fuse`, as `MultimodalModel` has, encodes every sample once. A `torch.nn.Module` is put into
-    evaluation mode meanwhile. `inputs`: `(N, …)` by modality. `output`: where the predictions are,
-    or on which scale (`core/imputers/outputs.py`).
+    That is N² queries: some hundred samples are enough for EMAP.
 
-    Returns `(N, N, classes)` on the CPU: row i, column j is f(aᵢ, vⱼ), for `emap`. That is N²
-    runs: some hundred samples are enough for EMAP.
+    Args:
+        model: A callable `(inputs by modality, present (rows, 2)) -> logits (rows, classes)`,
+            called with all modalities present. A model with `encode` and `fuse`, such as
+            `MultimodalModel`, encodes every sample once. A `torch.nn.Module` is in evaluation mode
+            during the call.
+        inputs: `(N, …)` by modality.
+        modalities: The two modalities, in order.
+        max_rows: At most this many pairs per call.
+        output: Which item of the model's output holds the predictions, or on which scale they are,
+            as for `valuate`.
 
-    Raises `UsageError` unless there are exactly two modalities, the model's own, `DataError` where
-    one has no input, they are of different numbers of samples, or logits have the wrong shape.
+    Returns:
+        `(N, N, classes)` on the CPU: row i, column j is f(aᵢ, vⱼ), for `emap`.
+
+    Raises:
+        UsageError: Not exactly two modalities, or others than the model's own.
+        DataError: A modality without input, different numbers of samples, or logits of the wrong
+            shape.
     """
     names = check_modalities(modalities)
     if len(names) != 2:
@@ -81,27 +90,41 @@ def cross_logits(
 
 
 def emap(logits: Tensor) -> Tensor:
-    """Logits of the additive model that is nearest to this one over all pairs (EMAP).
+    """Compute the logits of the additive model that is nearest to this one over all pairs (EMAP).
 
-    f̂ᵢ = mean_j f(aᵢ, vⱼ) + mean_j f(aⱼ, vᵢ) − mean_jk f(aⱼ, vₖ): what each modality says on
-    average over the other, without any interaction (Hessel & Lee, *Does my multimodal model learn
+    f̂ᵢ = mean_j f(aᵢ, vⱼ) + mean_j f(aⱼ, vᵢ) − mean_jk f(aⱼ, vₖ): what each modality predicts on
+    average over the other, without interaction (Hessel & Lee, *Does my multimodal model learn
     cross-modal interactions? It's harder to tell than you might think!*, EMNLP 2020).
 
-    `logits`: `(N, N, classes)`, as `cross_logits` gives them. Returns float64 `(N, classes)`.
-    Raises `DataError` for another shape, no samples, and logits that are not finite numbers.
+    Args:
+        logits: `(N, N, classes)`, from `cross_logits`.
+
+    Returns:
+        float64 `(N, classes)`.
+
+    Raises:
+        DataError: Another shape, no samples, or logits that are not finite numbers.
     """
     crossed = _checked_cross(logits)
     return crossed.mean(1) + crossed.mean(0) - crossed.mean((0, 1))
 
 
 def emap_gap(logits: Tensor, labels: Tensor) -> float:
-    """What interactions are worth: macro-F1 of the model − macro-F1 of its EMAP.
+    """Compute what interactions contribute: macro-F1 of the model − macro-F1 of its EMAP.
 
-    Near 0 the model does as well without them. The sign is kept, where the authors' code takes
+    Near 0, the model does as well without them. The sign is kept, whereas the authors' code takes
     the absolute value: below 0, interactions hurt.
 
-    `logits`: `(N, N, classes)` as in `emap`, the model's own on the diagonal; `labels`: `(N,)`.
-    Raises what `emap` raises, and `DataError` for labels without a class.
+    Args:
+        logits: `(N, N, classes)`, from `cross_logits`; the diagonal has the model's predictions.
+        labels: `(N,)`.
+
+    Returns:
+        The difference.
+
+    Raises:
+        DataError: Another shape, no samples, logits that are not finite numbers, or labels that are
+            not classes.
     """
     crossed = _checked_cross(logits)
     n_classes = crossed.shape[2]

@@ -11,30 +11,40 @@ from mmcoop.errors import UsageError
 
 
 class Stages(NamedTuple):
-    """A convolutional encoder in parts: each maps `(images, C, H, W)` on, to so many channels."""
+    """A convolutional encoder in parts.
+
+    Attributes:
+        blocks: The parts; each maps `(images, channels, height, width)` to more features.
+        channels: The channels that each part returns.
+    """
 
     blocks: Sequence[nn.Module]
     channels: Sequence[int]
 
 
 class Encoder(nn.Module):
-    """One modality's input → one feature vector a sample: `(batch, *shape)` → `(batch, width)`.
+    """Maps the input of one modality to one feature vector per sample.
 
-    Made from the shape of one sample's input, without the batch; `width` is the number of features.
+    `forward` takes `(batch, *shape)` and returns `(batch, width)`. An encoder is constructed from
+    `shape`, that of one sample's input, and sets `width`, the number of features.
     """
 
     width: int
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Features by place, `(batch, tokens, width)`, whose mean the features are; one token for
-        encoders that have no places.
+        """Features by position, whose mean is the feature vector.
+
+        Returns:
+            `(batch, tokens, width)`; a single token for encoders without positions.
         """
         features: Tensor = self(x)
         return features.unsqueeze(1)
 
     def stages(self) -> Stages:
-        """The parts between which modalities may exchange what they see; `UsageError` for an
-        encoder that is not convolutional.
+        """The parts between which modalities may exchange information.
+
+        Raises:
+            UsageError: The encoder is not convolutional.
         """
         raise UsageError(
             f"{type(self).__name__} has no stages: exchanging between encoders needs convolutional "

@@ -17,7 +17,11 @@ Features = Mapping[str, Tensor]
 class Fusion(nn.Module):
     """Joins the features of the modalities that are present into class logits.
 
-    An absent modality is zero at every place where modalities meet, whatever its features hold.
+    An absent modality is zero wherever modalities meet, whatever its features contain.
+
+    Args:
+        widths: The number of features by modality.
+        n_classes: The number of classes.
     """
 
     #: Whether the joint logits are made of logits of each modality (`unimodal_logits`).
@@ -29,16 +33,24 @@ class Fusion(nn.Module):
     def over(
         cls, encoders: Mapping[str, Encoder], n_classes: int
     ) -> tuple[Mapping[str, Encoder], "Fusion"]:
-        """The fusion of these encoders, and the encoders that give it the features it takes."""
+        """Make the fusion of these encoders.
+
+        Args:
+            encoders: The encoders by modality.
+            n_classes: The number of classes.
+
+        Returns:
+            The encoders, wrapped if the fusion needs other features than vectors, and the fusion.
+        """
         return encoders, cls({m: e.width for m, e in encoders.items()}, n_classes)
 
     def __init__(self, widths: Mapping[str, int], n_classes: int) -> None:
         super().__init__()
 
     def unimodal_logits(self, features: Features, present: Tensor) -> Tensor:
-        """What each modality alone says, `(batch, n, classes)`, where `has_unimodal_logits`.
+        """The logits of each modality alone, `(batch, n, classes)`, if `has_unimodal_logits`.
 
-        Of a linear head these are its parts: they sum, or average, to the joint logits.
+        For a linear head these are its parts: their sum or mean is the joint logits.
         """
         raise NotImplementedError
 
@@ -47,15 +59,21 @@ class Fusion(nn.Module):
         """Logits `(batch, classes)`; `present` is bool `(batch, n)`."""
 
     def head_weights(self) -> list[Tensor]:
-        """Weights of the linear layers that give the logits: those of `head`, or of the `heads`."""
+        """Weights of the linear layers that return the logits: of `head`, or of the `heads`."""
         heads = cast(nn.ModuleDict, self.heads).values() if hasattr(self, "heads") else [self.head]
         return [cast(nn.Linear, head).weight for head in heads]
 
     def coalition_logits(self, features: Features, coalitions: Tensor) -> Tensor:
-        """Logits of every sample from every coalition, `(batch, coalitions, classes)`.
+        """Logits of every sample from every coalition.
 
-        `coalitions` is bool `(coalitions, n)`. This general form repeats each sample once a
-        coalition and runs the fusion on all of them in one call.
+        This general form repeats each sample once per coalition and calls the fusion once.
+
+        Args:
+            features: Features by modality.
+            coalitions: bool `(coalitions, n)`.
+
+        Returns:
+            `(batch, coalitions, classes)`.
         """
         n_coalitions = coalitions.shape[0]
         batch = next(iter(features.values())).shape[0]
@@ -77,9 +95,9 @@ def zeroed(features: Features, present: Tensor) -> dict[str, Tensor]:
 
 
 class AdditiveFusion(Fusion):
-    """A fusion whose logits are a sum of one part a modality.
+    """A fusion whose logits are a sum of one part per modality.
 
-    Coalitions need no second run: the parts are worked out once and added up for each of them.
+    All coalitions cost no more than one: the parts are computed once and added for each coalition.
     """
 
     has_unimodal_logits = True

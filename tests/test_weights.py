@@ -53,6 +53,12 @@ WRAPS = {
     "a part compiled": compiled_part,
 }
 INTO = ["bare", "DataParallel", "compiled", "averaged"]
+SAVED = [*WRAPS, "framework"]
+# the kind of file and what the model is wrapped in have nothing to do with each other
+FITS = [
+    *((saved, "safetensors", into) for saved in SAVED for into in INTO),
+    *(("compiled", kind, "bare") for kind in ("torch", "old torch", "checkpoint")),
+]
 
 
 def weights_of(model: nn.Module) -> list[torch.Tensor]:
@@ -63,9 +69,7 @@ def same(model: nn.Module, other: nn.Module) -> bool:
     return all(map(torch.equal, weights_of(model), weights_of(other)))
 
 
-@pytest.mark.parametrize("into", INTO)
-@pytest.mark.parametrize("kind", ["safetensors", "torch", "old torch", "checkpoint"])
-@pytest.mark.parametrize("saved", [*WRAPS, "framework"])
+@pytest.mark.parametrize(("saved", "kind", "into"), FITS)
 def test_weights_fit_whatever_wrapped_the_model(tmp_path, saved, kind, into):
     source = Net(seed=1)
     wrapped = Lightning(source) if saved == "framework" else WRAPS[saved](source)

@@ -34,8 +34,8 @@ LOOK_INSIDE = {"joint", "ogm", "ogm-ge", "greedy", "pmr", "g-blending", "agm", "
 CASES = [
     (m, f, n)
     for m in METHODS
-    for f in (FUSIONS if m in LOOK_INSIDE else ("concat", "late", "mmtm"))
-    for n in ((2, 3) if f in ("concat", "late", "mmtm") else (2,))
+    for f in (FUSIONS if m in LOOK_INSIDE else ("concat", "late"))
+    for n in ((2, 3) if f == "concat" or (m, f) == ("greedy", "mmtm") else (2,))
     if f not in REFUSED.get(m, ())
 ]
 

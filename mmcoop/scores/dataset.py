@@ -218,16 +218,29 @@ def score_model(
     output: Output = None,
     **where: Any,
 ) -> Scores:
-    """Value the samples of a split, or of `all`, by a user-defined model.
+    """Value the samples of a dataset by a user-defined model, and write their scores.
 
-    `model` takes `(inputs by modality, present)` or is wrapped as `request.absence` says;
-    `modalities` are those it takes, all of the data set's by default. `name` is what the file calls
-    it, `weights` the sha256 of its weights, where there is one. `output` says which item of its
-    output holds the predictions, or on which scale they are (`core/imputers/outputs.py`). `where`:
-    `overwrite`, `resume`, `workers` and `progress`, as of `score`, which this is a form of.
+    Args:
+        model: A callable `(inputs by modality, present) -> outputs`, or any model, which is then
+            wrapped as in `request.absence`.
+        dataset: The dataset.
+        split: A split, or `all`.
+        out: The scores file to write, `NAME.parquet`.
+        modalities: The modalities that the model takes; by default all of the dataset.
+        name: The name of the model in the scores file.
+        weights: The sha256 of its weights, to be recorded.
+        request: How samples are valued, and which columns are added.
+        batch_size: Samples that are loaded at once.
+        output: Which item of the model's output holds the predictions, or on which scale they are.
+        **where: `overwrite`, `resume`, `workers` and `progress`, as for `valuate_run`.
 
-    Raises `UsageError` as `score`, for a modality that the data set does not have, and where the
-    model says that its modalities are others.
+    Returns:
+        The scores.
+
+    Raises:
+        UsageError: `out` must not be written, the dataset does not have the modalities, or the
+            model takes others.
+        DataError: The model's outputs do not fit, or the disk is full.
     """
     check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
     check_callable(model)

@@ -31,20 +31,31 @@ def cross_fit(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Iterator[tuple[Run, np.ndarray]]:
-    """Train the model of `run` once more without each fold of its training samples.
+    """Train the model of `run` again without each fold of its training samples.
 
-    The samples are divided into `folds` parts by group, classes spread, as `seed` decides (that of
-    the run by default). Fold k is a run folder `folder/fold-k`, trained as `run` was, on all
-    training samples but those of part k, the best epoch chosen on the same validation split. Where
-    `run` was fine-tuned, so is the fold's, from a model trained without the part as well
-    (`fold-k-step-1`, …). What is finished in `folder` is not trained again, and what was cut off is
-    gone on with.
+    Fold k is trained like `run`, into `folder/fold-k`, on all training samples except those of part
+    k; the validation split is the same for all. If `run` was fine-tuned, so is each fold's run,
+    from a model that was trained without the part as well (`fold-k-step-1`, …). Finished runs in
+    `folder` are kept, interrupted ones are resumed.
 
-    Gives `(run of the fold, positions of the training samples it has not seen)`, fold by fold, each
-    as soon as it is trained. Raises at once `UsageError` for fewer than two folds or more than
-    there are groups, and `DataError` for another data set than the run's, and where the run that it
-    was fine-tuned from, or its scores file, is not there any more as it was. On the way
-    `UsageError` where `folder` holds other folds, and `Interrupted` on Ctrl-C.
+    Args:
+        run: The run.
+        dataset: The dataset that it was trained on.
+        folds: The number of parts, at least 2. Groups stay together, classes are spread evenly.
+        folder: The folder of the runs.
+        seed: Seed of the division; by default that of the run.
+        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        workers: Processes that load batches ahead; results do not depend on it.
+        progress: Where progress is shown; silent by default.
+
+    Yields:
+        The run of a fold, and the positions of the training samples that it has not seen.
+
+    Raises:
+        UsageError: Fewer than two folds or more than there are groups, or `folder` holds other
+            folds.
+        DataError: Another dataset than the run's, or the run's parent or scores file has changed.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     check_given(run, Run, "run", "mmcoop.load_run")
     run.check_dataset(dataset)

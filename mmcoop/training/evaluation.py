@@ -80,14 +80,29 @@ def valuate_run(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Scores:
-    """Write the scores of a split, or of `all`, to the Parquet file `out`.
+    """Value the samples of a split by a run, and write their scores.
 
-    `request`: how samples are valued, and what else is told of them. With `folds`, each training
-    sample is valued by a model that has not seen it: so many are trained, as the run was, into a
-    folder beside `out` (`cross_fit`). The rest as of `mmcoop.scores.dataset.score`.
+    Args:
+        run: The run.
+        dataset: The dataset that it was trained on.
+        split: A split, or `all`.
+        out: The scores file to write, `NAME.parquet`.
+        request: How samples are valued, and which columns are added.
+        folds: If not 0, each training sample is valued by a model that has not seen it: this many
+            models are trained into a folder next to `out` (`cross_fit`).
+        overwrite: Whether an existing file is replaced.
+        resume: Whether an interrupted valuation is resumed.
+        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        workers: Processes that load batches ahead; results do not depend on it.
+        progress: Where progress is shown; silent by default.
 
-    Raises `UsageError` where `out` may not be written, for folds of another split than train, and
-    for a request that does not fit; `DataError` for another data set.
+    Returns:
+        The scores.
+
+    Raises:
+        UsageError: `out` must not be written, folds of another split than train, or a request that
+            does not fit.
+        DataError: Another dataset than the run's.
     """
     check_given(run, Run, "run", "mmcoop.load_run")
     out = Path(out)
@@ -153,23 +168,36 @@ def evaluate_run(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Accuracy of every coalition: what is left when modalities are missing.
+    """Compute the accuracy of every coalition: what is left if modalities are missing.
+
+    The result is a dict, in which shares are in 0…1:
+
+    - `run`, `split`, `samples`, and `groups`: their number, None if every sample is a group; -
+    `accuracy`; `macro_f1`, the mean over all classes; `mean_average_precision`, the mean over the
+    classes that occur; - `coalitions`: accuracy by coalition; `classes`: the same by class; -
+    `contributions`: mean φ by modality; `low_contributing`: the share of samples with φ < 1; -
+    `coalition_intervals`, `contribution_intervals`: their 95 % bootstrap intervals; - `cost`: the
+    cost of the training, including that of the run it was fine-tuned from; - `utilisation`, if
+    requested: by branch its `accuracy`, its accuracy `alone`, and the conditional utilisation
+    `rate` of the others (None if undefined). For two modalities also `utilisation_difference`.
+
+    Args:
+        run: The run to evaluate.
+        dataset: The dataset that it was trained on.
+        split: The split to evaluate on.
+        out: A file to which the scores of the samples are written.
+        utilisation: Whether to compute how much each branch uses the other modalities. Only for
+            runs with MMTM; takes a pass over the training samples.
+        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        workers: Processes that load batches ahead; results do not depend on it.
+        progress: Where progress is shown; silent by default.
 
     Returns:
-        `run, split, samples`; `groups`, how many there are, None where every sample is one;
-        `accuracy`; `macro_f1`, the mean over all classes, 0 for one that is neither there nor
-        predicted; `mean_average_precision`, the mean over the classes that are there, one against
-        the rest; `coalitions`, accuracy by coalition name; `classes`, the same by class;
-        `contributions`, mean φ by modality; `low_contributing`, share of samples with φ < 1;
-        `coalition_intervals`, `contribution_intervals`, 95 % bootstrap intervals of these, over
-        groups; `cost`, what the training took, with that of the run it was fine-tuned from. Shares
-        are in 0…1; a class without samples has none.
+        The entries above.
 
-    With `out`, the samples' scores are written there, in place of what is there.
-    With `utilisation`, for runs whose branches exchange by MMTM: `utilisation`, by branch its
-    `accuracy`, that `alone` without the other modalities, and the conditional utilisation `rate` of
-    those, None where it is undefined; of two modalities also `utilisation_difference`. This takes
-    a pass over the training samples. Raises `UsageError` for runs of other fusions.
+    Raises:
+        UsageError: `utilisation` for a run without MMTM, or an unknown split.
+        DataError: Another dataset than the run's.
     """
     check_given(run, Run, "run", "mmcoop.load_run")
     where: dict[str, Any] = {"device": device, "workers": workers, "progress": progress}

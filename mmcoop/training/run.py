@@ -74,12 +74,15 @@ class RunContent(TypedDict):
 class Run:
     """A run folder, opened by `load_run`.
 
-    `config`: how it was trained. `status`: "running" (or killed), "stopped" (interrupted or
-    failed) or "finished". `dataset`: path, name and fingerprint of what it was trained on.
-    `parent`: path, weights hash and whole cost of the run it was fine-tuned from, or None.
-    `scores`: path and sha256 of the scores file that enhancement goes by, or None where it values
-    the samples itself. `threads`: how many torch computed with when it began, None of runs by
-    versions that did not record it.
+    Attributes:
+        config: Every setting of the training.
+        status: `"running"` (or killed), `"stopped"` (interrupted or failed) or `"finished"`.
+        architecture: The encoders, the fusion and their shapes.
+        dataset: Path, name and fingerprint of the dataset it was trained on.
+        parent: Path, weights hash and total cost of the run it was fine-tuned from, or None.
+        scores: Path and sha256 of the scores file used for enhancement, or None.
+        threads: The number of torch threads at the start; None for runs by earlier versions.
+        finished: When the training ended, or None.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -290,9 +293,16 @@ def is_run(folder: Path) -> bool:
 
 
 def load_run(folder: Path | str) -> Run:
-    """Open a run folder. Its weights are read when `.model` is first asked for.
+    """Open a run folder. The weights are read when `.model` is first used.
 
-    Raises `DataError` where there is none, or one that this version cannot read.
+    Args:
+        folder: The run folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        DataError: There is no run, or this version cannot read it.
     """
     check_path_given(folder, "the run folder")
     folder = Path(folder)

@@ -49,15 +49,27 @@ def train(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Run:
-    """Train a model as `config` says and leave a run folder.
+    """Train a model and write a run folder. The test split is not read.
 
-    With a `parent`, training starts from its best weights; the architecture must be the same. With
-    a scores file `scores`, enhancement goes by the contributions in it, the same ones before every
-    epoch, and values no sample. The test split is not read. Interrupted or killed, `resume` goes
-    on.
+    Args:
+        folder: The run folder to create.
+        dataset: The dataset to train on.
+        config: Every setting of the training.
+        parent: A run from whose best weights training starts; its architecture must be the same.
+        scores: A scores file by which to enhance. Its contributions are used before every epoch,
+            and no sample is valued.
+        overwrite: Whether an existing folder is replaced.
+        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        workers: Processes that load batches ahead; results do not depend on it.
+        progress: Where progress is shown; silent by default.
 
-    Raises `UsageError` where the folder exists and may not be replaced or another process trains
-    in it, `DataError` where the loss is no longer a number, `Interrupted` on Ctrl-C.
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: The folder exists, or another process trains in it.
+        DataError: The loss is no longer a number.
+        Interrupted: Ctrl-C or SIGTERM; `resume` continues the run.
     """
     check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
     check_given(config, TrainConfig, "config", "mmcoop.make_config")
@@ -156,13 +168,27 @@ def resume(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Run:
-    """Go on with a run that was cut off, from its last whole epoch; a finished one is left alone.
+    """Resume an interrupted run from its last complete epoch; a finished run is left as it is.
 
-    On the same machine on CPU the weights end bit for bit as if nothing had happened. Scores that
-    the run was given are read again from where they were, or from `scores` if they were moved.
-    Raises `DataError` where the folder is not a run or was trained on another data set, or its
-    scores are not the same any more, `UsageError` where its settings are not the `expected` ones
-    (of those named there) or its scores not `scores`, or another process trains it.
+    On the same machine, on CPU, the weights are the same bit for bit as without the interruption.
+
+    Args:
+        folder: The run folder.
+        dataset: The dataset that the run was trained on.
+        expected: Settings that the run must have.
+        scores: Where the run's scores file is now, if it was moved.
+        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        workers: Processes that load batches ahead; results do not depend on it.
+        progress: Where progress is shown; silent by default.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: The folder is not a run or was trained on another dataset, or its scores file has
+            changed.
+        UsageError: The run has other settings or other scores, or another process trains it.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     check_path_given(folder, "the run folder")
     folder = Path(folder)

@@ -106,7 +106,7 @@ def group_values(values: Tensor, groups: Groups) -> Tensor:
         groups: Positions of modalities by group. A modality in no group is a group of its own.
 
     Returns:
-        float64 `(samples, groups)`: the groups in the order given, then the modalities in no group,
+        float64 `(samples, groups)`, the groups in the order given, then the modalities in no group,
         by position.
 
     Raises:

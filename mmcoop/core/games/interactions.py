@@ -53,7 +53,7 @@ def harsanyi_dividends(values: Tensor) -> Tensor:
         values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
 
     Returns:
-        float64 of the same shape: column R is m(R).
+        float64 of the same shape, with m(R) in column R.
 
     Raises:
         DataError: Another shape, or values that are not finite numbers.
@@ -79,7 +79,7 @@ def interaction_indices(values: Tensor) -> Tensor:
         values: `(samples, 2**n)`, n in 1…12, as for `shapley_values`.
 
     Returns:
-        float64 of the same shape: column T is I(T). For a single modality that is its Shapley
+        float64 of the same shape, with I(T) in column T. For a single modality that is its Shapley
         value, for a pair the entry of `shapley_interactions`, and for the empty coalition the mean
         value of a coalition, with equal weight for every size from 0 to n.
 

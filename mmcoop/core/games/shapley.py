@@ -44,7 +44,7 @@ def shapley_values(values: Tensor) -> Tensor:
             modality, and column 0 the empty coalition.
 
     Returns:
-        float64 `(samples, n)`. A row sums to `values[:, -1] - values[:, 0]` (efficiency).
+        float64 `(samples, n)`. A row sums to the last value minus the first (efficiency).
 
     Raises:
         DataError: Another shape, or values that are not finite numbers.

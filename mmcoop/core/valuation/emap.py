@@ -40,7 +40,7 @@ def cross_logits(
             as for `valuate`.
 
     Returns:
-        `(N, N, classes)` on the CPU: row i, column j is f(aᵢ, vⱼ), for `emap`.
+        `(N, N, classes)` on the CPU, with f(aᵢ, vⱼ) in row i and column j, for `emap`.
 
     Raises:
         UsageError: Not exactly two modalities, or others than the model's own.

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+from dataclasses import asdict
 from doctest import DocTestParser, DocTestRunner
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def test_the_page_on_the_command_line_is_what_the_commands_say():
 def test_the_page_on_the_library_has_every_public_name():
     page = (ROOT / "docs/reference/api.md").read_text()
     assert sorted(re.findall(r"^::: mmcoop\.(\w+)$", page, flags=re.MULTILINE)) == mmcoop.__all__
+
+
+def test_the_page_on_settings_has_each_with_its_default():
+    page = (ROOT / "docs/reference/settings.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\|", page, flags=re.MULTILINE))
+    defaults = asdict(mmcoop.TrainConfig())
+    assert rows == {name: "" if value == {} else str(value) for name, value in defaults.items()}
 
 
 def test_the_readme_shows_every_command():

@@ -1,5 +1,6 @@
 """The documentation speaks of what is there."""
 
+import pkgutil
 import re
 import runpy
 import shlex
@@ -79,6 +80,13 @@ def test_the_page_on_the_command_line_is_what_the_commands_say():
 def test_the_page_on_the_library_has_every_public_name():
     page = (ROOT / "docs/reference/api.md").read_text()
     assert sorted(re.findall(r"^::: mmcoop\.(\w+)$", page, flags=re.MULTILINE)) == mmcoop.__all__
+
+
+@pytest.mark.parametrize("page", ["api.md", "extension-points.md"])
+def test_everything_on_a_generated_page_exists(page):
+    text = (ROOT / "docs/reference" / page).read_text()
+    for name in re.findall(r"^::: (.+)$", text, flags=re.MULTILINE):
+        assert pkgutil.resolve_name(name).__doc__, name
 
 
 def test_the_page_on_settings_has_each_with_its_default():

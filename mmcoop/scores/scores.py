@@ -217,7 +217,7 @@ class Scores:
 
     @property
     def coalitions(self) -> Tensor:
-        """The modalities of each column of `values`, bool `(k, n)`: of all 2**n coalitions, bit m
+        """The modalities of each column of `values`, bool `(k, n)`: of all 2ⁿ coalitions, bit m
         of the column's number is the m-th modality; where they are drawn `anchor_coalitions`.
         """
         with self._read():

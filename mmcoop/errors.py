@@ -12,12 +12,22 @@ _SETTING = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002"
 
 
 def setting(name: str, value: object = None) -> str:
-    """A setting that a message advises: `output='logits'` for the caller of a library function,
-    `--output logits` where the command line prints the message (`MmcoopError.on_command_line`).
+    """Name a setting in a message, by itself or with a value.
+
+    Args:
+        name: The argument or field.
+        value: The value that the message quotes or suggests.
+
+    Returns:
+        Text that reads `output` or `output='logits'` for the caller of a library function, and
+        `--output` or `--output logits` where the command line prints the message
+        (`MmcoopError.on_command_line`).
     """
     option = f"--{name.replace('_', '-')}"
     if value is None:
-        return f"\ue000{name}=\ue001{option}\ue002"
+        return f"\ue000{name}\ue001{option}\ue002"
+    if value is True:
+        return f"\ue000{name}=True\ue001{option}\ue002"
     return f"\ue000{name}={value!r}\ue001{option} {shlex.quote(str(value))}\ue002"
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import is_utf8
 from mmcoop.reading.json_files import read_json
 
@@ -210,18 +210,23 @@ def check_path(path: Path) -> None:
         )
 
 
-def check_new_file(path: Path, overwrite: bool, option: str = "--out") -> None:
+def check_new_file(path: Path, overwrite: bool, option: str = "out") -> None:
     """Raise `UsageError` where `path` may not be written: it exists, or its folder does not.
 
     `option` is the one that gave it.
     """
     check_path(path)
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: give {option} the name of a file")
+        raise UsageError(f"{path} is a folder: give {setting(option)} the name of a file")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists: choose another {option}, or replace it with --overwrite")
+        raise UsageError(
+            f"{path} exists: choose another {setting(option)}, or replace it with "
+            f"{setting('overwrite', True)}"
+        )
     if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist: make it, or change {option}")
+        raise UsageError(
+            f"the folder {path.parent} does not exist: make it, or change {setting(option)}"
+        )
 
 
 def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
@@ -232,12 +237,19 @@ def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool
     """
     check_path(path)
     if path.name in ("", "..") or path.is_mount():
-        raise UsageError(f"{path} cannot be replaced: give --out the name of a folder to make")
+        raise UsageError(
+            f"{path} cannot be replaced: give {setting('out')} the name of a folder to make"
+        )
     standing = standing_folder(path)
     if standing.is_dir() and not any(standing.iterdir()):
         return
     if standing.exists() or standing.is_symlink():
         if not is_ours(standing):
-            raise UsageError(f"{path} exists and was not made by mmcoop: choose another --out")
+            raise UsageError(
+                f"{path} exists and was not made by mmcoop: choose another {setting('out')}"
+            )
         if not overwrite:
-            raise UsageError(f"{path} exists: choose another --out, or replace it with --overwrite")
+            raise UsageError(
+                f"{path} exists: choose another {setting('out')}, or replace it with "
+                f"{setting('overwrite', True)}"
+            )

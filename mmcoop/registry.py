@@ -14,11 +14,19 @@ from mmcoop.errors import UsageError
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that can be picked: the module and name it is found under, and what it does."""
+    """One thing that can be chosen by name.
+
+    Attributes:
+        module: The module it is in.
+        attribute: Its name there.
+        summary: What it does, in a few words.
+        source: The paper it is from.
+    """
 
     module: str
     attribute: str
     summary: str
+    source: str = ""
 
 
 class Registry(Mapping[str, Entry]):

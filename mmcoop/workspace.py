@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmcoop.datasets.reader import DatasetFolder, is_dataset, open_dataset
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.training.config import TrainConfig
 from mmcoop.training.run import FINISHED, Run, is_run, load_run
 
@@ -23,11 +23,13 @@ def find_dataset(path: Path | None) -> DatasetFolder:
     if not found:
         raise DataError(
             f"there is no data set in {DATA}/ yet: build one with mmcoop build-dataset, or name "
-            "one with --data"
+            f"one with {setting('data')}"
         )
     if len(found) > 1:
         listed = ", ".join(map(str, found))
-        raise UsageError(f"there are several data sets, choose one with --data: {listed}")
+        raise UsageError(
+            f"there are several data sets, choose one with {setting('data')}: {listed}"
+        )
     return open_dataset(found[0])
 
 
@@ -54,7 +56,9 @@ def find_run(path: Path | None, *, enhanced: bool = True) -> Run:
     if not done:
         unfinished = ", ".join(str(r.folder) for r in runs if r.status != FINISHED)
         remedy = f"go on with {unfinished} (--resume)" if unfinished else "run mmcoop train"
-        raise DataError(f"no run in {RUNS}/ has finished yet: {remedy}, or name one with --run")
+        raise DataError(
+            f"no run in {RUNS}/ has finished yet: {remedy}, or name one with {setting('run')}"
+        )
     return max(done, key=lambda run: run.finished or "")
 
 

@@ -12,7 +12,8 @@ from mmcoop.errors import DataError, UsageError, setting
         ("output", "last scores", "output='last scores'", "--output 'last scores'"),
         ("output", -1, "output=-1", "--output -1"),
         ("max_extra", 0, "max_extra=0", "--max-extra 0"),
-        ("groups", None, "groups=", "--groups"),
+        ("groups", None, "groups", "--groups"),
+        ("overwrite", True, "overwrite=True", "--overwrite"),
     ],
 )
 def test_a_setting_is_spelled_as_an_argument_in_python_and_as_an_option_when_typed(

@@ -354,27 +354,27 @@ def test_a_new_file_may_be_written_and_an_old_one_with_overwrite(tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_is_not_written_as_a_file(tmp_path, overwrite):
-    with pytest.raises(UsageError, match="is a folder: give --out the name of a file"):
+    with pytest.raises(UsageError, match="is a folder: give out the name of a file"):
         check_new_file(tmp_path, overwrite)
 
 
 def test_a_file_that_cannot_be_written_is_put_down_to_the_option_that_named_it(tmp_path):
-    with pytest.raises(UsageError, match="is a folder: give --preview the name of a file"):
-        check_new_file(tmp_path, False, "--preview")
-    with pytest.raises(UsageError, match="does not exist: make it, or change --preview$"):
-        check_new_file(tmp_path / "none" / "file", False, option="--preview")
+    with pytest.raises(UsageError, match="is a folder: give preview the name of a file"):
+        check_new_file(tmp_path, False, "preview")
+    with pytest.raises(UsageError, match="does not exist: make it, or change preview$"):
+        check_new_file(tmp_path / "none" / "file", False, option="preview")
     (tmp_path / "file").touch()
     with pytest.raises(
-        UsageError, match="file exists: choose another --preview, or replace it with --overwrite"
+        UsageError, match="file exists: choose another preview, or replace it with overwrite"
     ):
-        check_new_file(tmp_path / "file", False, option="--preview")
-    check_new_file(tmp_path / "file", True, option="--preview")
+        check_new_file(tmp_path / "file", False, option="preview")
+    check_new_file(tmp_path / "file", True, option="preview")
 
 
 def test_an_existing_file_is_kept_without_overwrite(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
-        UsageError, match="file exists: choose another --out, or replace it with --overwrite"
+        UsageError, match="file exists: choose another out, or replace it with overwrite"
     ):
         check_new_file(tmp_path / "file", overwrite=False)
 
@@ -397,7 +397,7 @@ def test_an_empty_folder_is_free(tmp_path):
 @pytest.mark.parametrize("name", [".", "..", "/", "./.", "a/.."])
 def test_a_folder_that_cannot_be_renamed_is_not_made_anew(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="cannot be replaced: give --out the name of a folder to"):
+    with pytest.raises(UsageError, match="cannot be replaced: give out the name of a folder to"):
         check_new_folder(Path(name), True, always)
     assert list(tmp_path.iterdir()) == []
 
@@ -408,7 +408,7 @@ def test_a_folder_where_a_disk_is_mounted_is_not_made_anew(tmp_path):
     if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
         pytest.skip("a disk cannot be mounted here")
     try:
-        with pytest.raises(UsageError, match="cannot be replaced: give --out the name of a folder"):
+        with pytest.raises(UsageError, match="cannot be replaced: give out the name of a folder"):
             check_new_folder(tmp_path, True, always)
         check_new_folder(tmp_path / "folder", False, never)
     finally:
@@ -418,7 +418,7 @@ def test_a_folder_where_a_disk_is_mounted_is_not_made_anew(tmp_path):
 def test_our_folder_is_kept_without_overwrite(tmp_path):
     written(tmp_path / "folder", "old")
     with pytest.raises(
-        UsageError, match="folder exists: choose another --out, or replace it with --overwrite"
+        UsageError, match="folder exists: choose another out, or replace it with overwrite"
     ):
         check_new_folder(tmp_path / "folder", False, always)
     check_new_folder(tmp_path / "folder", True, always)
@@ -435,7 +435,7 @@ def test_what_is_not_ours_is_never_replaced(tmp_path, what, overwrite):
     else:
         path.symlink_to("nowhere")
     with pytest.raises(
-        UsageError, match="folder exists and was not made by mmcoop: choose another --out"
+        UsageError, match="folder exists and was not made by mmcoop: choose another out"
     ):
         check_new_folder(path, overwrite, lambda path: (path / "ours").is_file())
 

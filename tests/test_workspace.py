@@ -80,7 +80,7 @@ def test_no_data_set_is_an_error_that_says_how_to_get_one(there):
 def test_several_data_sets_are_an_error_that_lists_them(tiny_dataset):
     for name in ("one", "two"):
         shutil.copytree(tiny_dataset, f"data/{name}")
-    expected = "^there are several data sets, choose one with --data: data/one, data/two$"
+    expected = "^there are several data sets, choose one with data: data/one, data/two$"
     with pytest.raises(UsageError, match=expected):
         find_dataset(None)
 
@@ -161,7 +161,7 @@ def test_no_run_at_all_is_an_error_that_says_how_to_get_one(there):
     with pytest.raises(DataError) as error:
         find_run(None)
     assert str(error.value) == (
-        "no run in runs/ has finished yet: run mmcoop train, or name one with --run"
+        "no run in runs/ has finished yet: run mmcoop train, or name one with run"
     )
 
 
@@ -172,7 +172,7 @@ def test_where_only_unfinished_runs_are_they_are_named(trained):
         find_run(None)
     assert str(error.value) == (
         "no run in runs/ has finished yet: go on with runs/a, runs/b (--resume), or name one "
-        "with --run"
+        "with run"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: one file a subcommand. Each parses, calls the library, and prints."""
+"""The command line: one file per subcommand, which parses, calls the library and prints."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mmcoop.cli import build_dataset, compare, enhance, evaluate, info, train, valuate
+from mmcoop.cli import build_dataset
+from mmcoop.cli.compare import Compare
+from mmcoop.cli.enhance import Enhance
+from mmcoop.cli.evaluate import Evaluate
+from mmcoop.cli.info import Info
+from mmcoop.cli.train import Train
+from mmcoop.cli.valuate import Valuate
 from mmcoop.errors import Interrupted, MmcoopError, said
 from mmcoop.names import is_utf8
 from mmcoop.printable import printable
@@ -32,13 +38,18 @@ app = typer.Typer(
 )
 
 
+def _run(command: Any, **_: Any) -> None:
+    """Run a command, once its options are known: a command is a dataclass of them."""
+    command.run()
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"mmcoop {version('mmcoop')}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(result_callback=_run)
 def mmcoop(
     _: Annotated[
         bool,
@@ -47,12 +58,12 @@ def mmcoop(
         ),
     ] = False,
 ) -> None:
-    """How much does each modality of a multimodal model contribute, sample by sample - and how is
-    the weak one made to count?
+    """Measure how much each modality of a multimodal model contributes to every sample, and make
+    the weak one count.
 
-    The commands work on folders of their own, and run bare, one after the other:
+    Without options, the commands work in the current folder, one after the other:
 
-    1. `mmcoop build-dataset` builds a data set in `data/`
+    1. `mmcoop build-dataset` builds a dataset in `data/`
 
     2. `mmcoop train` trains a model on it, in `runs/`
 
@@ -60,19 +71,19 @@ def mmcoop(
 
     4. `mmcoop enhance` fine-tunes the model where a modality contributes little
 
-    5. `mmcoop evaluate` gives test accuracy, with modalities missing too
+    5. `mmcoop evaluate` prints test accuracy, with modalities missing too
 
-    6. `mmcoop compare` sets methods side by side, over several seeds
+    6. `mmcoop compare` compares methods over several seeds
     """
 
 
 app.add_typer(build_dataset.app, name="build-dataset")
-app.command("train")(train.train)
-app.command("valuate")(valuate.valuate)
-app.command("enhance")(enhance.enhance)
-app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.command("info")(info.info)
+app.command("train")(Train)
+app.command("valuate")(Valuate)
+app.command("enhance")(Enhance)
+app.command("evaluate")(Evaluate)
+app.command("compare")(Compare)
+app.command("info")(Info)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,52 +1,112 @@
-"""`mmcoop build-dataset`: one subcommand a recipe, made from the recipe's own options."""
+"""`mmcoop build-dataset`: one subcommand per recipe, made from the recipe's own settings."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from inspect import Parameter, getdoc
+from dataclasses import dataclass, field, fields, make_dataclass
+from inspect import getdoc
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from mmcoop.cli import options
+from mmcoop.cli.options import Printing, Writing, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.errors import UsageError
 from mmcoop.recipes import DEFAULT_RECIPE, RECIPES
 
-#: The options of a recipe that reads clips which do not decide what is built.
-RUNNING: dict[str, Any] = {
-    "workers": options.setting(
-        int,
-        "Processes that read clips. \\[default: one a processor]",
-        panel="Running",
-        min=1,
-    ),
-    "dry_run": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--dry-run",
-                help="Only say what would be found and what is missing.",
-                rich_help_panel="Running",
-            ),
-        ],
-        False,
-    ),
-    "write_missing": options.setting(
-        Path,
-        "Write the clips without a file to this CSV, with their start and end in seconds, for a "
-        "download tool; those of a manifest with the path of the file. --overwrite replaces a file "
-        "that is there; in a dry run nothing else.",
-        panel="Running",
-    ),
-}
+
+@dataclass(kw_only=True)
+class Build(Printing, Writing):
+    """The options of every recipe, beside its own."""
+
+    recipe: ClassVar[type]
+    out: Path
+
+    def run(self) -> None:
+        self.build(self.chosen)
+        self.report_built({})
+
+    @property
+    def chosen(self) -> Any:
+        """The recipe, with the settings that were given."""
+        return self.recipe(**{f.name: getattr(self, f.name) for f in fields(self.recipe)})
+
+    def build(self, chosen: Any, **more: Any) -> None:
+        chosen.build(self.out, overwrite=self.overwrite, progress=self.progress, **more)
+
+    def report_built(self, more: Mapping[str, Any]) -> None:
+        from mmcoop.datasets.reader import open_dataset
+        from mmcoop.reporting.describe import dataset_facts
+        from mmcoop.reporting.tables import facts_table
+
+        facts = {**dataset_facts(open_dataset(self.out)), **more}
+        tables: list[Any] = [f"built {self.out}:", facts_table(facts)]
+        report(facts, tables, as_json=self.as_json, quiet=self.quiet)
+
+
+@dataclass(kw_only=True)
+class BuildFromClips(Build):
+    """The options of recipes that read clips, which do not decide what is built."""
+
+    workers: Annotated[
+        int | None,
+        option(
+            "Processes that read clips. \\[default: all processors]",
+            min=1,
+            panel="Computing",
+            metavar="N",
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        option("Report what would be built, and what is missing.", "--dry-run", panel="Output"),
+    ] = False
+    write_missing: Annotated[
+        Path | None, option("List missing clips in a CSV file.", panel="Output", metavar="FILE")
+    ] = None
+
+    def run(self) -> None:
+        from mmcoop.datasets.source_files import check_source
+        from mmcoop.datasets.writer import check_new_dataset
+        from mmcoop.files import check_new_file
+        from mmcoop.recipes.clip_recipe import write_missing
+
+        chosen = self.chosen
+        check_source(chosen.source)
+        if self.write_missing is not None:
+            check_new_file(self.write_missing, self.overwrite, "write_missing")
+        if not self.dry_run:
+            check_new_dataset(self.out, self.overwrite)  # reading the lists takes a while
+        listing = chosen.checked(chosen.listing())
+        written = {}
+        if self.write_missing is not None:
+            write_missing(self.write_missing, listing)
+            count = f"{len(listing.missing):,} missing clips"
+            written["written"] = f"{count} to {self.write_missing}"
+        if self.dry_run:
+            self.report_plan(chosen, listing, written)
+            return
+        self.build(chosen, listing=listing, workers=self.workers)
+        self.report_built(written)
+
+    def report_plan(self, chosen: Any, listing: Any, written: Mapping[str, Any]) -> None:
+        """Print what would be built, and why it would fail if it would."""
+        from mmcoop.errors import MmcoopError
+        from mmcoop.reporting.listing import listing_facts
+        from mmcoop.reporting.tables import facts_table
+
+        facts = {**listing_facts(listing, chosen.limit), **written}
+        try:
+            chosen.plan(listing)
+        except MmcoopError as error:
+            facts["the_build_would_fail"] = error.on_command_line()
+        report(facts, [facts_table(facts)], as_json=self.as_json, quiet=self.quiet)
 
 
 class RecipeGroup(TyperGroup):
     """The recipes as subcommands, loaded when asked for; the default one needs no name.
 
-    Raises `UsageError` where none is named and an option is given that the default one lacks.
+    Raises `UsageError` if no recipe is named and an option is given that the default one lacks.
     """
 
     _listed: Mapping[str, TyperCommand] = {}
@@ -58,9 +118,8 @@ class RecipeGroup(TyperGroup):
             given = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
             if odd := [name for name in given if name not in known]:
                 raise UsageError(
-                    f"{odd[0]} is no option of {DEFAULT_RECIPE}, which is built where no recipe is "
-                    f"named: name one of {', '.join(RECIPES)} (mmcoop build-dataset RECIPE "
-                    f"{odd[0]} …)"
+                    f"{odd[0]} is not an option of {DEFAULT_RECIPE}, the default recipe: name one "
+                    f"of {', '.join(RECIPES)} (mmcoop build-dataset RECIPE {odd[0]} …)"
                 )
             args = [DEFAULT_RECIPE, *args]
         return super().parse_args(ctx, args)
@@ -86,10 +145,10 @@ app = typer.Typer(cls=RecipeGroup, rich_markup_mode="markdown")
 
 @app.callback(subcommand_metavar="[RECIPE] [OPTIONS]")
 def build_dataset() -> None:
-    """Build a data set: a folder that trains, in `data/`.
+    """Build a dataset: a folder to train on, in `data/`.
 
-    Without a recipe, builds `keypad`, which needs nothing from outside. Every recipe has options
-    of its own: `mmcoop build-dataset RECIPE --help`.
+    The default recipe, `keypad`, needs no other files. Each recipe has its own options:
+    `mmcoop build-dataset RECIPE --help`.
 
     Examples:
 
@@ -110,74 +169,15 @@ def recipe_command(name: str) -> Any:
     from mmcoop.workspace import DATA
 
     recipe = RECIPES.load(name)
-    hints = get_type_hints(recipe)
-    parameters = {
-        field.name: (
-            Annotated[
-                hints[field.name],
-                typer.Option(
-                    *filter(None, [field.metadata["flag"]]),
-                    help=field.metadata["help"],
-                    rich_help_panel="Recipe",
-                ),
-            ],
-            Parameter.empty if field.default is MISSING else field.default,
-        )
-        for field in fields(recipe)
-    }
-
-    reads_clips = hasattr(recipe, "listing")
-    if reads_clips:
-        parameters |= RUNNING
-
-    @options.with_options(parameters)
-    def command(
-        out: Annotated[Path, typer.Option("--out", help="The dataset folder to make.")] = DATA
-        / name,
-        overwrite: options.Overwrite = False,
-        as_json: options.Json = False,
-        quiet: options.Quiet = False,
-        **settings: Any,
-    ) -> None:
-        from mmcoop.datasets.reader import open_dataset
-        from mmcoop.datasets.source_files import check_source
-        from mmcoop.datasets.writer import check_new_dataset
-        from mmcoop.errors import MmcoopError
-        from mmcoop.files import check_new_file
-        from mmcoop.recipes.clip_recipe import write_missing
-        from mmcoop.reporting.describe import dataset_facts
-        from mmcoop.reporting.listing import listing_facts
-        from mmcoop.reporting.tables import facts_table
-
-        running = {name: settings.pop(name) for name in RUNNING if name in settings}
-        more: dict[str, Any] = {}
-        written: dict[str, Any] = {}
-        chosen = recipe(**settings)
-        if reads_clips:
-            check_source(chosen.source)
-            missing_file = running["write_missing"]
-            if missing_file is not None:
-                check_new_file(missing_file, overwrite, "--write-missing")
-            if not running["dry_run"]:
-                check_new_dataset(out, overwrite)  # reading the lists takes a while
-            listing = chosen.checked(chosen.listing())
-            if missing_file is not None:
-                write_missing(missing_file, listing)
-                written["written"] = f"{len(listing.missing):,} missing clips to {missing_file}"
-            if running["dry_run"]:
-                facts = listing_facts(listing, chosen.limit) | written
-                try:
-                    chosen.plan(listing)
-                except MmcoopError as error:
-                    facts["the_build_would_fail"] = str(error)
-                report(facts, [facts_table(facts)], as_json=as_json, quiet=quiet)
-                return
-            more = {"listing": listing, "workers": running["workers"]}
-        chosen.build(out, overwrite=overwrite, progress=options.progress(quiet), **more)
-        facts = dataset_facts(open_dataset(out)) | written
-        report(facts, [f"built {out}:", facts_table(facts)], as_json=as_json, quiet=quiet)
-
-    command.__doc__ = getdoc(recipe)
+    base = BuildFromClips if hasattr(recipe, "listing") else Build
+    out = Annotated[Path, option("Dataset folder to create.", metavar="FOLDER")]
+    command = make_dataclass(
+        recipe.__name__,
+        [("out", out, field(default=DATA / name))],
+        bases=(base, options_of(recipe)),
+        namespace={"recipe": recipe, "__doc__": getdoc(recipe)},
+        kw_only=True,
+    )
     single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     single.command(name)(command)
     return typer.main.get_command(single)

@@ -1,109 +1,36 @@
 """`mmcoop compare`: methods side by side, over seeds, with statistics."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from mmcoop.cli import options
+from mmcoop.cli.options import Computing, Printing, Resuming, option, options_of
 from mmcoop.cli.output import report
-from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import UsageError
 from mmcoop.methods import METHODS
+from mmcoop.training.config import TrainConfig
 
-# those of `mmcoop train` but for what is compared
-_SETTINGS = {
-    name: what
-    for name, what in {**options.MODEL_SETTINGS, **options.SETTINGS}.items()
-    if name not in ("fusion", "seed")
-}
-_LISTS = ("methods", "fusions")
+Epochs: Any = options_of(TrainConfig, ["epochs"], panel="Training", unset=True)
+Method: Any = options_of(TrainConfig, ["warmup", "max_extra"], panel="Method", unset=True)
+
+_SETTINGS = ["epochs", "warmup", "max_extra", *options.TRAINING]
 
 
-@options.with_options(
-    {
-        "methods": options.setting(
-            str,
-            f"Separated by commas: {', '.join(METHODS)}. joint is always among them. "
-            "\\[default: all]",
-            panel="What is compared",
-        ),
-        "fusions": options.setting(
-            str,
-            f"Separated by commas: {', '.join(FUSIONS)}. A method that only some of them carry "
-            "is trained with those, or with its usual one. \\[default: concat]",
-            panel="What is compared",
-        ),
-        "seeds": options.setting(
-            str, "As 0-4 or 0,2,5. \\[default: 0-4]", panel="What is compared"
-        ),
-        "match": options.setting(
-            str,
-            "epochs: all train as many epochs, and joint is there a second time, with as many rows "
-            "as the dearest method; rows, seconds: all go on until they have used as many as the "
-            "dearest method does for its epochs, with schedules as long as the runs. "
-            "\\[default: epochs]",
-            panel="What is compared",
-        ),
-        "tune": options.setting(
-            int,
-            "Trials a method of learning rate and method options, judged on validation with the "
-            "first seed. \\[default: 0, everything at its default]",
-            panel="What is compared",
-            min=0,
-        ),
-        "set": options.setting(
-            list[str],
-            "METHOD.NAME=VALUE: an option of a method, may be repeated.",
-            "--set",
-            panel="What is compared",
-        ),
-        "warmup": options.WARMUP,
-        "max_extra": options.MAX_EXTRA,
-        **_SETTINGS,
-    }
-)
-def compare(
-    data: options.Data = None,
-    out: Annotated[Path, typer.Option("--out", help="The comparison folder to make.")] = Path(
-        "comparison"
-    ),
-    jobs: Annotated[
-        int,
-        typer.Option("--jobs", min=1, help="Runs at once; they share the processors."),
-    ] = 1,
-    overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the comparison at --out; methods, fusions and seeds that are given "
-            "are added to it.",
-        ),
-    ] = False,
-    device: options.Device = "auto",
-    workers: options.Workers = 0,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    **settings: Any,
-) -> None:
-    """Compare training methods on a data set: accuracy, gains, and what they are worth.
+@dataclass(kw_only=True)
+class Compare(Printing, Computing, Resuming, options.TrainingOptions, Epochs, Method):
+    """Compare training methods on a dataset, over several seeds.
 
-    Trains every method with every seed, tests the best epoch of each run once, and writes
-    `runs.parquet`, `summary.csv`, `summary.md` and `summary.tex`. Every method is set beside joint
-    training, joint training with as many rows as the dearest method, and those of three controls
-    that are among --methods: every modality's own loss added equally (`uniform`), extra rows at
-    random (`random`) and unimodal models, averaged (`ensemble`). Fewer than three seeds are no
-    test over seeds, and five seldom show a small gain to be significant. What is not given is as
-    the data set advises for training; methods have the defaults that docs/methods.md gives the
-    sources of.
+    Tests the best epoch of each run once and writes `runs.parquet`, `summary.csv`, `summary.md`
+    and `summary.tex`. Every method is compared with joint training of the same length, joint
+    training of the same cost, and the controls `uniform`, `random` and `ensemble` if they are among
+    the methods. Use three seeds or more: tests over seeds need them.
 
     Examples:
 
-    - `mmcoop compare`: all methods on the data set in `data/`, five seeds
+    - `mmcoop compare`
 
-    - `mmcoop compare --methods sample,uniform --seeds 0-1 --epochs 10 --warmup 3`: a first look
+    - `mmcoop compare --methods sample,uniform --seeds 0-1 --epochs 10 --warmup 3`
 
     - `mmcoop compare --methods sample,modality,uniform,random --match rows --jobs 2`
 
@@ -111,57 +38,97 @@ def compare(
 
     - `mmcoop compare --tune 10 --set ogm.alpha=0.8`
 
-    - `mmcoop compare --resume --seeds 5-9`: goes on, with five more seeds
+    - `mmcoop compare --resume --seeds 5-9`
     """
-    from mmcoop.comparison.folder import ComparisonSpec, load_comparison
-    from mmcoop.comparison.runner import run_comparison
-    from mmcoop.comparison.starting import new_comparison
-    from mmcoop.comparison.summary import summarise
-    from mmcoop.reporting.comparison import comparison_tables, summary_rows, write_comparison
-    from mmcoop.workspace import find_dataset
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    chosen = options.given(settings)
-    what: dict[str, Any] = {name: _names(chosen.pop(name)) for name in _LISTS if name in chosen}
-    if "seeds" in chosen:
-        what["seeds"] = _seeds(chosen.pop("seeds"))
-    if what.get("methods") == ("all",):
-        what["methods"] = None
-    plan_settings: dict[str, Any] = {
-        name: chosen.pop(name) for name in ("match", "tune") if name in chosen
-    }
-    if "set" in chosen:
-        plan_settings["options"] = _method_options(chosen.pop("set"))
-    if chosen:
-        plan_settings["settings"] = chosen
-    if resume:
-        comparison = load_comparison(out)
-        dataset = find_dataset(data or Path(comparison.dataset["path"]))
-        for name, asked in plan_settings.items():
-            if asked != getattr(comparison.plan, name):
-                raise UsageError(
-                    f"{out} was started with {_said(getattr(comparison.plan, name), name)}, not "
-                    f"{_said(asked, name)}: leave that out, or start anew with --overwrite"
-                )
-        comparison = comparison.with_more(**what)
-    else:
-        dataset = find_dataset(data)
-        plan = ComparisonSpec(**what, **plan_settings)
-        comparison = new_comparison(out, dataset, plan, overwrite=overwrite)
-    comparison = run_comparison(
-        comparison,
-        dataset,
-        jobs=jobs,
-        device=device,
-        workers=workers,
-        threads=threads,
-        progress=options.progress(quiet),
-    )
-    summary = summarise(comparison)
-    write_comparison(comparison, summary)
-    answer = {"comparison": str(out), "methods": summary_rows(summary)}
-    report(answer, comparison_tables(comparison, summary), as_json=as_json, quiet=quiet)
+    data: options.Data = None
+    out: Annotated[Path, option("Comparison folder.", metavar="FOLDER")] = Path("comparison")
+    methods: Annotated[
+        str | None, option("Methods, by commas. \\[default: all]", metavar="NAME,…")
+    ] = None
+    fusions: Annotated[
+        str | None, option("Fusions, by commas. \\[default: concat]", metavar="NAME,…")
+    ] = None
+    seeds: Annotated[str | None, option("Seeds. \\[default: 0-4]", metavar="0-4|0,2,5")] = None
+    match: Annotated[
+        str | None,
+        option("Equal epochs, rows or seconds. \\[default: epochs]", metavar="NAME"),
+    ] = None
+    tune: Annotated[
+        int | None, option("Tuning trials per method. \\[default: 0]", min=0, metavar="N")
+    ] = None
+    jobs: Annotated[int, option("Runs at the same time.", min=1, metavar="N")] = 1
+    encoder: options.Encoder = None
+    set: Annotated[
+        list[str] | None,
+        option(
+            "Option of a method. \\[repeatable]",
+            "--set",
+            panel="Method",
+            metavar="METHOD.NAME=VALUE",
+        ),
+    ] = None
+
+    def run(self) -> None:
+        from mmcoop.comparison.folder import ComparisonSpec, load_comparison
+        from mmcoop.comparison.runner import run_comparison
+        from mmcoop.comparison.starting import new_comparison
+        from mmcoop.comparison.summary import summarise
+        from mmcoop.reporting.comparison import comparison_tables, summary_rows, write_comparison
+        from mmcoop.workspace import find_dataset
+
+        what, chosen = self._compared(), self._chosen()
+        if self.resume:
+            comparison = load_comparison(self.out)
+            dataset = find_dataset(self.data or Path(comparison.dataset["path"]))
+            for name, asked in chosen.items():
+                if asked != getattr(comparison.plan, name):
+                    raise UsageError(
+                        f"{self.out} was started with {_said(getattr(comparison.plan, name), name)}"
+                        f", not {_said(asked, name)}: leave that out, or start again with "
+                        "--overwrite"
+                    )
+            comparison = comparison.with_more(**what)
+        else:
+            dataset = find_dataset(self.data)
+            plan = ComparisonSpec(**what, **chosen)
+            comparison = new_comparison(self.out, dataset, plan, overwrite=self.overwrite)
+        comparison = run_comparison(
+            comparison,
+            dataset,
+            jobs=self.jobs,
+            device=self.device,
+            workers=self.workers,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        summary = summarise(comparison)
+        write_comparison(comparison, summary)
+        answer = {"comparison": str(self.out), "methods": summary_rows(summary)}
+        tables = comparison_tables(comparison, summary)
+        report(answer, tables, as_json=self.as_json, quiet=self.quiet)
+
+    def _compared(self) -> dict[str, Any]:
+        """Methods, fusions and seeds, as far as they were given."""
+        what: dict[str, Any] = {}
+        if self.methods is not None:
+            names = _names(self.methods)
+            what["methods"] = None if names == ("all",) else names
+        if self.fusions is not None:
+            what["fusions"] = _names(self.fusions)
+        if self.seeds is not None:
+            what["seeds"] = _seeds(self.seeds)
+        return what
+
+    def _chosen(self) -> dict[str, Any]:
+        """The rest of what a comparison is started with, as far as it was given."""
+        chosen = options.given(self, ["match", "tune"])
+        if self.set is not None:
+            chosen["options"] = _method_options(self.set)
+        settings = options.given(self, _SETTINGS)
+        if encoders := options.parse_pairs("encoder", self.encoder):
+            settings["encoders"] = encoders
+        return {**chosen, "settings": settings} if settings else chosen
 
 
 def _said(chosen: Any, name: str) -> str:
@@ -191,7 +158,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _method_options(pairs: list[str]) -> dict[str, dict[str, str]]:
     """`["ogm.alpha=1"]` → `{"ogm": {"alpha": "1"}}`."""
     result: dict[str, dict[str, str]] = {}
-    for name, value in options.parse_pairs("--set", pairs).items():
+    for name, value in options.parse_pairs("set", pairs).items():
         method, dot, option = name.partition(".")
         if not (method and dot and option):
             raise UsageError(f"--set {name}={value}: write it as METHOD.NAME=VALUE")

@@ -1,62 +1,29 @@
 """`mmcoop enhance`: fine-tuning a run so that its weak modality is used."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from mmcoop.cli import options
+from mmcoop.cli.options import Computing, Printing, Resuming, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.errors import UsageError
 from mmcoop.methods import LEVELS
+from mmcoop.training.config import TrainConfig
+
+Main: Any = options_of(TrainConfig, ["epochs", "seed"], unset=True)
+Method: Any = options_of(TrainConfig, ["max_extra"], panel="Method", unset=True)
+
+_SETTINGS = ["epochs", "seed", "max_extra", *options.TRAINING]
 
 
-@options.with_options(
-    {
-        "max_extra": options.MAX_EXTRA,
-        "scores": options.SCORES,
-        "set": options.METHOD_OPTIONS,
-        **options.SETTINGS,
-    }
-)
-def enhance(
-    level: Annotated[
-        str,
-        typer.Option(
-            "--level",
-            help="sample: values every sample and adds rows of exactly the modalities that "
-            "contribute little to it; modality: adds rows of the modality that is weaker on the "
-            "whole, at random.",
-        ),
-    ] = "sample",
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            help="The run to start from. \\[default: the one that finished last in runs/, enhanced "
-            "ones aside]",
-        ),
-    ] = None,
-    data: options.RunData = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The run folder to make. \\[default: runs/RUN-LEVEL]"),
-    ] = None,
-    overwrite: options.Overwrite = False,
-    resume: options.Resume = False,
-    device: options.Device = "auto",
-    workers: options.Workers = 0,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    **settings: Any,
-) -> None:
-    """Fine-tune a trained run so that the modality that contributes little is used.
+@dataclass(kw_only=True)
+class Enhance(Printing, Computing, Resuming, options.TrainingOptions, Method, Main):
+    """Fine-tune a run so that the modality that contributes little is used.
 
-    Before every epoch the training samples are valued, and the modalities with a low contribution
-    are trained once more, alone. With --scores the contributions of that file are used instead, the
-    same ones before every epoch. The model is the one of the run; what is not given is as the data
-    set advises for enhancing, or else as the run was trained.
+    Before every epoch the training samples are valued, and modalities with a low contribution are
+    trained again, alone. Unset options take the dataset's recommended settings for enhancement,
+    else those of the run.
 
     Examples:
 
@@ -64,50 +31,68 @@ def enhance(
 
     - `mmcoop enhance --level modality --run runs/joint --epochs 10`
 
-    - `mmcoop enhance --scores scores.parquet --max-extra 3`: by these contributions, and at most
-      three extra rows a sample
+    - `mmcoop enhance --scores scores.parquet --max-extra 3`
     """
-    from mmcoop.reporting.summaries import enhanced
-    from mmcoop.training.config import make_config
-    from mmcoop.training.run import load_run
-    from mmcoop.training.threads import suitable_threads, use_threads
-    from mmcoop.training.train import resume as resume_run
-    from mmcoop.training.train import train as train_run
-    from mmcoop.workspace import dataset_of, enhanced_folder, find_run
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    if level not in LEVELS:
-        raise UsageError(f"unknown level {level!r}: choose one of {', '.join(LEVELS)}")
-    chosen = options.given(settings)
-    scores = chosen.pop("scores", None)
-    if pairs := chosen.pop("set", None):
-        chosen["options"] = options.parse_pairs("--set", pairs)
-    if resume and out and run is None and (begun := load_run(out).parent):
-        run = Path(begun["path"])
-    parent = find_run(run, enhanced=False)
-    if len(parent.modalities) < 2:
-        raise UsageError(f"{parent.folder} has one modality alone: enhancing needs two or more")
-    dataset = dataset_of(parent, data)
-    config = make_config(
-        parent.config.to_json(),
-        dataset.defaults.get("enhance", {}),
-        {"method": level, "options": {}, "warmup": 0},
-        chosen,
-    )
-    folder = out or enhanced_folder(parent, level, config.seed)
-    shown = options.progress(quiet)
-    where: dict[str, Any] = {
-        "device": device,
-        "workers": workers,
-        "progress": shown,
-        "scores": scores,
-    }
-    kept = load_run(folder).threads if resume else None
-    use_threads(threads or kept or suitable_threads(parent.architecture, config.batch_size), shown)
-    if resume:
-        after = resume_run(folder, dataset, expected={"method": level, **chosen}, **where)
-    else:
-        after = train_run(folder, dataset, config, parent=parent, overwrite=overwrite, **where)
-    answer, tables = enhanced(parent, after)
-    report(answer, tables, as_json=as_json, quiet=quiet)
+    level: Annotated[
+        str,
+        option("sample: per sample; modality: the weaker modality, at random.", metavar="NAME"),
+    ] = "sample"
+    run_folder: Annotated[
+        Path | None,
+        option("Run to start from. \\[default: the last one in runs/]", "--run", metavar="FOLDER"),
+    ] = None
+    data: options.RunData = None
+    out: Annotated[
+        Path | None, option("Run folder to create. \\[default: runs/RUN-LEVEL]", metavar="FOLDER")
+    ] = None
+    scores: options.ScoresFile = None
+    set: options.MethodOptions = None
+
+    def run(self) -> None:
+        from mmcoop.reporting.summaries import enhanced
+        from mmcoop.training.config import make_config
+        from mmcoop.training.run import load_run
+        from mmcoop.training.threads import suitable_threads, use_threads
+        from mmcoop.training.train import resume, train
+        from mmcoop.workspace import dataset_of, enhanced_folder, find_run
+
+        if self.level not in LEVELS:
+            raise UsageError(f"unknown level {self.level!r}: choose one of {', '.join(LEVELS)}")
+        chosen = options.given(self, _SETTINGS)
+        if method_options := options.parse_pairs("set", self.set):
+            chosen["options"] = method_options
+        parent_folder = self.run_folder
+        if self.resume and self.out and parent_folder is None:
+            begun = load_run(self.out).parent
+            parent_folder = Path(begun["path"]) if begun else None
+        parent = find_run(parent_folder, enhanced=False)
+        if len(parent.modalities) < 2:
+            raise UsageError(
+                f"{parent.folder} has a single modality: enhancement needs two or more"
+            )
+        dataset = dataset_of(parent, self.data)
+        config = make_config(
+            parent.config.to_json(),
+            dataset.defaults.get("enhance", {}),
+            {"method": self.level, "options": {}, "warmup": 0},
+            chosen,
+        )
+        folder = self.out or enhanced_folder(parent, self.level, config.seed)
+        shown = self.progress
+        where: dict[str, Any] = {
+            "device": self.device,
+            "workers": self.workers,
+            "progress": shown,
+            "scores": self.scores,
+        }
+        kept = load_run(folder).threads if self.resume else None
+        suitable = suitable_threads(parent.architecture, config.batch_size)
+        use_threads(self.threads or kept or suitable, shown)
+        if self.resume:
+            expected = {"method": self.level, **chosen}
+            after = resume(folder, dataset, expected=expected, **where)
+        else:
+            after = train(folder, dataset, config, parent=parent, overwrite=self.overwrite, **where)
+        answer, tables = enhanced(parent, after)
+        report(answer, tables, as_json=self.as_json, quiet=self.quiet)

@@ -1,170 +1,191 @@
-"""The options that several commands share, spelled the same everywhere."""
+"""The options that several commands share, spelled the same everywhere.
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+A command is a dataclass: its fields are its options, and `run` does what the command is for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mmcoop.core.models.encoders import ENCODERS
-from mmcoop.core.models.fusions import FUSIONS
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.progress import SILENT, Progress
-from mmcoop.training.config import OPTIMIZERS, SCHEDULES
+from mmcoop.training.config import TrainConfig
+
+#: What help shows in place of a value of each type.
+METAVARS = {int: "N", float: "NUMBER", str: "NAME", Path: "PATH", tuple[float, float]: "LOW HIGH"}
+
+
+def option(help: str, *flags: str, panel: str | None = None, **more: Any) -> Any:
+    """An option of a command, for `Annotated`."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **more)
+
+
+def options_of(
+    settings: type,
+    names: Sequence[str] | None = None,
+    *,
+    panel: str | None = None,
+    unset: bool = False,
+) -> Any:
+    """A dataclass with an option for each setting, for a command to inherit from.
+
+    Args:
+        settings: A dataclass whose fields are declared by `mmcoop.settings.option`.
+        names: Which of its fields, in this order; None for all, its own before inherited ones.
+        panel: The panel of the help they are shown in.
+        unset: Whether options are None unless given, since the defaults depend on the dataset.
+
+    Returns:
+        The dataclass, with keyword-only fields.
+    """
+    hints = get_type_hints(settings)
+    declared = {each.name: each for each in fields(settings)}
+    made = []
+    own = settings.__annotations__
+    for name in names or sorted(declared, key=lambda name: name not in own):
+        meta, kind = declared[name].metadata, hints[name]
+        flags = [meta["flag"]] if meta["flag"] else []
+        metavar = meta["metavar"] or METAVARS.get(_plain(kind))
+        default = None if unset else declared[name].default
+        shown = option(_sentence(meta["help"]), *flags, panel=panel, metavar=metavar)
+        annotated: Any = Annotated[kind | None if unset else kind, shown]
+        made.append((name, annotated) if default is MISSING else (name, annotated, default))
+    return make_dataclass(f"{settings.__name__}Options", made, kw_only=True)
+
+
+def _sentence(help: str) -> str:
+    return help if help.endswith("]") else f"{help}."
+
+
+def _plain(kind: Any) -> Any:
+    """A type without None."""
+    parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]
+    return parts[0] if parts and type(None) in kind.__args__ else kind
+
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="Dataset folder. \\[default: the only one in data/]"),
+    option("Dataset folder. \\[default: the only one in data/]", metavar="FOLDER"),
 ]
-RunData = Annotated[
+RunData = Annotated[Path | None, option("Dataset folder. \\[default: the run's]", metavar="FOLDER")]
+OneRun = Annotated[
     Path | None,
-    typer.Option("--data", help="Dataset folder. \\[default: the one of the run]"),
+    option("Run folder. \\[default: the last one finished in runs/]", metavar="FOLDER"),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run at --out that was cut off.")
+
+_OUTPUT, _COMPUTING = "Output", "Computing"
+
+
+@dataclass(kw_only=True)
+class Printing:
+    """What is printed."""
+
+    as_json: Annotated[bool, option("Print the result as JSON.", "--json", panel=_OUTPUT)] = False
+    quiet: Annotated[bool, option("Print only errors, and --json.", "--quiet", panel=_OUTPUT)] = (
+        False
+    )
+
+    @property
+    def progress(self) -> Progress:
+        """Progress on standard error, or none."""
+        if self.quiet:
+            return SILENT
+        from mmcoop.reporting.progress import TerminalProgress
+
+        return TerminalProgress()
+
+
+@dataclass(kw_only=True)
+class Writing:
+    """What happens to files that are there already."""
+
+    overwrite: Annotated[
+        bool, option("Replace what is at --out.", "--overwrite", panel=_OUTPUT)
+    ] = False
+
+
+@dataclass(kw_only=True)
+class Resuming(Writing):
+    """Work that can be interrupted."""
+
+    resume: Annotated[
+        bool, option("Resume the interrupted work at --out.", "--resume", panel=_OUTPUT)
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+
+
+@dataclass(kw_only=True)
+class Computing:
+    """Where and with how many processors."""
+
+    device: Annotated[
+        str,
+        option(
+            "auto (default), cpu, cuda, …", panel=_COMPUTING, metavar="NAME", show_default=False
+        ),
+    ] = "auto"
+    workers: Annotated[
+        int,
+        option(
+            "Processes that load batches; 0 (default): none.",
+            min=0,
+            panel=_COMPUTING,
+            metavar="N",
+            show_default=False,
+        ),
+    ] = 0
+    threads: Annotated[
+        int | None,
+        option(
+            "Threads. \\[default: 1 for a small model, else all]",
+            min=1,
+            panel=_COMPUTING,
+            metavar="N",
+        ),
+    ] = None
+
+
+#: The settings of training that `train`, `enhance` and `compare` share.
+TRAINING = [
+    *("batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "step_epochs"),
+    *("step_factor", "lr_warmup", "patience", "max_seconds"),
 ]
-Device = Annotated[
-    str,
-    typer.Option("--device", help="Where to compute: auto (a GPU if there is one), cpu, cuda, …"),
-]
-Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers", min=0, help="Processes that load batches ahead. 0 loads them in between."
+TrainingOptions: Any = options_of(TrainConfig, TRAINING, panel="Training", unset=True)
+
+Encoder = Annotated[
+    list[str] | None,
+    option(
+        "Encoder of a modality; see --list-encoders. \\[repeatable]", metavar="MODALITY=ENCODER"
     ),
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        help="Threads to compute with. \\[default: 1 for a small model, else one per processor; a "
-        "resumed run keeps its number]",
-    ),
+ScoresFile = Annotated[
+    Path | None,
+    option("Enhance by these scores; no valuation.", panel="Method", metavar="FILE"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and --json.")]
+MethodOptions = Annotated[
+    list[str] | None,
+    option("Option of the method. \\[repeatable]", "--set", panel="Method", metavar="NAME=VALUE"),
+]
 
 
-def setting(kind: type, help: str, *names: str, panel: str = "Training", **more: Any) -> Any:
-    return Annotated[kind | None, typer.Option(*names, help=help, rich_help_panel=panel, **more)]
+def given(command: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The settings among `names` that were given to a command, as `TrainConfig` has them."""
+    found = {name: getattr(command, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-WARMUP = setting(int, "Ordinary epochs before sample, modality or random sets in.", panel="Method")
-MAX_EXTRA = setting(
-    int,
-    "Rows that sample, modality or random adds to an epoch for one sample at most, those of the "
-    "modalities that contribute least first; 0: no limit.",
-    "--max-extra",
-    panel="Method",
-)
-SCORES = setting(
-    Path,
-    "Scores file to enhance by, in place of valuing the samples before each epoch: of any run or "
-    "model with the same modalities, by the value function paper, correct or probability.",
-    "--scores",
-    panel="Method",
-)
-METHOD_OPTIONS = setting(
-    list[str],
-    "NAME=VALUE: an option of the method, may be repeated; a NAME that it does not have "
-    "shows those it has. Of modality: fraction of the samples that is valued (0.2), rule linear, "
-    "tanh or power (linear), alpha (1).",
-    "--set",
-    panel="Method",
-)
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return ", ".join(names)
-
-
-#: The settings of training that a user may give, by their name in `TrainConfig`. One that is not
-#: given is the data set's own or, for `enhance`, that of the run it starts from.
-SETTINGS: dict[str, Any] = {
-    "epochs": setting(int, "Number of epochs."),
-    "batch_size": setting(int, "Rows a step."),
-    "optimizer": setting(str, f"One of: {_one_of(OPTIMIZERS)}."),
-    "lr": setting(float, "Learning rate."),
-    "momentum": setting(float, "Momentum, for sgd."),
-    "weight_decay": setting(float, "Weight decay."),
-    "schedule": setting(str, f"Course of the learning rate. One of: {_one_of(SCHEDULES)}."),
-    "step_epochs": setting(float, "Epochs between two steps of --schedule step."),
-    "step_factor": setting(float, "Factor of each step of --schedule step."),
-    "lr_warmup": setting(float, "Epochs over which the learning rate rises to --lr."),
-    "patience": setting(int, "Stop after so many epochs without a better validation; 0: never."),
-    "max_seconds": setting(float, "Stop after the epoch in which so many have passed; 0: never."),
-    "seed": setting(int, "Decides the weights, the order of rows and all other chance."),
-}
-
-#: The settings that decide the model, for `train` alone.
-MODEL_SETTINGS: dict[str, Any] = {
-    "fusion": setting(
-        str, f"How modalities are joined. One of: {_one_of(list(FUSIONS))}.", panel="Model"
-    ),
-    "encoder": setting(
-        list[str],
-        f"MODALITY=ENCODER, may be repeated. Encoders: {_one_of(list(ENCODERS))}.",
-        "--encoder",
-        panel="Model",
-    ),
-}
-
-
-def with_options(parameters: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Let a command take further options: `{name: annotation or (annotation, default)}`.
-
-    They reach the function as keyword arguments; None is the default of those without one.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = [
-            p
-            for p in inspect.signature(function).parameters.values()
-            if p.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
-        more = []
-        for name, what in parameters.items():
-            annotation, default = what if isinstance(what, tuple) else (what, None)
-            more.append(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-                )
-            )
-        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        # the options of the command itself come last: they say where, the others say what
-        function.__signature__ = inspect.Signature([*more, *keyword])  # type: ignore[attr-defined]
-        function.__annotations__ = {p.name: p.annotation for p in [*more, *keyword]}
-        return function
-
-    return decorate
-
-
-def given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings the user gave, as `TrainConfig` has them."""
-    result = {name: setting for name, setting in settings.items() if setting is not None}
-    if pairs := result.pop("encoder", None):
-        result["encoders"] = parse_pairs("--encoder", pairs)
-    return result
-
-
-def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
+def parse_pairs(name: str, pairs: Sequence[str] | None) -> dict[str, str]:
     """`["a=1", "b=2"]` → `{"a": "1", "b": "2"}`; `UsageError` for anything else."""
     result = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not (name and sign and value):
-            raise UsageError(f"{option} {pair!r}: write it as NAME=VALUE")
-        result[name] = value
+    for pair in pairs or ():
+        key, sign, value = pair.partition("=")
+        if not (key and sign and value):
+            raise UsageError(f"{setting(name)} {pair!r}: write it as NAME=VALUE")
+        result[key] = value
     return result
-
-
-def progress(quiet: bool) -> Progress:
-    """Progress on standard error, or none."""
-    if quiet:
-        return SILENT
-    from mmcoop.reporting.progress import TerminalProgress
-
-    return TerminalProgress()

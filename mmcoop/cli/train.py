@@ -1,121 +1,149 @@
 """`mmcoop train`: a run from scratch."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from mmcoop.cli import options
+from mmcoop.cli.listing import list_and_exit
+from mmcoop.cli.options import Computing, Printing, Resuming, option, options_of
 from mmcoop.cli.output import report
-from mmcoop.errors import UsageError
+from mmcoop.core.models.encoders import ENCODERS
+from mmcoop.core.models.fusions import FUSIONS
+from mmcoop.errors import UsageError, setting
 from mmcoop.methods import METHODS
+from mmcoop.training.config import TrainConfig
 
-_METHODS = "; ".join(f"{name}: {entry.summary}" for name, entry in METHODS.items())
+Main: Any = options_of(TrainConfig, ["method", "fusion", "epochs", "seed"], unset=True)
+Method: Any = options_of(TrainConfig, ["warmup", "max_extra"], panel="Method", unset=True)
+
+_SETTINGS = ["method", "fusion", "epochs", "seed", "warmup", "max_extra", *options.TRAINING]
 
 
-@options.with_options(
-    {
-        "method": options.setting(str, f"{_METHODS}. \\[default: joint]", panel="Method"),
-        "modality": options.setting(str, "The modality of --method unimodal.", panel="Method"),
-        "warmup": options.WARMUP,
-        "max_extra": options.MAX_EXTRA,
-        "scores": options.SCORES,
-        "set": options.METHOD_OPTIONS,
-        **options.MODEL_SETTINGS,
-        **options.SETTINGS,
-    }
-)
-def train(
-    data: options.Data = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="The run folder. \\[default: runs/METHOD, with -MODALITY, -FUSION and -seedN "
-            "where they are not the usual ones]",
-        ),
-    ] = None,
-    overwrite: options.Overwrite = False,
-    resume: options.Resume = False,
-    device: options.Device = "auto",
-    workers: options.Workers = 0,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    **settings: Any,
-) -> None:
-    """Train a model on a data set, from scratch, and leave a run folder in `runs/`.
+@dataclass(kw_only=True)
+class Train(Printing, Computing, Resuming, options.TrainingOptions, Method, Main):
+    """Train a model on a dataset, from scratch.
 
-    What is not given is as the data set advises (see `mmcoop info`), or else as in the paper:
-    adam, learning rate 5e-5, 60 epochs. The best epoch is chosen on the validation split; the
-    test split is not read.
+    Unset options take the dataset's recommended settings (`mmcoop info data/NAME`), else the
+    paper's. The best epoch is chosen on the validation split; the test split is not read.
 
     Examples:
 
-    - `mmcoop train`: joint training on the data set in `data/`
+    - `mmcoop train`
 
-    - `mmcoop train --method sample`: the paper's whole schedule, warm-up and enhancement
+    - `mmcoop train --method sample`
 
     - `mmcoop train --method unimodal --modality audio --seed 1`
 
     - `mmcoop train --method modality --set rule=tanh --set alpha=2`
 
-    - `mmcoop train --resume`: goes on after Ctrl-C or a crash
+    - `mmcoop train --resume`
     """
-    from mmcoop.reporting.summaries import trained
-    from mmcoop.training.build import architecture_of
-    from mmcoop.training.config import (
-        check_warmup,
-        fitting_defaults,
-        make_config,
-        shrunk_warmup,
-    )
-    from mmcoop.training.run import load_run
-    from mmcoop.training.threads import suitable_threads, use_threads
-    from mmcoop.training.train import resume as resume_run
-    from mmcoop.training.train import train as train_run
-    from mmcoop.workspace import dataset_of, find_dataset, run_folder
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    chosen = options.given(settings)
-    method_options = options.parse_pairs("--set", chosen.pop("set", []))
-    if "modality" in chosen:
-        method_options["modality"] = chosen.pop("modality")
-    if method_options:
-        chosen["options"] = method_options
-    shown = options.progress(quiet)
-    where: dict[str, Any] = {
-        "device": device,
-        "workers": workers,
-        "progress": shown,
-        "scores": chosen.pop("scores", None),
-    }
-    if resume:
-        folder = out or run_folder(make_config(chosen))
-        begun = load_run(folder)
-        dataset = dataset_of(begun, data)
-        use_threads(
-            threads
-            or begun.threads
-            or suitable_threads(begun.architecture, begun.config.batch_size),
-            shown,
+    data: options.Data = None
+    out: Annotated[
+        Path | None, option("Run folder. \\[default: runs/METHOD]", metavar="FOLDER")
+    ] = None
+    encoder: options.Encoder = None
+    modality: Annotated[
+        str | None, option("The modality of unimodal.", panel="Method", metavar="NAME")
+    ] = None
+    scores: options.ScoresFile = None
+    set: options.MethodOptions = None
+    list_methods: Annotated[
+        bool,
+        option(
+            "List the training methods.",
+            "--list-methods",
+            callback=list_and_exit(METHODS),
+            is_eager=True,
+            panel="Lists",
+        ),
+    ] = False
+    list_fusions: Annotated[
+        bool,
+        option(
+            "List the fusions.",
+            "--list-fusions",
+            callback=list_and_exit(FUSIONS),
+            is_eager=True,
+            panel="Lists",
+        ),
+    ] = False
+    list_encoders: Annotated[
+        bool,
+        option(
+            "List the encoders.",
+            "--list-encoders",
+            callback=list_and_exit(ENCODERS),
+            is_eager=True,
+            panel="Lists",
+        ),
+    ] = False
+
+    def run(self) -> None:
+        from mmcoop.reporting.summaries import trained
+        from mmcoop.training.build import architecture_of
+        from mmcoop.training.config import (
+            check_warmup,
+            fitting_defaults,
+            make_config,
+            shrunk_warmup,
         )
-        run = resume_run(folder, dataset, expected=chosen, **where)
-    else:
-        dataset = find_dataset(data)
-        usual = dataset.defaults.get("train", {})
-        config = make_config(fitting_defaults(usual, chosen), chosen)
-        if "warmup" in chosen and not METHODS.load(config.method).has_warmup:
-            raise UsageError(f"method {config.method!r} has no warm-up: leave --warmup out")
-        if "max_extra" in chosen and not METHODS.load(config.method).adds_rows:
-            raise UsageError(f"method {config.method!r} adds no rows: leave --max-extra out")
-        check_warmup(config)
-        if note := shrunk_warmup(config, usual, chosen):
-            shown.note(note)
-        folder = out or run_folder(config)
-        architecture = architecture_of(dataset, config)
-        use_threads(threads or suitable_threads(architecture, config.batch_size), shown)
-        run = train_run(folder, dataset, config, overwrite=overwrite, **where)
-    answer, tables = trained(run)
-    report(answer, tables, as_json=as_json, quiet=quiet)
+        from mmcoop.training.run import load_run
+        from mmcoop.training.threads import suitable_threads, use_threads
+        from mmcoop.training.train import resume, train
+        from mmcoop.workspace import dataset_of, find_dataset, run_folder
+
+        chosen = self._given()
+        shown = self.progress
+        where: dict[str, Any] = {
+            "device": self.device,
+            "workers": self.workers,
+            "progress": shown,
+            "scores": self.scores,
+        }
+        if self.resume:
+            folder = self.out or run_folder(make_config(chosen))
+            begun = load_run(folder)
+            dataset = dataset_of(begun, self.data)
+            use_threads(
+                self.threads
+                or begun.threads
+                or suitable_threads(begun.architecture, begun.config.batch_size),
+                shown,
+            )
+            run = resume(folder, dataset, expected=chosen, **where)
+        else:
+            dataset = find_dataset(self.data)
+            usual = dataset.defaults.get("train", {})
+            config = make_config(fitting_defaults(usual, chosen), chosen)
+            if "warmup" in chosen and not METHODS.load(config.method).has_warmup:
+                raise UsageError(
+                    f"method {config.method!r} has no warm-up: omit {setting('warmup')}"
+                )
+            if "max_extra" in chosen and not METHODS.load(config.method).adds_rows:
+                raise UsageError(
+                    f"method {config.method!r} adds no examples: omit {setting('max_extra')}"
+                )
+            check_warmup(config)
+            if note := shrunk_warmup(config, usual, chosen):
+                shown.note(note)
+            folder = self.out or run_folder(config)
+            architecture = architecture_of(dataset, config)
+            use_threads(self.threads or suitable_threads(architecture, config.batch_size), shown)
+            run = train(folder, dataset, config, overwrite=self.overwrite, **where)
+        answer, tables = trained(run)
+        report(answer, tables, as_json=self.as_json, quiet=self.quiet)
+
+    def _given(self) -> dict[str, Any]:
+        """The settings that were given, as `TrainConfig` has them."""
+        chosen = options.given(self, _SETTINGS)
+        method_options = options.parse_pairs("set", self.set)
+        if self.modality is not None:
+            method_options["modality"] = self.modality
+        if method_options:
+            chosen["options"] = method_options
+        if encoders := options.parse_pairs("encoder", self.encoder):
+            chosen["encoders"] = encoders
+        return chosen

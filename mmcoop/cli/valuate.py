@@ -1,183 +1,37 @@
 """`mmcoop valuate`: what every modality contributed to every sample."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from mmcoop.cli import options
+from mmcoop.cli.options import Computing, Printing, Resuming, option
 from mmcoop.cli.output import report
-from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS, listed
-from mmcoop.errors import UsageError
+from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS
+from mmcoop.errors import UsageError, setting
 
-
-def _option(kind: Any, help: str, *names: str, panel: str, **more: Any) -> Any:
-    return Annotated[kind, typer.Option(*names, help=help, rich_help_panel=panel, **more)]
-
-
-_WORTH, _DRAWN, _MORE, _OWN = (
-    "What is valued",
-    "Which coalitions",
-    "Further numbers",
-    "A model of your own",
+_VALUES, _COALITIONS, _EXTRA, _OWN = (
+    "Value of a coalition",
+    "Sampled coalitions",
+    "Extra columns",
+    "Your own model",
 )
-
 _DRAWS, _BATCH_SIZE = 8, 64
 
-_OPTIONS: dict[str, Any] = {
-    "value": (
-        _option(str, f"What a coalition is worth. {listed(CLASS_VALUES)}.", panel=_WORTH),
-        "paper",
-    ),
-    "absent": _option(
-        str | None,
-        f"What stands in for an absent modality's input. {listed(ABSENT)}; the background is the "
-        "training split. \\[default: what the model itself does: zero features for a run]",
-        panel=_WORTH,
-    ),
-    "features": _option(
-        list[str] | None,
-        "MODALITY=SUBMODULE, one for each modality: --absent is for what this submodule puts out, "
-        "and not for inputs. Of a run, audio=encoders.audio.",
-        "--features",
-        panel=_WORTH,
-    ),
-    "draws": _option(
-        int | None,
-        f"Samples that --absent marginal averages over. \\[default: {_DRAWS}]",
-        min=1,
-        panel=_WORTH,
-    ),
-    "estimator": (_option(str, f"{listed(ESTIMATORS)}.", panel=_DRAWN), "auto"),
-    "budget": _option(
-        int | None,
-        "Coalitions a sample that may be valued, where they are drawn. \\[default: 512, or more if "
-        "that is too few]",
-        min=1,
-        panel=_DRAWN,
-    ),
-    "tolerance": _option(
-        float | None,
-        "Stop drawing for a sample when none of its standard errors is above this.",
-        panel=_DRAWN,
-    ),
-    "max_batch": _option(
-        int | None,
-        "Rows (a sample and a coalition each) the model is asked for at once. \\[default: as "
-        "many as fill 4 MiB with inputs or outputs]",
-        min=1,
-        panel=_DRAWN,
-    ),
-    "seed": (_option(int, "Decides what is drawn.", panel=_DRAWN), 0),
-    "cross_fit": _option(
-        int | None,
-        "Value each training sample by a model that has not seen it, so that what is merely "
-        "remembered does not look well used: trains so many, as the run was trained, each without "
-        "its fold, in a folder named as --out with -folds.",
-        "--cross-fit",
-        min=2,
-        panel=_WORTH,
-    ),
-    "interactions": (
-        _option(
-            str,
-            f"Shapley interaction indices a sample: above 0 synergy, below 0 redundancy. "
-            f"{listed(INTERACTIONS)}. With InterSHAP and SHAPE. Best with --value probability: the "
-            "paper's value grows with the number of modalities, which is no interaction.",
-            panel=_MORE,
-        ),
-        "none",
-    ),
-    "index": _option(
-        list[str] | None,
-        f"Further attributions, may be repeated. {listed(INDICES)}.",
-        "--index",
-        panel=_MORE,
-    ),
-    "groups": _option(
-        list[str] | None,
-        "NAME=MODALITY,MODALITY: a group, may be repeated; the others are groups of their own.",
-        "--groups",
-        panel=_MORE,
-    ),
-    "emap": (
-        _option(
-            int,
-            "EMAP's gap, of two modalities: what interactions add to macro-F1, over all pairings "
-            "of so many samples of the split, drawn at random; 0: not.",
-            min=0,
-            panel=_MORE,
-        ),
-        0,
-    ),
-    "model": _option(
-        str | None,
-        "package.module:make_model, a function that gives the model, or the model itself; the "
-        "current folder is looked in too. It takes (inputs by modality, present) or, if it has no "
-        "`present`, the modalities by name or one dict of them, and gives logits.",
-        panel=_OWN,
-    ),
-    "output": _option(
-        str | None,
-        "Which item of what the model returns holds its predictions, by name or position; or "
-        "logits or probabilities, for what they are. \\[default: recognised where that is certain]",
-        "--output",
-        panel=_OWN,
-    ),
-    "weights": _option(
-        Path | None,
-        "Its weights: a file of safetensors, or of torch.save (.pt, .ckpt).",
-        panel=_OWN,
-    ),
-    "modality": _option(
-        list[str] | None,
-        "A modality of the data set that it takes, may be repeated. \\[default: all]",
-        "--modality",
-        panel=_OWN,
-    ),
-    "batch_size": _option(
-        int | None,
-        f"Samples that are loaded at once. \\[default: {_BATCH_SIZE}]",
-        "--batch-size",
-        min=1,
-        panel=_OWN,
-    ),
-}
+
+def _listed(names: Iterable[str]) -> str:
+    """The names, of which the first is the default."""
+    default, *others = names
+    return ", ".join([f"{default} (default)", *others])
 
 
-@options.with_options(_OPTIONS)
-def valuate(
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", help="The run to value. \\[default: the one that finished last]"),
-    ] = None,
-    data: options.RunData = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Which samples: train, validation, test or all.")
-    ] = "train",
-    out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.parquet.")] = Path(
-        "scores.parquet"
-    ),
-    overwrite: options.Overwrite = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the file at --out that was cut off.")
-    ] = False,
-    device: options.Device = "auto",
-    workers: options.Workers = 0,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    **more: Any,
-) -> None:
-    """Value the modalities of a trained run, or of a model of your own, sample by sample, into a
-    Parquet file.
+@dataclass(kw_only=True)
+class Valuate(Printing, Computing, Resuming):
+    """Value the modalities of a run, or of your own model, for every sample.
 
-    A modality's contribution φ to a sample is its Shapley value over all coalitions of modalities,
-    a coalition being worth its size where the model is right from it alone, else 0. The φ of a
-    sample sum to the number of modalities where the model is right, else to 0: 1 is a fair share,
-    less is low-contributing, below 0 is misleading. With another --value they sum to that of all
-    modalities less that of none, and a fair share is the sample's own, the n-th part of it.
-    One row per sample: `id, split, group, label, prediction, correct, contribution_…, value_…`.
+    Writes one row per sample. A contribution φ is the Shapley value of a modality: by the paper's
+    value function, 1 is a fair share, less is low-contributing and below 0 is misleading.
 
     Examples:
 
@@ -191,83 +45,240 @@ def valuate(
 
     - `mmcoop valuate --model mine:make_model --weights mine.safetensors --data data/keypad`
     """
-    from mmcoop.core.valuation.config import ValuationConfig
-    from mmcoop.files import sha256
-    from mmcoop.reporting.valuation import valuation_report
-    from mmcoop.scores.dataset import ValuationRequest, score_model
-    from mmcoop.scores.user_model import ImputerSpec, load_own_model, own_errors
-    from mmcoop.training.device import pick_device
-    from mmcoop.training.evaluation import valuate_run
-    from mmcoop.training.threads import suitable_threads, use_threads
-    from mmcoop.workspace import dataset_of, find_dataset, find_run
 
-    if more["draws"] and more["absent"] != "marginal":
-        raise UsageError("--draws is for --absent marginal: leave it out")
-    how = ValuationConfig(
-        **{name: more[name] for name in ("value", "estimator", "budget", "tolerance", "max_batch")},
-        seed=more["seed"],
-    )
-    places = options.parse_pairs("--features", more["features"] or [])
-    request = ValuationRequest(
-        how=how,
-        absence=ImputerSpec(more["absent"], places, more["draws"] or _DRAWS, more["seed"]),
-        interactions=more["interactions"],
-        indices=tuple(more["index"] or ()),
-        groups=tuple(more["groups"] or ()),
-        emap=more["emap"],
-    )
-    where: dict[str, Any] = {
-        "request": request,
-        "overwrite": overwrite,
-        "resume": resume,
-        "workers": workers,
-        "progress": options.progress(quiet),
-    }
-    held_out: float | None = None
-    if more["model"] is None:
+    run_folder: Annotated[
+        Path | None,
+        option("Run folder. \\[default: the last one in runs/]", "--run", metavar="FOLDER"),
+    ] = None
+    data: options.RunData = None
+    split: Annotated[
+        str, option("train (default), validation, test or all.", metavar="NAME", show_default=False)
+    ] = "train"
+    out: Annotated[
+        Path, option("Scores file. \\[default: scores.parquet]", metavar="FILE", show_default=False)
+    ] = Path("scores.parquet")
+    cross_fit: Annotated[
+        int | None,
+        option("Value training samples by N models trained without them.", min=2, metavar="N"),
+    ] = None
+    value: Annotated[
+        str,
+        option(f"{_listed(CLASS_VALUES)}.", panel=_VALUES, metavar="NAME", show_default=False),
+    ] = "paper"
+    absent: Annotated[
+        str | None,
+        option(
+            f"Imputer: {', '.join(ABSENT)}. \\[default: the model's]", panel=_VALUES, metavar="NAME"
+        ),
+    ] = None
+    features: Annotated[
+        list[str] | None,
+        option(
+            "Impute this submodule's output. \\[repeatable]",
+            "--features",
+            panel=_VALUES,
+            metavar="MODALITY=SUBMODULE",
+        ),
+    ] = None
+    draws: Annotated[
+        int | None,
+        option(
+            f"Samples per marginal imputation. \\[default: {_DRAWS}]",
+            min=1,
+            panel=_VALUES,
+            metavar="N",
+        ),
+    ] = None
+    estimator: Annotated[
+        str,
+        option(f"{_listed(ESTIMATORS)}.", panel=_COALITIONS, metavar="NAME", show_default=False),
+    ] = "auto"
+    budget: Annotated[
+        int | None,
+        option(
+            "Coalitions per sample. \\[default: 512 or more]",
+            min=1,
+            panel=_COALITIONS,
+            metavar="N",
+        ),
+    ] = None
+    tolerance: Annotated[
+        float | None,
+        option("Standard error at which to stop.", panel=_COALITIONS, metavar="NUMBER"),
+    ] = None
+    max_batch: Annotated[
+        int | None,
+        option("Queries per call of the model.", min=1, panel=_COALITIONS, metavar="N"),
+    ] = None
+    seed: Annotated[
+        int,
+        option("Random seed. \\[default: 0]", panel=_COALITIONS, metavar="N", show_default=False),
+    ] = 0
+    interactions: Annotated[
+        str,
+        option(f"{_listed(INTERACTIONS)}.", panel=_EXTRA, metavar="NAME", show_default=False),
+    ] = "none"
+    index: Annotated[
+        list[str] | None,
+        option(f"{', '.join(INDICES)}. \\[repeatable]", "--index", panel=_EXTRA, metavar="NAME"),
+    ] = None
+    groups: Annotated[
+        list[str] | None,
+        option(
+            "Group for owen. \\[repeatable]",
+            "--groups",
+            panel=_EXTRA,
+            metavar="NAME=MODALITY,…",
+        ),
+    ] = None
+    emap: Annotated[
+        int,
+        option(
+            "Samples for EMAP's gap; 0 (default): none.",
+            min=0,
+            panel=_EXTRA,
+            metavar="N",
+            show_default=False,
+        ),
+    ] = 0
+    model: Annotated[
+        str | None,
+        option("The model, or a function that makes it.", panel=_OWN, metavar="MODULE:NAME"),
+    ] = None
+    output: Annotated[
+        str | None,
+        option(
+            "Item with the predictions; or logits, probabilities.",
+            "--output",
+            panel=_OWN,
+            metavar="NAME",
+        ),
+    ] = None
+    weights: Annotated[
+        Path | None, option("safetensors, .pt or .ckpt.", panel=_OWN, metavar="FILE")
+    ] = None
+    modality: Annotated[
+        list[str] | None,
+        option(
+            "Input of the model. \\[repeatable; default: all]",
+            "--modality",
+            panel=_OWN,
+            metavar="NAME",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        option(f"Samples per batch. \\[default: {_BATCH_SIZE}]", min=1, panel=_OWN, metavar="N"),
+    ] = None
+
+    def run(self) -> None:
+        from mmcoop.reporting.valuation import valuation_report
+
+        scores, subject, held_out = self._of_run() if self.model is None else self._of_model()
+        answer, tables = valuation_report(scores, subject, held_out)
+        report(answer, tables, as_json=self.as_json, quiet=self.quiet)
+
+    def _of_run(self) -> tuple[Any, dict[str, Any], float | None]:
+        """The scores of a run, what was valued, and its accuracy on held-out samples."""
+        from mmcoop.training.evaluation import valuate_run
+        from mmcoop.training.threads import suitable_threads, use_threads
+        from mmcoop.workspace import dataset_of, find_run
+
         for name in ("weights", "modality", "batch_size", "output"):
-            if more[name]:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} is for a model of your own: name it with --model")
-        valued = find_run(run)
+            if getattr(self, name):
+                raise UsageError(
+                    f"{setting(name)} is for your own model: name it with {setting('model')}"
+                )
+        where = self._where()
+        valued = find_run(self.run_folder)
         subject: dict[str, Any] = {"run": str(valued.folder)}
-        if more["cross_fit"]:
-            subject["cross_fit"] = more["cross_fit"]
-        elif split == "train":
+        held_out: float | None = None
+        if self.cross_fit:
+            subject["cross_fit"] = self.cross_fit
+        elif self.split == "train":
             held_out = valued.best_epoch["validation_accuracy"]
-        dataset = dataset_of(valued, data)
-        work = valued.architecture, valued.config.batch_size
-        use_threads(threads or suitable_threads(*work), where["progress"])
+        dataset = dataset_of(valued, self.data)
+        suitable = suitable_threads(valued.architecture, valued.config.batch_size)
+        use_threads(self.threads or suitable, where["progress"])
         scores = valuate_run(
-            valued, dataset, split, out, folds=more["cross_fit"] or 0, device=device, **where
+            valued,
+            dataset,
+            self.split,
+            self.out,
+            folds=self.cross_fit or 0,
+            device=self.device,
+            **where,
         )
-    else:
-        if run is not None:
-            raise UsageError("--run and --model exclude each other: what is to be valued?")
-        if more["cross_fit"]:
-            raise UsageError("--cross-fit trains runs anew: it is for a --run, not for a --model")
-        dataset = find_dataset(data)
-        model = load_own_model(more["model"], more["weights"])
-        if threads:
-            use_threads(threads, where["progress"])
+        return scores, subject, held_out
+
+    def _of_model(self) -> tuple[Any, dict[str, Any], None]:
+        """The scores of the user's own model, and what was valued."""
+        from mmcoop.files import sha256
+        from mmcoop.scores.dataset import score_model
+        from mmcoop.scores.user_model import load_own_model, own_errors
+        from mmcoop.training.device import pick_device
+        from mmcoop.training.threads import use_threads
+        from mmcoop.workspace import find_dataset
+
+        assert self.model is not None
+        if self.run_folder is not None:
+            raise UsageError("--run and --model exclude each other: which one should be valued?")
+        if self.cross_fit:
+            raise UsageError("--cross-fit trains runs again: use it with --run, not with --model")
+        where = self._where()
+        dataset = find_dataset(self.data)
+        model = load_own_model(self.model, self.weights)
+        if self.threads:
+            use_threads(self.threads, where["progress"])
         if hasattr(model, "to"):
-            model = model.to(pick_device(device))
-        subject = {"model": more["model"]}
-        with own_errors(more["model"], model):
+            model = model.to(pick_device(self.device))
+        with own_errors(self.model, model):
             scores = score_model(
                 model,
                 dataset,
-                split,
-                out,
-                modalities=tuple(sorted(more["modality"])) if more["modality"] else None,
-                name=more["model"],
-                weights=sha256(more["weights"]) if more["weights"] else None,
-                batch_size=more["batch_size"] or _BATCH_SIZE,
-                output=_item(more["output"]),
+                self.split,
+                self.out,
+                modalities=tuple(sorted(self.modality)) if self.modality else None,
+                name=self.model,
+                weights=sha256(self.weights) if self.weights else None,
+                batch_size=self.batch_size or _BATCH_SIZE,
+                output=_item(self.output),
                 **where,
             )
-    answer, tables = valuation_report(scores, subject, held_out)
-    report(answer, tables, as_json=as_json, quiet=quiet)
+        return scores, {"model": self.model}, None
+
+    def _where(self) -> dict[str, Any]:
+        """What both kinds of valuation take: the request, and how to go about it."""
+        from mmcoop.core.valuation.config import ValuationConfig
+        from mmcoop.scores.dataset import ValuationRequest
+        from mmcoop.scores.user_model import ImputerSpec
+
+        if self.draws and self.absent != "marginal":
+            raise UsageError("--draws is for --absent marginal: omit it")
+        how = ValuationConfig(
+            value=self.value,
+            estimator=self.estimator,
+            budget=self.budget,
+            tolerance=self.tolerance,
+            max_batch=self.max_batch,
+            seed=self.seed,
+        )
+        submodules = options.parse_pairs("features", self.features)
+        request = ValuationRequest(
+            how=how,
+            absence=ImputerSpec(self.absent, submodules, self.draws or _DRAWS, self.seed),
+            interactions=self.interactions,
+            indices=tuple(self.index or ()),
+            groups=tuple(self.groups or ()),
+            emap=self.emap,
+        )
+        return {
+            "request": request,
+            "overwrite": self.overwrite,
+            "resume": self.resume,
+            "workers": self.workers,
+            "progress": self.progress,
+        }
 
 
 def _item(text: str | None) -> str | int | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mmcoop.comparison.folder import Comparison, ComparisonSpec, is_comparison, layers
 from mmcoop.comparison.run_specs import make_run_specs
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.files import atomic_folder, check_new_folder
 from mmcoop.locks import check_unlocked, locked
 from mmcoop.training.config import make_config
@@ -22,7 +22,8 @@ def new_comparison(
     folder = Path(folder)
     if plan.match == "seconds" and make_config(*layers(dataset, plan)).schedule == "cosine":
         raise UsageError(
-            "--match seconds: how long a run trains is not known before, and --schedule cosine "
+            f"{setting('match')} seconds: how long a run trains is not known before, and "
+            f"{setting('schedule')} cosine "
             "needs to know; choose step or constant"
         )
     make_run_specs(dataset, plan.methods, plan.fusions, plan.options, *layers(dataset, plan))
@@ -40,7 +41,8 @@ def new_comparison(
 def _check_place(folder: Path, overwrite: bool) -> None:
     if not overwrite and is_comparison(folder):
         raise UsageError(
-            f"{folder} exists: resume or extend it with --resume, choose another --out, or replace "
-            "it with --overwrite"
+            f"{folder} exists: resume or extend it with {setting('resume', True)}, choose "
+            f"another {setting('out')}, or replace "
+            f"it with {setting('overwrite', True)}"
         )
     check_new_folder(folder, overwrite, is_comparison)

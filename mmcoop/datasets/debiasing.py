@@ -21,7 +21,7 @@ from mmcoop.datasets.balanced_counts import (
     Kinds,
     largest_counts,
 )
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 
 #: Sums must keep this distance from their bounds, where the solver's own slack of about 1e-6, or
 #: a rounding error of the means, carried a first answer across.
@@ -84,13 +84,13 @@ def balance(contributions: np.ndarray, labels: np.ndarray) -> Balance:
 
 def check_demands(tolerance: float, class_ratio: float, min_spread: float) -> None:
     """Raise `UsageError` for demands that no subset or every subset would meet."""
-    for flag, value, fits, rule in (
-        ("--tolerance", tolerance, tolerance > 0, "a number above 0"),
-        ("--class-ratio", class_ratio, class_ratio >= 1, "a number, 1 or more"),
-        ("--min-spread", min_spread, 0 <= min_spread <= 1, "a share, from 0 to 1"),
+    for name, value, fits, rule in (
+        ("tolerance", tolerance, tolerance > 0, "a number above 0"),
+        ("class_ratio", class_ratio, class_ratio >= 1, "a number, 1 or more"),
+        ("min_spread", min_spread, 0 <= min_spread <= 1, "a share, from 0 to 1"),
     ):
         if not (fits and math.isfinite(value)):
-            raise UsageError(f"{flag} {value:g}: it must be {rule}")
+            raise UsageError(f"{setting(name)} {value:g}: it must be {rule}")
 
 
 def balanced_subset(
@@ -271,19 +271,23 @@ def _why_none(
         worst = int(np.argmax([np.ptp(_means(part)) for part in parts]))
         stuck, what = kinds, "no subset with the same classes in every split"
     loosened = {
-        "--tolerance": demands._replace(tolerance=2 * np.abs(kinds.contributions).max() + 1),
-        "--class-ratio": demands._replace(class_ratio=float(kinds.samples.sum())),
-        "--min-spread": demands._replace(min_spread=0.0),
+        "tolerance": demands._replace(tolerance=2 * np.abs(kinds.contributions).max() + 1),
+        "class_ratio": demands._replace(class_ratio=float(kinds.samples.sum())),
+        "min_spread": demands._replace(min_spread=0.0),
     }
-    enough = [flag for flag, less in loosened.items() if search(stuck, less).keep is not None]
-    advice = " or ".join(enough) or f"more than one of {', '.join(loosened)}"
+    enough = [
+        setting(name) for name, less in loosened.items() if search(stuck, less).keep is not None
+    ]
+    advice = " or ".join(enough) or f"more than one of {', '.join(map(setting, loosened))}"
     order = np.argsort(_means(parts[worst]), kind="stable")
     most, least = order[-1], order[0]
     lead = parts[worst].contributions[:, most] - parts[worst].contributions[:, least]
     samples = parts[worst].samples
     return (
-        f"{what} meets --tolerance {demands.tolerance:g}, --class-ratio {demands.class_ratio:g} "
-        f"and --min-spread {demands.min_spread:g}: in {splits[worst]}, {modalities[most]} "
+        f"{what} meets {setting('tolerance')} {demands.tolerance:g}, {setting('class_ratio')} "
+        f"{demands.class_ratio:g} "
+        f"and {setting('min_spread')} {demands.min_spread:g}: in {splits[worst]}, "
+        f"{modalities[most]} "
         f"contributes more than {modalities[least]} to {samples[lead > ROUNDING].sum():,} of "
         f"{samples.sum():,} samples and less to {samples[lead < -ROUNDING].sum():,}; "
         f"loosen {advice}"

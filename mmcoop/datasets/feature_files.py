@@ -13,7 +13,7 @@ from mmcoop.datasets.csv_files import SEPARATORS, CsvFile, is_number, open_csv
 from mmcoop.datasets.parquet_files import ParquetFile, open_parquet
 from mmcoop.datasets.precision import check_float64
 from mmcoop.datasets.splitting import split_names
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 from mmcoop.names import normalised
 from mmcoop.reading.arrays import open_array
 
@@ -152,7 +152,8 @@ def _not_numeric(file: CsvFile | ParquetFile, i: int) -> DataError:
     elif len(file.names) == 1:
         remedy = f"it is the only column; cells are separated by {', '.join(SEPARATORS.values())}"
     else:
-        remedy = f"take it out, or write it as numbers; if it is the label, give --label {name}"
+        label = f"if it is the label, give {setting('label')} {name}"
+        remedy = f"take it out, or write it as numbers; {label}"
     return DataError(
         f"the column {name!r} of {file.path} is not numeric, row {row + 1} has {str(cell)[:40]!r}: "
         + remedy
@@ -298,7 +299,11 @@ def _places(
         found: list[int | str] = [i for i, name in enumerate(file.names) if name == column]
         found += [name for name in levels if name == column]
         if len(found) > 1:
-            last = ", or give --label last if it is the last one" if what == "label" else ""
+            last = (
+                f", or give {setting('label', 'last')} if it is the last one"
+                if what == "label"
+                else ""
+            )
             raise DataError(f"{file.path} has {len(found)} columns {column!r}: keep one{last}")
         if found:
             places[what] = found[0]

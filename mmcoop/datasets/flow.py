@@ -14,7 +14,7 @@ from PIL import Image
 from mmcoop.datasets.file_kinds import kinds_by_ending
 from mmcoop.datasets.media import read_picture
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 
 #: The largest displacement that is told apart, in pixels.
 BOUND = 20.0
@@ -28,7 +28,8 @@ def require_opencv() -> Any:
         import cv2
     except ImportError:
         raise DataError(
-            "computing optical flow needs OpenCV: pip install 'mmcoop[flow]', or give --flow a "
+            "computing optical flow needs OpenCV: pip install 'mmcoop[flow]', or give "
+            f"{setting('flow')} a "
             "folder of precomputed flow"
         ) from None
     return cv2

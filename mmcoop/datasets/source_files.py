@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from mmcoop.datasets.file_kinds import kinds_by_content, kinds_by_ending, stem
 from mmcoop.datasets.rejects import Unusable
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 from mmcoop.names import normalised
 
 
@@ -68,7 +68,9 @@ def _first(names: Sequence[str], most: int) -> str:
 def check_source(folder: Path) -> None:
     """Raise `DataError` where `folder` is not a folder."""
     if not folder.is_dir():
-        raise DataError(f"--source {folder} is not a folder: give the folder of the clips")
+        raise DataError(
+            f"{setting('source')} {folder} is not a folder: give the folder of the clips"
+        )
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -81,7 +83,7 @@ def inside(folder: Path, name: str) -> Path:
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or ":" in parts.parts[0]:
         raise Unusable(
             "outside-folder",
-            f"{name!r} is not a path inside the source folder: paths are relative to --source",
+            f"{name!r} is not a path inside the source folder: paths are relative to it",
         )
     path = folder
     for part in parts.parts:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mmcoop.core.seeds import derive_seed
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import normalised
 
 #: What users call the splits.
@@ -82,7 +82,8 @@ def check_shares(validation: float, test: float) -> None:
     """Raise `UsageError` for shares that are not above 0 or leave nothing to train on."""
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise UsageError(
-            f"--validation {validation} --test {test}: both must be above 0, and together below 1"
+            f"{setting('validation')} {validation} {setting('test')} {test}: both must be "
+            "above 0, and together below 1"
         )
 
 

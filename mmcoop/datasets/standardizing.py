@@ -9,10 +9,10 @@ from mmcoop.datasets.advice import ENCODERS
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.rejects import FIRST
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 
 #: The option by which a recipe leaves it to the user, in words.
-STANDARDIZE = "normalise every feature or channel by its training mean and standard deviation"
+STANDARDIZE = "Normalise features by their training mean and deviation"
 
 
 def array_modality(
@@ -54,7 +54,8 @@ def array_modality(
     if not standardize:
         if lost := spread.too_close(names):
             raise DataError(
-                f"{what}, {lost}, in which models compute: leave out --no-standardize, or subtract "
+                f"{what}, {lost}, in which models compute: turn {setting('standardize')} on, "
+                "or subtract "
                 "an offset"
             )
         return Modality(kind, shape, "float32", encoder), constant

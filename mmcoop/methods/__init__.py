@@ -11,37 +11,76 @@ from mmcoop.registry import Entry, Registry
 METHODS = Registry(
     "method",
     {
-        "joint": Entry("mmcoop.methods.joint", "Joint", "every sample whole, one loss"),
-        "unimodal": Entry(
-            "mmcoop.methods.unimodal", "Unimodal", "one modality alone (needs --modality)"
+        "joint": Entry(
+            "mmcoop.methods.joint", "Joint", "every sample with all modalities, one loss"
         ),
+        "unimodal": Entry("mmcoop.methods.unimodal", "Unimodal", "a single modality (--modality)"),
         "sample": Entry(
-            "mmcoop.methods.sample", "SampleLevel", "sample-level enhancement of the paper"
+            "mmcoop.methods.sample",
+            "SampleLevel",
+            "sample-level enhancement",
+            "Wei et al., CVPR 2024",
         ),
         "modality": Entry(
-            "mmcoop.methods.modality", "ModalityLevel", "modality-level enhancement of the paper"
+            "mmcoop.methods.modality",
+            "ModalityLevel",
+            "modality-level enhancement",
+            "Wei et al., CVPR 2024",
         ),
         "uniform": Entry(
-            "mmcoop.methods.uniform", "Uniform", "joint loss plus every modality's own, equally"
+            "mmcoop.methods.uniform",
+            "Uniform",
+            "joint loss plus an equal loss per modality",
+            "control",
         ),
         "ensemble": Entry(
-            "mmcoop.methods.ensemble", "Ensemble", "unimodal models, averaged (needs --fusion late)"
+            "mmcoop.methods.ensemble",
+            "Ensemble",
+            "average of unimodal models (--fusion late)",
+            "control",
         ),
         "random": Entry(
-            "mmcoop.methods.random", "Random", "as many extra rows as sample, chosen at random"
+            "mmcoop.methods.random",
+            "Random",
+            "as many extra examples as sample, at random",
+            "control",
         ),
-        "ogm": Entry("mmcoop.methods.ogm", "OGM", "slows the stronger modality's encoder"),
-        "ogm-ge": Entry("mmcoop.methods.ogm", "OGMGE", "ogm, and noise on the gradients"),
+        "ogm": Entry(
+            "mmcoop.methods.ogm",
+            "OGM",
+            "slows the encoder of the stronger modality",
+            "Peng et al., CVPR 2022",
+        ),
+        "ogm-ge": Entry(
+            "mmcoop.methods.ogm",
+            "OGMGE",
+            "ogm with noise on the gradients",
+            "Peng et al., CVPR 2022",
+        ),
         "greedy": Entry(
             "mmcoop.methods.greedy",
             "Greedy",
-            "cares for the slower learning branch (needs --fusion mmtm)",
+            "re-balances the slower branch (--fusion mmtm)",
+            "Wu et al., ICML 2022",
         ),
-        "pmr": Entry("mmcoop.methods.pmr", "PMR", "pulls the weaker modality to class prototypes"),
+        "pmr": Entry(
+            "mmcoop.methods.pmr",
+            "PMR",
+            "pulls the weaker modality to class prototypes",
+            "Fan et al., CVPR 2023",
+        ),
         "g-blending": Entry(
-            "mmcoop.methods.g_blending", "GBlending", "weights losses by how little they overfit"
+            "mmcoop.methods.g_blending",
+            "GBlending",
+            "weights losses by how little they overfit",
+            "Wang et al., CVPR 2020",
         ),
-        "agm": Entry("mmcoop.methods.agm", "AGM", "scales each modality's share of the logits"),
+        "agm": Entry(
+            "mmcoop.methods.agm",
+            "AGM",
+            "scales each modality's share of the logits",
+            "Li et al., ICCV 2023",
+        ),
     },
 )
 

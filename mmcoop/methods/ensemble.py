@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.models.fusions.late import Late
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.methods.base import Method, TrainContext
 from mmcoop.methods.unimodal_heads import unimodal_losses
 
@@ -19,7 +19,9 @@ class Ensemble(Method):
     def __init__(self, task: TrainContext) -> None:
         super().__init__(task)
         if not isinstance(task.model.fusion, Late):
-            raise UsageError("method 'ensemble' averages unimodal models: give --fusion late")
+            raise UsageError(
+                f"method 'ensemble' averages unimodal models: give {setting('fusion', 'late')}"
+            )
 
     def loss(self, batch: Batch) -> Tensor:
         present = batch.present.to(batch.labels.device)

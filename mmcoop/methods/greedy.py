@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmcoop.core.batch import Batch
 from mmcoop.core.models.fusions.mmtm import MMTM
 from mmcoop.core.resampling import TrainingExamples
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import GreedyOptions
 from mmcoop.methods.unimodal_heads import unimodal_losses
@@ -39,7 +39,9 @@ class Greedy(Method):
     ) -> None:
         super().__init__(task)
         if not isinstance(task.model.fusion, MMTM):
-            raise UsageError("method 'greedy' needs the gates of --fusion mmtm or mmtm-2x")
+            raise UsageError(
+                f"method 'greedy' needs the gates of {setting('fusion', 'mmtm')} or mmtm-2x"
+            )
         check_not_negative(epsilon=epsilon, steps=steps, start=start)
         if task.n_modalities < 2:
             raise UsageError("method 'greedy' needs two modalities or more")

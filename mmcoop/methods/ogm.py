@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.resampling import TrainingExamples
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import OGMGEOptions, OGMOptions
 from mmcoop.methods.unimodal_heads import scores
@@ -47,7 +47,8 @@ class OGM(Method):
         if not task.model.fusion.has_unimodal_logits:
             raise UsageError(
                 f"method {self.name!r} needs a fusion with unimodal logits, as concat, sum, late "
-                f"and mmtm have: choose another --fusion than {type(task.model.fusion).__name__}"
+                f"and mmtm have: choose another {setting('fusion')} than "
+                f"{type(task.model.fusion).__name__}"
             )
         if task.n_modalities < 2:
             raise UsageError(f"method {self.name!r} needs two modalities or more")

@@ -11,7 +11,7 @@ from mmcoop.core.batch import Batch
 from mmcoop.core.imputers.evaluation_mode import evaluation_mode
 from mmcoop.core.resampling import TrainingExamples
 from mmcoop.core.seeds import generator
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import PMROptions
 
@@ -72,7 +72,8 @@ class PMR(Method):
         if not task.model.fusion.takes_vectors:
             raise UsageError(
                 "method 'pmr' needs feature vectors, which fusion "
-                f"{type(task.model.fusion).__name__} does not take: choose another --fusion"
+                f"{type(task.model.fusion).__name__} does not take: choose another "
+                f"{setting('fusion')}"
             )
         self.alpha = alpha
         self.momentum = momentum

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmcoop.core.models.fusions.base import Fusion
 from mmcoop.core.models.model import MultimodalModel
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 
 
 class UnimodalHeads(nn.Module):
@@ -28,7 +28,8 @@ class UnimodalHeads(nn.Module):
             if not model.fusion.takes_vectors:
                 raise UsageError(
                     f"method {method!r} needs feature vectors or unimodal logits, which fusion "
-                    f"{type(model.fusion).__name__} does not have: choose another --fusion"
+                    f"{type(model.fusion).__name__} does not have: choose another "
+                    f"{setting('fusion')}"
                 )
             self.own = nn.ModuleDict(
                 {m: nn.Linear(e.width, n_classes) for m, e in model.encoders.items()}  # type: ignore[arg-type]

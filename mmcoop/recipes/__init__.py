@@ -1,12 +1,11 @@
 """Recipes: how a data set is built, one file each.
 
-A recipe is a frozen dataclass: its fields are its options (with a `help` text in their
-metadata), and `build(folder, overwrite=…, progress=…)` writes the dataset folder.
+A recipe is a frozen dataclass. Its fields are its options, declared by `settings.option`, and
+`build(folder, overwrite=…, progress=…)` writes the dataset folder.
 """
 
-from dataclasses import field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mmcoop.progress import Progress
 from mmcoop.registry import Entry, Registry
@@ -66,24 +65,3 @@ class Recipe(Protocol):
 
     def build(self, folder: Path, *, overwrite: bool, progress: Progress) -> None:
         """Write the dataset folder, completely or not at all."""
-
-
-def option(default: Any, help: str, flag: str | None = None) -> Any:
-    """Declare a field of a recipe: an option of its subcommand.
-
-    Args:
-        default: The default.
-        help: The help text of the option.
-        flag: How the option is spelled, if not like the field.
-    """
-    return field(default=default, metadata={"help": help, "flag": flag})
-
-
-def required(help: str, flag: str | None = None) -> Any:
-    """Declare a field of a recipe that has no default.
-
-    Args:
-        help: The help text of the option.
-        flag: How the option is spelled, if not like the field.
-    """
-    return field(metadata={"help": help, "flag": flag})

@@ -18,10 +18,13 @@ from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.media import read_audio
 from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 from mmcoop.progress import SILENT, Progress
-from mmcoop.recipes import option, required
 from mmcoop.recipes.keypad import check_noise
+from mmcoop.settings import option, required
+
+# Options of this recipe, as messages name them.
+_SOURCE = setting("source")
 
 LENGTH = 6144  # samples: 0.768 s; all but a few recordings are shorter
 SHORTEST = digits.SAMPLE_RATE // 20
@@ -42,14 +45,14 @@ class AVDigits:
     amount in each sample and recorded as snr_audio and snr_visual.
     """
 
-    source: Path = required("folder of the wav files, `{digit}_{speaker}_{take}.wav`")
+    source: Path = required("Folder of the recordings, DIGIT_SPEAKER_TAKE.wav", metavar="FOLDER")
     snr_audio: tuple[float, float] | None = option(
-        None, "plant noise: lowest and highest audio SNR, in dB"
+        None, "Planted audio noise: lowest and highest SNR, in dB"
     )
     sigma_visual: tuple[float, float] | None = option(
-        None, "plant noise: least and most in a picture, in its own standard deviations"
+        None, "Planted picture noise: least and most, in standard deviations"
     )
-    seed: int = option(0, "decides the pairing and the noise")
+    seed: int = option(0, "Random seed of the pairs and the noise")
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
         check_noise(self.snr_audio, self.sigma_visual)
@@ -147,7 +150,7 @@ class AVDigits:
 def _recordings(source: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
     """The recordings in a folder, by id, and what looks like one but is not named like one."""
     if not source.is_dir():
-        raise DataError(f"--source {source} is not a folder: give the folder of the wav files")
+        raise DataError(f"{_SOURCE} {source} is not a folder: give the folder of the wav files")
     found, rejects = [], []
     for path in sorted(source.glob("*.wav")):
         match = _NAME.fullmatch(path.name)

@@ -1,7 +1,6 @@
 """What the recipes that read clips share: from a list of clips to a plan to a data set."""
 
 import csv
-import math
 from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,10 +19,15 @@ from mmcoop.datasets.rejects import FIRST, Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.splitting import cut_by_group
 from mmcoop.datasets.writer import NOTES_COLUMN, Header, check_classes, check_new_dataset, leakage
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.files import atomic_write
 from mmcoop.progress import SILENT, Progress
-from mmcoop.recipes import option, required
+from mmcoop.settings import check_settings, option, required
+
+# Options of this recipe, as messages name them.
+_FRAMES, _STORED_FRAMES, _SOURCE, _VALIDATION = map(
+    setting, ("frames", "stored_frames", "source", "validation")
+)
 
 # What every clip has beside its modalities.
 _COLUMNS = {"duration": "float32", NOTES_COLUMN: "string"}
@@ -76,38 +80,29 @@ class Listing:
 class ClipRecipe:
     """A recipe that reads clips: it says which (`listing`), and all else is here."""
 
-    source: Path = required("folder of the clips; folders in it are searched too")
-    frames: int = option(3, "frames of a clip that a model sees, one per equal part of it")
+    source: Path = required("Folder of the clips, searched recursively", metavar="FOLDER")
+    frames: int = option(3, "Frames per clip that the model sees", min=1)
     stored_frames: int | None = option(
         None,
-        "frames stored, evenly spaced, from which training draws one per part (evaluation takes "
-        "the middle one): an odd multiple of --frames. Default: three per frame seen",
+        "Frames stored per clip. \\[default: 3 per frame seen]",
+        min=1,
     )
-    short_side: int = option(256, "shorter side of a stored picture, in pixels, at most")
-    size: int = option(224, "side of the square a model sees, in pixels")
-    min_seconds: float = option(0.5, "reject clips that have less")
-    size_limit: float = option(4.0, "reject files of more GiB")
-    time_limit: float = option(60.0, "reject clips that take longer to read, in seconds")
-    limit: int | None = option(None, "no more clips a split than this, shared among the classes")
-    seed: int = option(0, "decides what chance decides")
+    short_side: int = option(256, "Largest shorter side of a stored picture, in pixels", min=1)
+    size: int = option(224, "Side of the square the model sees, in pixels", min=1)
+    min_seconds: float = option(0.5, "Reject shorter clips", above=0)
+    size_limit: float = option(4.0, "Reject larger files, in GiB", above=0)
+    time_limit: float = option(60.0, "Reject clips that take longer to read, in seconds", above=0)
+    limit: int | None = option(None, "Most clips per split, spread over the classes", min=1)
+    seed: int = option(0, "Random seed of the splits")
 
     def __post_init__(self) -> None:
-        for name in ("frames", "stored_frames", "short_side", "size", "limit"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {number}: it must be at least 1")
+        check_settings(self)
         if self._stored % (2 * self.frames) != self.frames:
             raise UsageError(
-                f"--stored-frames {self._stored}: it must be an odd multiple of --frames "
-                f"{self.frames}, as {self.frames}, {3 * self.frames} or {5 * self.frames}, so that "
-                "each part of a clip has a frame in its middle"
+                f"{_STORED_FRAMES} is {self._stored}: it must be an odd multiple of {_FRAMES}, "
+                f"such as {self.frames}, {3 * self.frames} or {5 * self.frames}, so that each part "
+                "of a clip has a frame in its middle"
             )
-        for name in ("min_seconds", "size_limit", "time_limit"):
-            number = getattr(self, name)
-            if not 0 < number < math.inf:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} {number}: it must be a number above 0"
-                )
 
     @property
     def _stored(self) -> int:
@@ -234,8 +229,9 @@ class ClipRecipe:
                 wanted = ", ".join(first) + ", …" * (len(clips) > 3)
                 needed = ", and a data set needs all three splits" if part else ""
                 raise DataError(
-                    f"none of the {len(clips):,} {part}clips is in --source {self.source}{needed}: "
-                    f"looked for {wanted}; there is {listing.names}{why_not(listing.rejects)}"
+                    f"none of the {len(clips):,} {part}clips is in {_SOURCE} {self.source}"
+                    f"{needed}: looked for {wanted}; there is {listing.names}"
+                    f"{why_not(listing.rejects)}"
                     + ". Assign clips that are there to this split"
                     * bool(part)
                 )
@@ -247,7 +243,7 @@ class ClipRecipe:
             there = [clip for clip in listing.clips if clip.paths and part in ("", clip.split)]
             if not (usable[part] if part else usable.total()):
                 raise DataError(
-                    f"none of the {len(there):,} {part}{' ' * bool(part)}clips in --source "
+                    f"none of the {len(there):,} {part}{' ' * bool(part)}clips in {_SOURCE} "
                     f"{self.source} can be used{why_not(listing.rejects)}"
                 )
 
@@ -337,7 +333,7 @@ def cut_validation(
     Groups in `keep` stay in training. Depends on what is asked for, not on what was found.
     """
     if not 0 < share < 1:
-        raise UsageError(f"--validation {share}: it must be between 0 and 1")
+        raise UsageError(f"{_VALIDATION} {share}: it must be between 0 and 1")
     free = [clip for clip in clips if clip.split == "train" and clip.group not in keep]
     cut = cut_by_group(
         [clip.group for clip in free], [clip.label for clip in free], share, seed, "validation"

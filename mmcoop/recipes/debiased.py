@@ -27,8 +27,8 @@ from mmcoop.errors import DataError, UsageError
 from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
-from mmcoop.recipes import option, required
 from mmcoop.scores.scores import Scores
+from mmcoop.settings import option, required
 
 # Rows are copied so many at a time: little memory, few reads.
 _ROWS = 256
@@ -47,23 +47,17 @@ class Debiased:
     alone gains nothing on it.
     """
 
-    source: Path = required("dataset folder to take samples from", flag="--from")
-    scores: Path = required("scores of all its samples (mmcoop valuate --split all)")
-    tolerance: float = option(0.02, "how far apart the mean contributions may be, in every split")
-    class_ratio: float = option(
-        2.0, "how many times the samples of the smallest class the largest may have, in every split"
-    )
-    min_spread: float = option(
-        0.5,
-        "share to keep of the spread: the mean over samples of the largest contribution less the "
-        "smallest",
-    )
-    seed: int = option(0, "decides which of several samples with equal contributions are kept")
+    source: Path = required("Dataset folder to select from", flag="--from", metavar="FOLDER")
+    scores: Path = required("Scores of all its samples (mmcoop valuate --split all)")
+    tolerance: float = option(0.02, "Largest gap between mean contributions")
+    class_ratio: float = option(2.0, "Largest class size over the smallest")
+    min_spread: float = option(0.5, "Share of the contributions' spread to keep")
+    seed: int = option(0, "Random seed of the choice among equal samples")
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
         check_demands(self.tolerance, self.class_ratio, self.min_spread)
         if self.source.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"--out {folder} holds the data set of --from: choose another --out")
+            raise UsageError(f"{folder} contains the dataset to select from: choose another folder")
         check_new_dataset(folder, overwrite)
         dataset = open_dataset(self.source)
         parts = {split: dataset.split(split) for split in SPLITS}

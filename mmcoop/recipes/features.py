@@ -22,10 +22,13 @@ from mmcoop.datasets.source_files import inside
 from mmcoop.datasets.splitting import check_shares, fill_splits
 from mmcoop.datasets.standardizing import STANDARDIZE, array_modality, constant_features
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import normalised
 from mmcoop.progress import SILENT, Progress
-from mmcoop.recipes import option, required
+from mmcoop.settings import option, required
+
+# Options of this recipe, as messages name them.
+_SOURCE, _MODALITY = map(setting, ("source", "modality"))
 
 #: The name, before its suffix, of a file that holds no modality but the labels of the others.
 LABELS = "labels"
@@ -46,19 +49,17 @@ class Features:
     any; else the splits are cut at random, class by class.
     """
 
-    source: Path = required("folder of the .csv, .parquet or .npy files")
+    source: Path = required("Folder of the .csv, .parquet or .npy files", metavar="FOLDER")
     modality: list[str] | None = option(
-        None, "NAME=FILE, may be repeated: take these files of the folder, under these names"
+        None, "Modality and its file. \\[repeatable; default: all files]", metavar="NAME=FILE"
     )
     label: str | None = option(
-        None,
-        "column that holds the label, or `last` for the last one of each table; default: a column "
-        "named label, or a file labels.csv, labels.parquet or labels.npy",
+        None, "Label column, or `last`. \\[default: label, or a file labels.*]"
     )
-    id_column: str = option("id", "column that says which rows are the same sample")
-    validation: float = option(0.1, "share of the samples to validate on, if `split` does not say")
-    test: float = option(0.2, "share of the samples to test on, if `split` does not say")
-    seed: int = option(0, "decides the splits")
+    id_column: str = option("id", "Column of sample ids, which joins the tables")
+    validation: float = option(0.1, "Share for validation, without a column split")
+    test: float = option(0.2, "Share for testing, without a column split")
+    seed: int = option(0, "Random seed of the splits")
     standardize: bool = option(True, STANDARDIZE)
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
@@ -128,7 +129,7 @@ class Features:
         """The files of the modalities, by name, and those of the labels."""
         if not self.source.is_dir():
             raise DataError(
-                f"--source {self.source} is not a folder: give the folder of the "
+                f"{_SOURCE} {self.source} is not a folder: give the folder of the "
                 ".csv, .parquet or .npy files"
             )
         names = sorted(path.name for path in self.source.iterdir())
@@ -143,7 +144,7 @@ class Features:
             chosen, files = _checked([name for name, _ in pairs]), [path for _, path in pairs]
             for path in files:
                 if not path.is_file():
-                    raise DataError(f"--modality: there is no file {path}: {has}")
+                    raise DataError(f"{_MODALITY}: there is no file {path}: {has}")
         else:
             files = [path for path in beside if normalised(path.stem) != LABELS]
             if not files:
@@ -173,7 +174,8 @@ class Features:
             )
             raise DataError(
                 f"there are no labels in {self.source}: no table has a column "
-                f"{self.label or 'label'!r}{nor}. Name it with --label (`--label last` is the last "
+                f"{self.label or 'label'!r}{nor}. Name it with {setting('label')} "
+                f"(`{setting('label', 'last')}` is the last "
                 "one of each table), or put them beside in labels.csv, labels.parquet or labels.npy"
             )
         return tables
@@ -187,7 +189,7 @@ class Features:
         if len(counts) < 2:
             raise DataError(
                 f"every sample of {self.source} has the label {counts.index[0]!r}: there must be "
-                "two classes or more. Is another column the label? Name it with --label"
+                f"two classes or more. Is another column the label? Name it with {setting('label')}"
             )
         for split in SPLITS:
             without = counts.index[counts[split] == 0].tolist()
@@ -214,12 +216,12 @@ def _pair(source: Path, text: str) -> tuple[str, Path]:
     name, _, file = text.partition("=")
     if not name or Path(file).suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"--modality {text!r}: write it as NAME=FILE, a file in {', '.join(SUFFIXES)}"
+            f"{_MODALITY} {text!r}: write it as NAME=FILE, a file in {', '.join(SUFFIXES)}"
         )
     try:
         return name, inside(source, file)
     except Unusable as error:
-        raise UsageError(f"--modality {text!r}: {error}") from None
+        raise UsageError(f"{_MODALITY} {text!r}: {error}") from None
 
 
 def _names(stems: Sequence[str]) -> tuple[str, ...]:
@@ -242,7 +244,7 @@ def _checked(names: Sequence[str]) -> tuple[str, ...]:
                 raise UsageError(f"{name!r} cannot name a modality: it is that of a column")
         return check_modalities(names)
     except UsageError as error:
-        raise UsageError(f"{error}. Rename the file, or give --modality NAME=FILE") from None
+        raise UsageError(f"{error}. Rename the file, or give {_MODALITY} NAME=FILE") from None
 
 
 def _numbered(tables: Mapping[str, Table], id_column: str) -> dict[str, Table]:
@@ -252,7 +254,7 @@ def _numbered(tables: Mapping[str, Table], id_column: str) -> dict[str, Table]:
     Raises `DataError` where the tables have different numbers of rows.
     """
     if id_column != "id" and not any("id" in table.about for table in tables.values()):
-        raise DataError(f"no table has the column {id_column!r} of --id-column")
+        raise DataError(f"no table has the column {id_column!r} of {setting('id_column')}")
     first, *others = tables.values()
     indexed = next((table for table in tables.values() if table.indexed), None)
     if indexed:

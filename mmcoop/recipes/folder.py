@@ -30,15 +30,20 @@ from mmcoop.datasets.rejects import FIRST, Reject, Unusable, why_not
 from mmcoop.datasets.source_files import SourceFiles, differing_in_case, inside, names_in
 from mmcoop.datasets.splitting import NAMES, fill_splits, split_names
 from mmcoop.datasets.standardizing import STANDARDIZE, array_modality, constant_features
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import is_utf8, normalised
-from mmcoop.recipes import option
 from mmcoop.recipes.clip_recipe import (
     ClipRecipe,
     Listing,
     in_splits,
     unused,
     without_duplicates,
+)
+from mmcoop.settings import option
+
+# Options of this recipe, as messages name them.
+_SOURCE, _MANIFEST, _SOUND_SECONDS, _MODALITY = map(
+    setting, ("source", "manifest", "sound_seconds", "modality")
 )
 
 # How many clips are measured for the length of a spectrogram, which is within these seconds.
@@ -97,20 +102,18 @@ class Folder(ClipRecipe):
     video or sound file, a picture (image), or a .npy array (series or vector).
     """
 
-    manifest: Path | None = option(None, "table that lists the clips, .csv or .parquet")
+    manifest: Path | None = option(None, "Table of the clips, .csv or .parquet", metavar="FILE")
     modality: list[str] | None = option(
         None,
-        "NAME=COLUMN or NAME=COLUMN:KIND, may be repeated: the column with the path of its files "
-        "(without a manifest: path), and what is taken of them. Default: audio=path visual=path",
+        "Modality and its column. \\[repeatable; default: audio=path visual=path]",
+        metavar="NAME=COLUMN",
     )
     sound_seconds: float | None = option(
-        None,
-        "seconds of sound in a spectrogram; longer sound is cut. Default: the median length of the "
-        f"clips, {_MOST_SECONDS:g} at most",
+        None, f"Seconds per spectrogram. \\[default: the median clip, at most {_MOST_SECONDS:g}]"
     )
-    validation: float = option(0.1, "share that becomes validation, where there is none")
-    test: float = option(0.2, "share that becomes test, where there is none")
-    standardize: bool = option(True, f"of .npy files: {STANDARDIZE}")
+    validation: float = option(0.1, "Share for validation, if there is none")
+    test: float = option(0.2, "Share for testing, if there is none")
+    standardize: bool = option(True, f"{STANDARDIZE} (.npy files)")
 
     def listing(self) -> Listing:
         wanted = self._wanted()
@@ -121,7 +124,7 @@ class Folder(ClipRecipe):
             report = _passed_over(files)
             if not rows:
                 raise DataError(
-                    f"--source {self.source} has no folder of a class with clips: there is {names}"
+                    f"{_SOURCE} {self.source} has no folder of a class with clips: there is {names}"
                     + why_not(rejects)
                     + _other_kinds(files.others)
                 )
@@ -129,7 +132,7 @@ class Folder(ClipRecipe):
             rows = list(self._manifest(dict.fromkeys(column for column, _ in wanted.values())))
             rejects = []
             if not rows:
-                raise DataError(f"--manifest {self.manifest} has no line below its header")
+                raise DataError(f"{_MANIFEST} {self.manifest} has no line below its header")
             names = names_in(self.source)  # a table says itself what is where
             report = {}
         classes = _sorted_classes({row.label for row in rows})
@@ -209,7 +212,7 @@ class Folder(ClipRecipe):
         )
 
     def time_steps(self, listing: Listing) -> int:
-        """As --sound-seconds says, else by the median length of some of the clips."""
+        """As `sound_seconds` says, else by the median length of some of the clips."""
         seconds = self.sound_seconds
         if seconds is None:
             columns = [column for kind, column in listing.kinds.values() if kind == "spectrogram"]
@@ -219,7 +222,7 @@ class Folder(ClipRecipe):
             seconds = min(float(np.median(lengths)), _MOST_SECONDS)
         if not _LEAST_SECONDS <= seconds <= LONGEST:
             raise UsageError(
-                f"--sound-seconds {seconds:g}: it must be from {_LEAST_SECONDS:g} to {LONGEST}"
+                f"{_SOUND_SECONDS} {seconds:g}: it must be from {_LEAST_SECONDS:g} to {LONGEST}"
             )
         return math.ceil(round(seconds * spectrogram.STEPS_PER_SECOND, 6))
 
@@ -234,13 +237,15 @@ class Folder(ClipRecipe):
             name, column = normalised(name), normalised(column)
             if not (name and sign and column) or (colon and kind not in KINDS):
                 raise UsageError(
-                    f"--modality {text!r}: write NAME=COLUMN or NAME=COLUMN:KIND, KIND one of "
+                    f"{_MODALITY} {text!r}: write NAME=COLUMN or NAME=COLUMN:KIND, KIND one of "
                     f"{', '.join(KINDS)}"
                 )
             if name in wanted:
-                raise UsageError(f"--modality {name} is given twice")
+                raise UsageError(f"{_MODALITY} {name} is given twice")
             if self.manifest is None and column != "path":
-                raise UsageError(f"--modality {text!r}: without a manifest the only column is path")
+                raise UsageError(
+                    f"{_MODALITY} {text!r}: without a manifest the only column is path"
+                )
             wanted[name] = (column, kind or None)
         check_modalities(list(wanted))
         return wanted
@@ -250,13 +255,13 @@ class Folder(ClipRecipe):
         try:
             table, first = read_texts(self.manifest)
         except DataError as error:
-            raise DataError(f"--manifest {error}") from None
+            raise DataError(f"{_MANIFEST} {error}") from None
         needed = {"id", "label", *path_columns}
         if missing := needed - set(table.columns):
             raise DataError(
-                f"--manifest {self.manifest} has no column {', '.join(sorted(missing))}; it has "
+                f"{_MANIFEST} {self.manifest} has no column {', '.join(sorted(missing))}; it has "
                 f"{', '.join(table.columns)}. Columns with the paths of files are named by "
-                "--modality: --modality audio=COLUMN --modality visual=COLUMN"
+                f"{_MODALITY}: {_MODALITY} audio=COLUMN {_MODALITY} visual=COLUMN"
             )
         cells = table.to_dict("records")
         splits = split_names(
@@ -265,7 +270,7 @@ class Folder(ClipRecipe):
         for line, (row, split) in enumerate(zip(cells, splits, strict=True), start=first):
             if not any(cell.strip() for cell in row.values()):
                 continue
-            where = f"--manifest {self.manifest}, line {line}"
+            where = f"{_MANIFEST} {self.manifest}, line {line}"
             id, label = (normalised(row[name]) for name in ("id", "label"))
             if not id or not label:
                 raise DataError(f"{where}: id or label is empty")
@@ -336,9 +341,9 @@ def _in_split_folders(files: SourceFiles) -> bool:
     within = {part[0] for part in parts if len(part) > 2}
     if splits & within:
         raise DataError(
-            f"--source {files.folder}: {min(splits & within)} looks like a split, and "
+            f"{_SOURCE} {files.folder}: {min(splits & within)} looks like a split, and "
             f"{min(tops - splits)} does not: let there be folders of splits alone, or of classes "
-            "alone, or list the clips in a --manifest"
+            f"alone, or list the clips in a {_MANIFEST}"
         )
     return False
 
@@ -347,10 +352,12 @@ def _other_kinds(files: Sequence[Path]) -> str:
     """What to give where the only files are of kinds that were not asked for."""
     for kind, (_, name) in _KIND_OF_FILES.items():
         if found := [path.suffix.lower() for path in files if kind in kinds_by_ending(path)]:
-            return f". For its {min(found)} files: --modality {name}=path"
+            return f". For its {min(found)} files: {_MODALITY} {name}=path"
     if not files:
         return ""
-    return ". Files of any ending can be listed in a --manifest, with --modality NAME=COLUMN:KIND"
+    return (
+        f". Files of any ending can be listed in a {_MANIFEST}, with {_MODALITY} NAME=COLUMN:KIND"
+    )
 
 
 def _passed_over(files: SourceFiles) -> dict[str, Any]:
@@ -455,7 +462,7 @@ def _kind_of(name: str, path: Path) -> str:
     may_be = f" (they may be {' or '.join(sorted(of_file))})" if of_file else ""
     raise DataError(
         f"what is modality {name!r}, of files like {path}{may_be}? Say it: "
-        f"--modality {name}=COLUMN:KIND, KIND one of {', '.join(KINDS)}"
+        f"{_MODALITY} {name}=COLUMN:KIND, KIND one of {', '.join(KINDS)}"
     )
 
 

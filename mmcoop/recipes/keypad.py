@@ -14,9 +14,9 @@ from mmcoop.core.seeds import derive_seed
 from mmcoop.datasets import digits
 from mmcoop.datasets.advice import training_advice
 from mmcoop.datasets.writer import Header, check_new_dataset, write_dataset
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.progress import SILENT, Progress
-from mmcoop.recipes import option
+from mmcoop.settings import option
 
 SIZES = {"train": 1000, "validation": 297, "test": 500}
 LENGTH = 4096  # samples: 0.512 s
@@ -35,11 +35,11 @@ class Keypad:
     which modality is informative is known. 1,000 training, 297 validation, 500 test samples.
     """
 
-    snr_audio: tuple[float, float] = option((-18.0, 2.0), "lowest and highest audio SNR, in dB")
+    snr_audio: tuple[float, float] = option((-18.0, 2.0), "Lowest and highest audio SNR, in dB")
     sigma_visual: tuple[float, float] = option(
-        (0.2, 1.6), "least and most noise in a picture, in its own standard deviations"
+        (0.2, 1.6), "Least and most picture noise, in standard deviations"
     )
-    seed: int = option(0, "decides the split, the noise and the tones")
+    seed: int = option(0, "Random seed of the splits, the noise and the tones")
 
     def build(self, folder: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> None:
         check_noise(self.snr_audio, self.sigma_visual)
@@ -104,10 +104,11 @@ def check_noise(
     snr_audio: tuple[float, float] | None, sigma_visual: tuple[float, float] | None
 ) -> None:
     """Raise `UsageError` for a range of noise that is upside down or not a range of numbers."""
-    for name, bounds in (("--snr-audio", snr_audio), ("--sigma-visual", sigma_visual)):
+    for name, bounds in (("snr_audio", snr_audio), ("sigma_visual", sigma_visual)):
         if bounds and not (all(map(math.isfinite, bounds)) and bounds[0] <= bounds[1]):
             raise UsageError(
-                f"{name} {bounds[0]} {bounds[1]}: give the lower bound first, both as numbers"
+                f"{setting(name)} {bounds[0]} {bounds[1]}: give the lower bound first, both as "
+                "numbers"
             )
     if sigma_visual and sigma_visual[0] <= 0:
-        raise UsageError(f"--sigma-visual {sigma_visual[0]}: noise must be above 0")
+        raise UsageError(f"{setting('sigma_visual')} {sigma_visual[0]}: noise must be above 0")

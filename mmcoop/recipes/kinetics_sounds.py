@@ -13,7 +13,6 @@ from mmcoop.datasets.youtube import YouTubeFiles, parse_name
 from mmcoop.errors import DataError
 from mmcoop.names import normalised
 from mmcoop.reading.json_files import read_text
-from mmcoop.recipes import option, required
 from mmcoop.recipes.clip_recipe import (
     ClipRecipe,
     Listing,
@@ -23,6 +22,7 @@ from mmcoop.recipes.clip_recipe import (
     unused,
     without_duplicates,
 )
+from mmcoop.settings import option, required
 
 #: The classes of the published lists, by number.
 CLASSES = (
@@ -72,9 +72,9 @@ class KineticsSounds(ClipRecipe):
     list, a video at a time.
     """
 
-    train_list: Path = required("the published my_train.txt")
-    test_list: Path = required("the published my_test.txt")
-    validation: float = option(0.1, "share of the training clips that becomes validation")
+    train_list: Path = required("The published my_train.txt", metavar="FILE")
+    test_list: Path = required("The published my_test.txt", metavar="FILE")
+    validation: float = option(0.1, "Share of the training clips for validation")
 
     def listing(self) -> Listing:
         files = SourceFiles(self.source, ["video"])

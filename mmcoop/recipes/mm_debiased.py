@@ -14,10 +14,9 @@ from mmcoop.datasets.clip_reader import Clip
 from mmcoop.datasets.reader import SPLITS
 from mmcoop.datasets.source_files import SourceFiles
 from mmcoop.datasets.youtube import CLIP_SECONDS, YouTubeFiles, parse_name
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import normalised
 from mmcoop.reading.json_files import parse_json, read_text
-from mmcoop.recipes import option, required
 from mmcoop.recipes.clip_recipe import (
     ClipRecipe,
     Listing,
@@ -26,6 +25,10 @@ from mmcoop.recipes.clip_recipe import (
     of_whole_videos,
     unused,
 )
+from mmcoop.settings import option, required
+
+# Options of this recipe, as messages name them.
+_LIST = setting("list")
 
 #: The classes of the list.
 CLASSES = (
@@ -56,17 +59,14 @@ class MMDebiased(ClipRecipe):
     185 videos are in more than one of the list's subsets.
     """
 
-    list: Path = required("the authors' MM-Debiased.json")
-    split: str = option(
-        "listed",
-        "listed: the list's own subsets; leak-free: every video in one split alone, that where it "
-        "has most clips (of equal ones the first of train, validation, test)",
-    )
+    list: Path = required("The authors' MM-Debiased.json", metavar="FILE")
+    split: str = option("listed", "Split: as listed, or leak-free (one split per video)")
 
     def listing(self) -> Listing:
         if self.split not in _SPLIT_RULES:
             raise UsageError(
-                f"unknown --split {self.split!r}: choose one of {', '.join(_SPLIT_RULES)}"
+                f"unknown {setting('split')} {self.split!r}: choose one of "
+                f"{', '.join(_SPLIT_RULES)}"
             )
         entries = _read_list(self.list)
         classes = sorted({entry["label"] for entry in entries.values()})
@@ -144,9 +144,11 @@ def _read_list(path: Path) -> dict[str, dict[str, str]]:
         text = read_text(path)
         entries = parse_json(text, path)
     except DataError as error:
-        raise DataError(f"--list {error}: give the authors' MM-Debiased.json; {expected}") from None
+        raise DataError(
+            f"{_LIST} {error}: give the authors' MM-Debiased.json; {expected}"
+        ) from None
     if not isinstance(entries, dict) or not entries:
-        raise DataError(f"--list {path} is not the list: {expected}, found {text[:60]!r}")
+        raise DataError(f"{_LIST} {path} is not the list: {expected}, found {text[:60]!r}")
     listed: dict[str, dict[str, str]] = {}
     for id, entry in entries.items():
         name = normalised(id)
@@ -154,12 +156,12 @@ def _read_list(path: Path) -> dict[str, dict[str, str]]:
         if not (parse_name(name) and subset in _SUBSETS and label in CLASSES):
             line = text[: max(text.find(json.dumps(id, ensure_ascii=False)), 0)].count("\n") + 1
             raise DataError(
-                f"--list {path}, line {line}: {expected} with subset "
+                f"{_LIST} {path}, line {line}: {expected} with subset "
                 f"{', '.join(_SUBSETS)} and label {', '.join(CLASSES)}, found "
                 f"{json.dumps({id: entry})[:120]}"
             )
         if name in listed:
-            raise DataError(f"--list {path} has two entries of the clip {name}: leave one out")
+            raise DataError(f"{_LIST} {path} has two entries of the clip {name}: leave one out")
         listed[name] = {"subset": subset, "label": label}
     return listed
 

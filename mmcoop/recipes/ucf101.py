@@ -6,10 +6,9 @@ from pathlib import Path
 
 from mmcoop.datasets.clip_reader import Clip
 from mmcoop.datasets.source_files import SourceFiles
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import normalised
 from mmcoop.reading.json_files import read_text
-from mmcoop.recipes import option, required
 from mmcoop.recipes.clip_recipe import (
     ClipRecipe,
     Listing,
@@ -18,6 +17,10 @@ from mmcoop.recipes.clip_recipe import (
     unused,
     without_duplicates,
 )
+from mmcoop.settings import option, required
+
+# Options of this recipe, as messages name them.
+_FOLD, _FLOW = map(setting, ("fold", "flow"))
 
 FOLDS = (1, 2, 3)
 
@@ -36,18 +39,18 @@ class UCF101(ClipRecipe):
     read from --flow.
     """
 
-    splits: Path = required("folder of the official lists")
-    fold: int = option(1, "which of the three official splits: 1, 2 or 3")
-    validation: float = option(0.1, "share of the training clips that becomes validation")
+    splits: Path = required("Folder of the official lists", metavar="FOLDER")
+    fold: int = option(1, "Official split: 1, 2 or 3")
+    validation: float = option(0.1, "Share of the training clips for validation")
     flow: Path | None = option(
-        None, "folder of precomputed flow: `u/CLIP/` and `v/CLIP/` with one picture a frame"
+        None, "Folder of precomputed flow, u/CLIP/ and v/CLIP/", metavar="FOLDER"
     )
 
     def listing(self) -> Listing:
         if self.fold not in FOLDS:
-            raise UsageError(f"--fold {self.fold}: choose one of {', '.join(map(str, FOLDS))}")
+            raise UsageError(f"{_FOLD} {self.fold}: choose one of {', '.join(map(str, FOLDS))}")
         if self.flow is not None and not all((self.flow / d).is_dir() for d in ("u", "v")):
-            raise DataError(f"--flow {self.flow} has no folders u and v")
+            raise DataError(f"{_FLOW} {self.flow} has no folders u and v")
         classes = self._classes()
         files = SourceFiles(self.source, ["video"])
         # the lists and the videos do not agree on upper and lower case (HandStandPushups)
@@ -113,7 +116,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = read_text(path)
     except DataError as error:
-        raise DataError(f"{error}: --splits is the lists' folder") from None
+        raise DataError(f"{error}: {setting('splits')} is the lists' folder") from None
     lines = [(k, line) for k, raw in enumerate(text.splitlines(), 1) if (line := normalised(raw))]
     if not lines:
         raise DataError(f"{path} is empty")

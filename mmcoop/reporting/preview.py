@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import UsageError
+from mmcoop.errors import UsageError, setting
 from mmcoop.files import atomic_write, check_new_file
 from mmcoop.printable import printable
 from mmcoop.reading.pictures import decode_jpeg
@@ -73,8 +73,8 @@ def draw_preview(dataset: DatasetFolder, path: Path, split: str = "train") -> No
 def check_preview(path: Path, overwrite: bool) -> None:
     """Raise `UsageError` where no picture can be written at `path`."""
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"--preview {path}: its name must end in {', '.join(FORMATS)}")
-    check_new_file(path, overwrite, "--preview")
+        raise UsageError(f"{setting('preview')} {path}: its name must end in {', '.join(FORMATS)}")
+    check_new_file(path, overwrite, "preview")
 
 
 def _some(frames: Sequence[Any]) -> list[Any]:

@@ -257,7 +257,7 @@ def score_model(
     if isinstance(own, tuple | list) and sorted(own) != sorted(names):
         raise UsageError(
             f"the model's modalities are {', '.join(own)}, not {', '.join(names)}: name those it "
-            "takes with --modality"
+            f"takes with {setting('modality')}"
         )
     represented, absent = request.absence.over(
         model, names, lambda: background(dataset, names, batch_size), output

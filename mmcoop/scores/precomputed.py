@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, graded_shares
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import DataError, UsageError
+from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.scores.scores import Scores
@@ -109,7 +109,7 @@ def reread_precomputed(
     if given.sha256 != recorded["sha256"]:
         raise DataError(
             f"{given.path} is not the scores file any more that the run was started with (its "
-            "sha256 is another one): restore it, or start anew with --overwrite"
+            f"sha256 is another one): restore it, or start anew with {setting('overwrite', True)}"
         )
     return given
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from mmcoop.errors import DataError, Interrupted, UsageError
+from mmcoop.errors import DataError, Interrupted, UsageError, setting
 from mmcoop.files import (
     atomic_write,
     check_new_file,
@@ -37,7 +37,7 @@ _DETAILS = "details.json"
 # A part is written when so much time has passed, or when a row group is full: what a kill may cost.
 _SECONDS = 5.0
 
-_FULL = "make room and give the same command with --resume, which keeps what was valued"
+_FULL = f"make room and resume with {setting('resume', True)}, which keeps what was valued"
 
 
 @with_config(AS_WRITTEN)
@@ -182,8 +182,9 @@ def resumable_scores(
         state = _state_to_resume(folder) if resume or not overwrite else None
         if state is not None and not resume:
             raise UsageError(
-                f"an unfinished valuation for {path} is there: resume it with --resume, or value "
-                "again with --overwrite"
+                f"an unfinished valuation for {path} is there: resume it with "
+                f"{setting('resume', True)}, or value "
+                f"again with {setting('overwrite', True)}"
             )
         complete = same and state is None
         try:
@@ -199,7 +200,8 @@ def resumable_scores(
             if not (folder / STATE).is_file():
                 raise
             raise Interrupted(
-                "stopped; what was valued is kept: resume with the same command and --resume"
+                "stopped; what was valued is kept: resume with the same command and "
+                f"{setting('resume', True)}"
             ) from None
         finally:
             if not (folder / STATE).is_file():
@@ -221,7 +223,8 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001
         raise DataError(
-            f"{path} is damaged ({type(error).__name__}): value again with --overwrite"
+            f"{path} is damaged ({type(error).__name__}): value again with "
+            f"{setting('overwrite', True)}"
         ) from None
 
 
@@ -258,12 +261,13 @@ def _check_same(
         before = read_json(folder / _DETAILS, dict[str, Any])
     except DataError as error:
         raise DataError(
-            f"{folder / _DETAILS} is damaged ({error}): value again with --overwrite"
+            f"{folder / _DETAILS} is damaged ({error}): value again with "
+            f"{setting('overwrite', True)}"
         ) from None
     now = _as_json(modalities, details)
     for name in {**now, **before}:
         if before.get(name) != now.get(name):
             raise UsageError(
                 f"{path} was begun with {name} {before.get(name)!r}, not {now.get(name)!r}: "
-                "resume it as it began, or value again with --overwrite"
+                f"resume it as it began, or value again with {setting('overwrite', True)}"
             )

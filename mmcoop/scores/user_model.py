@@ -16,7 +16,7 @@ from mmcoop.core.imputers.adapters import UnclearCall, calling_adapter, takes_pr
 from mmcoop.core.imputers.outputs import Output
 from mmcoop.core.imputers.wrap import replace_features, replace_inputs
 from mmcoop.core.modalities import check_modalities
-from mmcoop.errors import MmcoopError, UsageError
+from mmcoop.errors import MmcoopError, UsageError, setting
 from mmcoop.weights import load_weights
 
 
@@ -30,27 +30,31 @@ def load_own_model(name: str, weights: Path | None = None) -> Any:
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise UsageError(f"--model {name!r}: write it as package.module:make_model")
+        raise UsageError(f"{setting('model')} {name!r}: write it as package.module:make_model")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         found = getattr(import_module(module), attribute, None)
     except Exception as error:
-        raise UsageError(f"--model {name}: cannot import {module}: {_said(error)}") from error
+        raise UsageError(
+            f"{setting('model')} {name}: cannot import {module}: {_said(error)}"
+        ) from error
     if found is None:
-        raise UsageError(f"--model {name}: {module} has no {attribute!r}")
+        raise UsageError(f"{setting('model')} {name}: {module} has no {attribute!r}")
     model = found
     if not isinstance(found, nn.Module) and callable(found) and _gives_model(name, found):
         try:
             model = found()
         except Exception as error:
-            raise UsageError(f"--model {name} failed: {_said(error)}") from error
+            raise UsageError(f"{setting('model')} {name} failed: {_said(error)}") from error
     if not callable(model):
-        raise UsageError(f"--model {name} gives {type(model).__name__}, which is no model")
+        raise UsageError(
+            f"{setting('model')} {name} gives {type(model).__name__}, which is no model"
+        )
     if weights is not None:
         if not isinstance(model, nn.Module):
-            raise UsageError("--weights are for a torch.nn.Module: leave them out")
+            raise UsageError(f"{setting('weights')} are for a torch.nn.Module: leave them out")
         load_weights(model, weights)
     return model
 
@@ -74,13 +78,16 @@ def own_errors(name: str, model: Any) -> Iterator[None]:
         if not (own := [frame for frame in frames if frame.filename == code]):
             if isinstance(error, TypeError) and _is_of_arguments(error, model):
                 raise UsageError(
-                    f"--model {name} takes other arguments than it is given: {error}. It is given "
-                    "the modalities by name, those of --modality where that is there, or `inputs, "
-                    "present` if it has `present` and neither --absent nor --features is given"
+                    f"{setting('model')} {name} takes other arguments than it is given: "
+                    f"{error}. It is given "
+                    f"the modalities by name, those of {setting('modality')} where that is "
+                    "there, or `inputs, "
+                    f"present` if it has `present` and neither {setting('absent')} nor "
+                    f"{setting('features')} is given"
                 ) from error
             raise
         raise UsageError(
-            f"--model {name} failed: {type(error).__name__}: {error} "
+            f"{setting('model')} {name} failed: {type(error).__name__}: {error} "
             f"({own[-1].filename}, line {own[-1].lineno})"
         ) from error
 
@@ -104,7 +111,8 @@ def _gives_model(name: str, found: Any) -> bool:
         return not needed and not open_ended
     if needed:
         raise UsageError(
-            f"--model {name} is a class that needs {', '.join(needed)}: name a function that gives "
+            f"{setting('model')} {name} is a class that needs {', '.join(needed)}: name a "
+            "function that gives "
             "the model"
         )
     return True
@@ -170,7 +178,8 @@ class ImputerSpec:
             return model, getattr(model, "absent", "zero" if hasattr(model, "fuse") else "own")
         if self.features and not isinstance(model, nn.Module):
             raise UsageError(
-                f"--features are of a torch.nn.Module, and the model is a {type(model).__name__}: "
+                f"{setting('features')} are of a torch.nn.Module, and the model is a "
+                f"{type(model).__name__}: "
                 "leave them out"
             )
         try:
@@ -195,7 +204,8 @@ class ImputerSpec:
         elif set(self.features) != set(modalities):
             odd = ", ".join(sorted(set(self.features) ^ set(modalities)))
             raise UsageError(
-                f"--features: name a submodule for each of {', '.join(modalities)}, and no other "
+                f"{setting('features')}: name a submodule for each of {', '.join(modalities)}, "
+                "and no other "
                 f"modality; amiss: {odd}"
             )
         else:

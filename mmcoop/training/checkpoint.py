@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
-from mmcoop.errors import DataError
+from mmcoop.errors import DataError, setting
 from mmcoop.files import atomic_folder, standing_folder, write_json
 from mmcoop.reading.json_files import AS_WRITTEN, Count, checked
 from mmcoop.reading.torch_state import read_torch
@@ -165,7 +165,10 @@ def check_optimizer_state(found: Any, optimizer: Optimizer, where: object) -> No
     """
 
     def refuse(what: str) -> DataError:
-        return DataError(f"{where} does not fit this training: {what}; start anew with --overwrite")
+        return DataError(
+            f"{where} does not fit this training: {what}; start anew with "
+            f"{setting('overwrite', True)}"
+        )
 
     own = optimizer.state_dict()
     if not isinstance(found, dict) or found.keys() != own.keys():

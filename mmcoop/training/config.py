@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import UsageError, setting
 from mmcoop.methods import METHODS, checked_options
+from mmcoop.settings import check_settings, option
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("step", "cosine", "constant")
@@ -15,55 +16,42 @@ SCHEDULES = ("step", "cosine", "constant")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Defaults are the paper's set-up; a data set's own defaults go over them.
+    """The settings of a run. Defaults are the paper's; a dataset's recommended settings override
+    them.
 
-    `max_extra`: the most rows that enhancement adds to an epoch for one sample, 0 for no limit.
-
-    Raises `UsageError` for a value that cannot be meant.
+    Raises:
+        UsageError: An unknown name, or a number out of range.
     """
 
-    method: str = "joint"
+    method: str = option("joint", "Training method; see --list-methods")
     options: Mapping[str, Any] = field(default_factory=dict)
-    warmup: int = 5
-    max_extra: int = 0
-    fusion: str = "concat"
+    warmup: int = option(5, "Joint epochs before enhancement starts", min=0)
+    max_extra: int = option(0, "Most extra examples per sample and epoch; 0: no limit", min=0)
+    fusion: str = option("concat", "Fusion; see --list-fusions")
     encoders: Mapping[str, str] = field(default_factory=dict)
-    epochs: int = 60
-    batch_size: int = 64
-    optimizer: str = "adam"
-    lr: float = 5e-5
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    schedule: str = "step"
-    step_epochs: float = 30.0
-    step_factor: float = 0.1
-    lr_warmup: float = 0.0
-    patience: int = 0
-    max_seconds: float = 0.0
-    seed: int = 0
+    epochs: int = option(60, "Number of epochs", min=1)
+    batch_size: int = option(64, "Training examples per step", min=1)
+    optimizer: str = option("adam", "adam or sgd", choices=OPTIMIZERS)
+    lr: float = option(5e-5, "Learning rate", min=0)
+    momentum: float = option(0.9, "Momentum of sgd", min=0)
+    weight_decay: float = option(1e-4, "Weight decay", min=0)
+    schedule: str = option(
+        "step",
+        "Learning-rate schedule: step, cosine or constant",
+        choices=SCHEDULES,
+    )
+    step_epochs: float = option(30.0, "Epochs between steps of the learning rate", min=1)
+    step_factor: float = option(0.1, "Factor of each step of the learning rate", min=0)
+    lr_warmup: float = option(0.0, "Epochs of rising learning rate", min=0)
+    patience: int = option(0, "Stop after N epochs without improvement; 0: never", min=0)
+    max_seconds: float = option(0.0, "Stop after this many seconds; 0: never", min=0)
+    seed: int = option(0, "Random seed of weights, order and everything else", min=0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", checked_options(self.method, self.options))
         METHODS.check(self.method)
         FUSIONS.check(self.fusion)
-        for name, legal in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in legal:
-                raise UsageError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(legal)}"
-                )
-        for name in ("epochs", "batch_size", "step_epochs"):
-            if not getattr(self, name) >= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("warmup", "max_extra", "patience", "seed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}: it cannot be negative")
-        for name in (
-            *("lr", "momentum", "weight_decay", "step_epochs", "step_factor", "lr_warmup"),
-            "max_seconds",
-        ):
-            number = getattr(self, name)
-            if not (math.isfinite(number) and number >= 0):
-                raise UsageError(f"{name} is {number}: it must be a number that is not negative")
+        check_settings(self)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

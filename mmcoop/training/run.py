@@ -16,7 +16,7 @@ from pydantic import FiniteFloat, with_config
 from typing_extensions import TypedDict
 
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import DataError, MmcoopError, check_given, check_path_given
+from mmcoop.errors import DataError, MmcoopError, check_given, check_path_given, setting
 from mmcoop.files import atomic_folder, atomic_write, check_path, write_json
 from mmcoop.locks import recover
 from mmcoop.reading.arrow_tables import check_no_nulls, read_parquet, to_frame
@@ -199,7 +199,7 @@ class Run:
             raise DataError(
                 f"the run {self.folder} was trained on another data set: on {self.dataset['name']} "
                 f"({self.dataset['fingerprint'][:12]}), while {dataset.folder} is {dataset.name} "
-                f"({dataset.fingerprint[:12]}); give the right one with --data"
+                f"({dataset.fingerprint[:12]}); give the right one with {setting('data')}"
             )
 
     def check_architecture(self, dataset: DatasetFolder) -> None:
@@ -207,7 +207,7 @@ class Run:
         if architecture_of(dataset, self.config) != self.architecture:
             raise DataError(
                 f"{self.folder / 'run.json'} states another model than its settings give for "
-                f"{dataset.folder}: train again with --overwrite"
+                f"{dataset.folder}: train again with {setting('overwrite', True)}"
             )
 
     def record_epoch(self, row: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import DataError, UsageError, check_given, check_path_given
+from mmcoop.errors import DataError, UsageError, check_given, check_path_given, setting
 from mmcoop.files import (
     atomic_folder,
     check_new_folder,
@@ -84,14 +84,18 @@ def train(
                 "the one asked for: leave these to the run that is enhanced"
             )
         if parent.folder.resolve() == folder.resolve():
-            raise UsageError(f"{folder} is the run to start from: choose another --out")
+            raise UsageError(f"{folder} is the run to start from: choose another {setting('out')}")
     _check_new_run(folder, overwrite)
     given = recorded = None
     if scores is not None:
         if not METHODS.load(config.method).adds_rows:
-            raise UsageError(f"method {config.method!r} needs no contributions: leave --scores out")
+            raise UsageError(
+                f"method {config.method!r} needs no contributions: leave {setting('scores')} out"
+            )
         if Path(scores).resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{scores} is in {folder}, which is replaced: choose another --out")
+            raise UsageError(
+                f"{scores} is in {folder}, which is replaced: choose another {setting('out')}"
+            )
         given = read_precomputed(scores, dataset, sorted(architecture.encoders))
         recorded = given.record
     run = new_run(folder, config, architecture, dataset, parent, recorded)
@@ -153,7 +157,7 @@ def _check_new_run(folder: Path, overwrite: bool) -> None:
     if not overwrite and is_run(folder) and (run := load_run(folder)).status != FINISHED:
         raise UsageError(
             f"{folder} holds an unfinished run: resume it with {run.resume_command}, choose "
-            "another --out, or replace it with --overwrite"
+            f"another {setting('out')}, or replace it with {setting('overwrite', True)}"
         )
     check_new_folder(folder, overwrite, lambda f: has_format(f / "run.json", FORMAT))
 
@@ -242,7 +246,7 @@ def _run_to_resume(
         odd = next(name for name in now if now[name] != then[name])
         raise UsageError(
             f"{folder} was started with {odd} {then[odd]!r}, not {now[odd]!r}: a run goes on as it "
-            "began; leave the option out, or start anew with --overwrite"
+            f"began; leave the option out, or start anew with {setting('overwrite', True)}"
         )
     if scores is not None:
         _check_same_scores(run, Path(scores))
@@ -257,7 +261,7 @@ def _check_same_scores(run: Run, path: Path) -> None:
         begun = f"the scores {run.scores['path']}" if run.scores else "no scores"
         raise UsageError(
             f"{run.folder} was started with {begun}, not {path}: a run goes on as it began; leave "
-            "--scores out, or start anew with --overwrite"
+            f"{setting('scores')} out, or start anew with {setting('overwrite', True)}"
         )
 
 

@@ -20,7 +20,7 @@ from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.engine import value_batches
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import DataError, Interrupted
+from mmcoop.errors import DataError, Interrupted, setting
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, TrainContext
 from mmcoop.progress import Progress
@@ -197,7 +197,7 @@ class Trainer:
         )
         raise DataError(
             f"the {what} of epoch {epoch} is {number}: training stopped, {kept}. Try a lower "
-            "--lr, and look for NaN in the data"
+            f"{setting('lr')}, and look for NaN in the data"
         )
 
     def _batches(

@@ -664,9 +664,9 @@ TRAIN = ["--train-list", "ks/my_train.txt"]
         (["mm-debiased", "--source", "clips"], "--list"),
         (["mm-debiased", "--list", "MM.json"], "--source"),
         ([*MM, "--split", "fair"], "choose one of listed, leak-free"),
-        ([*MM, "--limit", "0"], "--limit 0: it must be at least 1"),
-        ([*MM, "--limit", "0", "--dry-run"], "--limit 0: it must be at least 1"),
-        ([*MM, "--size-limit", "inf"], "--size-limit inf: it must be a number above 0"),
+        ([*MM, "--limit", "0"], "--limit is 0: it must be at least 1"),
+        ([*MM, "--limit", "0", "--dry-run"], "--limit is 0: it must be at least 1"),
+        ([*MM, "--size-limit", "inf"], "--size-limit is inf: it must be a finite number"),
         ([*MM, "--workers", "0"], "--workers"),
         ([*MM, "--workers", "many"], "--workers"),
         ([*MM, "--out", "data/taken", "--overwrite"], "was not made by mmcoop"),
@@ -679,8 +679,8 @@ TRAIN = ["--train-list", "ks/my_train.txt"]
         (["folder"], "--source"),
         (["folder", "--source", "clips", "--modality", "x"], "write NAME=COLUMN"),
         (["folder", "--source", "clips", "--modality", "x=y"], "the only column is path"),
-        (["--workers", "2"], "--workers is no option of keypad"),  # it reads no clips
-        (["--source", "clips"], "--source is no option of keypad, which is built where no recipe"),
+        (["--workers", "2"], "--workers is not an option of keypad"),  # it reads no clips
+        (["--source", "clips"], "--source is not an option of keypad, the default recipe"),
         (["--seed", "1", "--source=clips"], "name one of keypad, av-digits, folder, mm-debiased"),
         (["keypad", "--dry-run"], "--dry-run"),
     ],
@@ -808,8 +808,8 @@ def shown(tmp_path_factory, tiny_dataset) -> Path:
         (["data", "--preview", "sheet.gif"], "its name must end in .png, .pdf, .svg, .jpg"),
         (["data", "--preview", "there.png"], "there.png exists: choose another --preview, or"),
         (["data", "--preview", "nowhere/sheet.png"], "the folder nowhere does not exist"),
-        (["run", "--preview", "sheet.png"], "--preview is for data sets, and run is none"),
-        (["there.png", "--preview", "sheet.png"], "--preview is for data sets, and there.png"),
+        (["run", "--preview", "sheet.png"], "--preview is for datasets, and run is not one"),
+        (["there.png", "--preview", "sheet.png"], "--preview is for datasets, and there.png"),
     ],
 )
 def test_a_sheet_that_cannot_be_is_refused(mmcoop, shown, words, message):

@@ -77,13 +77,13 @@ def test_an_empty_folder_says_what_to_do_first(mmcoop, tmp_path, command):
         (["train", "--method", "modality", "--set", "alpha=x", "--out", "r"], "must be float"),
         (["train", "--method", "modality", "--set", "fraction=2", "--out", "r"], "at most 1"),
         (["train", "--warmup", "2", "--out", "r"], "has no warm-up"),
-        (["train", "--max-extra", "2", "--out", "r"], "adds no rows: leave --max-extra out"),
-        (["enhance", "--max-extra", "-1", "--out", "r"], "cannot be negative"),
+        (["train", "--max-extra", "2", "--out", "r"], "adds no examples: omit --max-extra"),
+        (["enhance", "--max-extra", "-1", "--out", "r"], "at least 0"),
         (
             ["train", "--method", "sample", "--epochs", "3", "--warmup", "3", "--out", "r"],
             "would never start",
         ),
-        (["train", "--lr", "-1", "--out", "r"], "not negative"),
+        (["train", "--lr", "-1", "--out", "r"], "at least 0"),
         (["train", "--epochs", "0", "--out", "r"], "at least 1"),
         (["train", "--epochs", "many", "--out", "r"], "--epochs"),
         (["train", "--device", "abacus", "--out", "r"], "'abacus' cannot be used"),
@@ -114,7 +114,7 @@ def test_wrong_usage_exits_with_2_and_leaves_nothing(story, mmcoop, words, messa
         (["evaluate", "--run", "nowhere"], "nowhere is not a run folder"),
         (["train", "--resume", "--out", "runs/new"], "runs/new is not a run folder"),
         (["info", "nowhere"], "nowhere does not exist"),
-        (["info", "runs"], "runs is no dataset folder"),
+        (["info", "runs"], "runs is not a dataset"),
         (["info", "data/keypad/dataset.json"], "not a scores file"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_run_of_one_modality_is_not_enhanced(mmcoop, work):
     words = ["--method", "unimodal", "--modality", "audio", "--epochs", "1", "--quiet"]
     assert mmcoop(work, "train", *words).returncode == 0
     result = mmcoop(work, "enhance", "--run", "runs/unimodal-audio")
-    fails(result, 2, "runs/unimodal-audio has one modality alone")
+    fails(result, 2, "runs/unimodal-audio has a single modality")
 
 
 def test_going_on_needs_no_data_set_named_beside_others(mmcoop, work):

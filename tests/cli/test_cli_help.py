@@ -12,6 +12,9 @@ import typer
 from mmcoop.cli import app
 from mmcoop.cli.build_dataset import recipe_command
 from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS, VALUES
+from mmcoop.core.models.encoders import ENCODERS
+from mmcoop.core.models.fusions import FUSIONS
+from mmcoop.methods import METHODS
 from mmcoop.recipes import RECIPES
 
 root = typer.main.get_command(app)
@@ -19,11 +22,13 @@ COMMANDS = ["build-dataset", "train", "valuate", "enhance", "evaluate", "compare
 
 #: The options of `mmcoop valuate` in the order they are shown, by panel.
 PANELS = {
-    "Options": "run data split out overwrite resume device workers threads json quiet help",
-    "What is valued": "value absent features draws cross-fit",
-    "Which coalitions": "estimator budget tolerance max-batch seed",
-    "Further numbers": "interactions index groups emap",
-    "A model of your own": "model output weights modality batch-size",
+    "Options": "run data split out cross-fit help",
+    "Output": "overwrite resume json quiet",
+    "Computing": "device workers threads",
+    "Value of a coalition": "value absent features draws",
+    "Sampled coalitions": "estimator budget tolerance max-batch seed",
+    "Extra columns": "interactions index groups emap",
+    "Your own model": "model output weights modality batch-size",
 }
 
 
@@ -72,13 +77,31 @@ def test_the_options_of_valuate_are_in_panels_in_order(mmcoop, tmp_path):
         assert found == options.split(), name
 
 
-def test_help_of_valuate_has_every_name_that_may_be_picked_and_no_other_value(mmcoop, tmp_path):
-    said = " ".join(mmcoop(tmp_path, "valuate", "--help").stdout.replace("│", " ").split())
+def test_help_of_valuate_has_every_name_that_may_be_chosen_and_no_other_value(mmcoop, tmp_path):
+    said = mmcoop(tmp_path, "valuate", "--help").stdout
+    words = set(re.findall(r"[a-z][a-z-]+", said))
     for table in (CLASS_VALUES, ESTIMATORS, ABSENT, INDICES, INTERACTIONS):
-        for name, what in table.items():
-            assert f"{name}: {what}" in said
-    for name in VALUES.keys() - CLASS_VALUES.keys():
-        assert name not in said  # of labels that no data set has
+        assert table.keys() <= words
+    assert not words & (VALUES.keys() - CLASS_VALUES.keys())  # of labels that no dataset has
+
+
+@pytest.mark.parametrize("name", ["train", "valuate"])
+def test_help_of_the_longest_commands_fits_two_screens(mmcoop, tmp_path, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(mmcoop(tmp_path, name, "--help").stdout.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("option", "registry"),
+    [("--list-methods", METHODS), ("--list-fusions", FUSIONS), ("--list-encoders", ENCODERS)],
+)
+def test_lists_have_a_line_for_each_name_with_its_paper(mmcoop, tmp_path, option, registry):
+    result = mmcoop(tmp_path, "train", option)
+    lines = result.stdout.splitlines()
+    assert (result.returncode, len(lines)) == (0, len(registry))
+    for line, (name, entry) in zip(lines, registry.items(), strict=True):
+        assert line.split()[0] == name
+        assert entry.source in line
 
 
 @pytest.mark.parametrize(

@@ -602,7 +602,7 @@ def refused(result: Any, code: int, *words: str) -> None:
     assert result.stdout == ""
 
 
-RUN_OR_MODEL = "is for a model of your own: name it with --model"
+RUN_OR_MODEL = "is for your own model: name it with --model"
 FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
 
 
@@ -613,8 +613,8 @@ FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
         (["--value", "label-probability"], f"have one class each: {FITTING}"),
         (["--value", "negative-squared-error"], f"have one class each: {FITTING}"),
         (["--absent", "nope"], "unknown absence 'nope': choose one of zero, mean, marginal"),
-        (["--draws", "3"], "--draws is for --absent marginal: leave it out"),
-        (["--absent", "mean", "--draws", "3"], "--draws is for --absent marginal: leave it out"),
+        (["--draws", "3"], "--draws is for --absent marginal"),
+        (["--absent", "mean", "--draws", "3"], "--draws is for --absent marginal"),
         (["--absent", "marginal", "--draws", "0"], "Invalid value for '--draws'"),
         (["--features", "sound"], "--features 'sound': write it as NAME=VALUE"),
         (["--features", "sound=encoders.sound"], "no other modality; amiss: touch"),

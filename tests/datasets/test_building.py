@@ -920,7 +920,7 @@ def test_a_finished_folder_is_refused_before_any_work(tmp_path):
     build_clips(tmp_path / "data", array_plan(clips), workers=2)
     before = file_bytes(tmp_path / "data")
     seen = Watching({0: lambda: pytest.fail("it reads")})
-    with pytest.raises(UsageError, match="data exists: choose another --out, or replace it with"):
+    with pytest.raises(UsageError, match="data exists: choose another out, or replace it with"):
         build_clips(tmp_path / "data", array_plan(clips[::-1]), workers=2, progress=seen)
     assert seen.totals == []
     assert file_bytes(tmp_path / "data") == before

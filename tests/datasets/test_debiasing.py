@@ -158,7 +158,7 @@ def test_a_subset_meets_every_demand_in_every_split(
     try:
         kept = subset(table, **demands)
     except DataError as error:
-        assert "loosen --" in str(error) or "two at least must stay" in str(error)
+        assert "loosen " in str(error) or "two at least must stay" in str(error)
         return
     assert kept.dtype == bool
     assert kept.shape == (samples,)
@@ -430,9 +430,9 @@ def test_a_modality_that_always_leads_is_named_with_its_samples():
     contributions[splits == "validation"] = AUDIO
     message = refusal((contributions, labels, splits), modalities=["audio", "visual"])
     assert message == (
-        "no part of the validation split meets --tolerance 0.02, --class-ratio 2 and --min-spread "
+        "no part of the validation split meets tolerance 0.02, class_ratio 2 and min_spread "
         "0.5: in validation, audio contributes more than visual to 2,200 of 2,200 samples and less "
-        "to 0; loosen --tolerance"
+        "to 0; loosen tolerance"
     )
 
 
@@ -444,21 +444,21 @@ def test_modalities_without_names_are_numbered():
 @pytest.mark.parametrize(
     ("table", "changes", "advice"),
     [
-        (repeated([AUDIO, NEITHER], [30, 10]), {}, "--tolerance or --min-spread"),
+        (repeated([AUDIO, NEITHER], [30, 10]), {}, "tolerance or min_spread"),
         (
             repeated([AUDIO, [0.75, 1.25]], [10, 20], [0, 1]),
             {"class_ratio": 1.0},
-            "--tolerance or --class-ratio",
+            "tolerance or class_ratio",
         ),
         (
             repeated([AUDIO, NEITHER], [10, 1], [0, 1]),
             {"class_ratio": 1.0, "min_spread": 1.0},
-            "more than one of --tolerance, --class-ratio, --min-spread",
+            "more than one of tolerance, class_ratio, min_spread",
         ),
         (
             repeated([AUDIO, VISUAL, NEITHER], [5, 5, 2], [0, 0, 1]),
             {"class_ratio": 1.0, "min_spread": 1.0},
-            "--class-ratio or --min-spread",
+            "class_ratio or min_spread",
         ),
     ],
 )
@@ -466,7 +466,7 @@ def test_what_to_loosen_is_what_helps(table, changes, advice):
     assert refusal(table, **changes).endswith(f"; loosen {advice}")
     for flag, value in (("tolerance", 9.0), ("class_ratio", 99.0), ("min_spread", 0.0)):
         helps = size_found(table, **{**changes, flag: value}) > 0
-        named = advice.startswith("--") and flag.replace("_", "-") in advice
+        named = not advice.startswith("more than one") and flag in advice
         assert helps == named
 
 
@@ -476,9 +476,9 @@ def test_splits_that_can_only_keep_different_classes_are_told_apart():
     contributions[(splits == "test") & (labels < 2)] = AUDIO
     message = refusal((contributions, labels, splits), min_spread=0.0)
     assert message == (
-        "no subset with the same classes in every split meets --tolerance 0.02, --class-ratio 2 "
-        "and --min-spread 0: in test, modality 0 contributes more than modality 1 to 20 of 40 "
-        "samples and less to 0; loosen --tolerance"
+        "no subset with the same classes in every split meets tolerance 0.02, class_ratio 2 "
+        "and min_spread 0: in test, modality 0 contributes more than modality 1 to 20 of 40 "
+        "samples and less to 0; loosen tolerance"
     )
 
 
@@ -503,7 +503,7 @@ def test_nothing_is_found_of_many_unlike_samples_of_which_one_modality_leads():
     contributions[splits == "test", 0] += 9
     message = refusal((contributions, labels, splits))
     assert message.startswith("no part of the test split meets")
-    assert message.endswith("and less to 0; loosen --tolerance")
+    assert message.endswith("and less to 0; loosen tolerance")
 
 
 # Refused
@@ -512,16 +512,16 @@ def test_nothing_is_found_of_many_unlike_samples_of_which_one_modality_leads():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tolerance": 0.0}, "--tolerance 0: it must be a number above 0"),
-        ({"tolerance": -0.1}, "--tolerance -0.1: it must be a number above 0"),
-        ({"tolerance": math.nan}, "--tolerance nan: it must be"),
-        ({"tolerance": math.inf}, "--tolerance inf: it must be"),
-        ({"class_ratio": 0.99}, "--class-ratio 0.99: it must be a number, 1 or more"),
-        ({"class_ratio": math.nan}, "--class-ratio nan: it must be"),
-        ({"class_ratio": math.inf}, "--class-ratio inf: it must be"),
-        ({"min_spread": -0.1}, "--min-spread -0.1: it must be a share, from 0 to 1"),
-        ({"min_spread": 1.1}, "--min-spread 1.1: it must be a share, from 0 to 1"),
-        ({"min_spread": math.nan}, "--min-spread nan: it must be"),
+        ({"tolerance": 0.0}, "tolerance 0: it must be a number above 0"),
+        ({"tolerance": -0.1}, "tolerance -0.1: it must be a number above 0"),
+        ({"tolerance": math.nan}, "tolerance nan: it must be"),
+        ({"tolerance": math.inf}, "tolerance inf: it must be"),
+        ({"class_ratio": 0.99}, "class_ratio 0.99: it must be a number, 1 or more"),
+        ({"class_ratio": math.nan}, "class_ratio nan: it must be"),
+        ({"class_ratio": math.inf}, "class_ratio inf: it must be"),
+        ({"min_spread": -0.1}, "min_spread -0.1: it must be a share, from 0 to 1"),
+        ({"min_spread": 1.1}, "min_spread 1.1: it must be a share, from 0 to 1"),
+        ({"min_spread": math.nan}, "min_spread nan: it must be"),
     ],
 )
 def test_demands_out_of_range_are_refused(changes, message):

@@ -114,7 +114,7 @@ def test_a_column_of_words_is_refused_with_its_file_and_a_remedy(tmp_path, label
     frame.to_csv(tmp_path / "mag.csv", index=False)
     message = (
         r"the column 'state' of .*mag\.csv is not numeric, row 4 has 'on': take it out, or write "
-        "it as numbers; if it is the label, give --label state$"
+        "it as numbers; if it is the label, give label state$"
     )
     refused(tmp_path / "mag.csv", message, label)
 
@@ -145,7 +145,7 @@ def test_a_column_of_times_is_refused(tmp_path):
         (
             "mag.csv",
             b"label,a,label\n0,1,2\n",
-            r"mag\.csv has 2 columns 'label': keep one, or give --label last if it is",
+            r"mag\.csv has 2 columns 'label': keep one, or give label='last' if it is",
         ),
         ("mag.parquet", b"PAR1 and more", r"mag\.parquet cannot be read: "),
         ("mag.npy", b"", r"mag\.npy cannot be read: "),

@@ -530,7 +530,7 @@ def test_a_build_that_is_cut_off_leaves_nothing(tmp_path, monkeypatch, error):
 
 def test_an_existing_data_set_is_kept_without_overwrite(tmp_path):
     before = file_bytes(build_small(tmp_path / "data"))
-    with pytest.raises(UsageError, match="data exists: choose another --out, or replace it with"):
+    with pytest.raises(UsageError, match="data exists: choose another out, or replace it with"):
         build_small(tmp_path / "data", header(VECTOR.modalities, name="new"))
     assert file_bytes(tmp_path / "data") == before
 

@@ -198,7 +198,7 @@ def test_a_file_may_have_to_be_of_several_kinds(tmp_path):
 def test_what_is_not_a_folder_is_refused(tmp_path, name):
     touch(tmp_path, "file.npy")
     os.mkfifo(tmp_path / "pipe")
-    message = f"--source {tmp_path / name} is not a folder: give the folder of the clips"
+    message = f"source {tmp_path / name} is not a folder: give the folder of the clips"
     for look in (lambda folder: SourceFiles(folder, NPY), names_in):
         with pytest.raises(DataError, match=message):
             look(tmp_path / name)
@@ -239,7 +239,7 @@ def test_a_whole_path_that_leads_into_the_folder_is_a_path_in_it(tmp_path, monke
             assert inside(folder, str(tmp_path / name)) == folder / "a/b.mp4"
         assert inside(folder, str(tmp_path / "clips" / "none.mp4")) == folder / "none.mp4"
         for name in ("disk/c.mp4", "clips/../disk/c.mp4", "clips", "clipsa/b.mp4", "", "a\0b.mp4"):
-            with pytest.raises(Unusable, match="paths are relative to --source$"):
+            with pytest.raises(Unusable, match="paths are relative to it$"):
                 inside(folder, str(tmp_path / name))
     assert inside(tmp_path / "clips", str(tmp_path / "clips/c.mp4")) == tmp_path / "clips/c.mp4"
 

@@ -323,7 +323,7 @@ def test_nothing_to_train_on_is_refused(given):
     [(0.0, 0.2), (0.1, 0.0), (-0.1, 0.2), (0.1, 1.0), (0.5, 0.5), (float("nan"), 0.2), (0.1, 7.0)],
 )
 def test_shares_that_leave_a_split_empty_are_refused(validation, test):
-    message = f"--validation {validation} --test {test}: both must be above 0, and together below 1"
+    message = f"validation {validation} test {test}: both must be above 0, and together below 1"
     with pytest.raises(UsageError, match=message):
         check_shares(validation, test)
     with pytest.raises(UsageError, match=message):

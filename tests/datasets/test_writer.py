@@ -765,7 +765,7 @@ def test_a_finished_folder_is_refused_before_any_work(tmp_path):
     content = source(header())
     before = file_bytes(whole(tmp_path / "data", header(), content))
     with (
-        pytest.raises(UsageError, match="data exists: choose another --out, or replace it with"),
+        pytest.raises(UsageError, match="data exists: choose another out, or replace it with"),
         continue_dataset(tmp_path / "data", header(), "plan"),
     ):
         pytest.fail("it began")

@@ -78,6 +78,6 @@ def test_it_trains_the_weights_that_unimodal_training_on_the_same_batches_trains
 @pytest.mark.parametrize("fusion", [name for name in FUSIONS if name != "late"])
 def test_a_fusion_in_which_modalities_meet_is_refused(make_world, fusion):
     with pytest.raises(
-        UsageError, match="^method 'ensemble' averages unimodal models: give --fusion late$"
+        UsageError, match="^method 'ensemble' averages unimodal models: give fusion='late'$"
     ):
         Ensemble(make_world(fusion).task)

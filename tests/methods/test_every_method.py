@@ -92,7 +92,7 @@ def test_a_fusion_without_what_a_method_needs_is_refused_before_anything_is_writ
     tmp_path, pictures, method, fusion
 ):
     config = make_config(SETTINGS, {"method": method, "fusion": fusion})
-    with pytest.raises(UsageError, match=f"method '{method}' .*--fusion"):
+    with pytest.raises(UsageError, match=f"method '{method}' .*fusion"):
         train(tmp_path / "run", pictures[2], config)
     assert not (tmp_path / "run").exists()
 

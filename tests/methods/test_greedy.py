@@ -427,7 +427,7 @@ def test_the_defaults_are_those_of_the_documents(make_world):
 
 @pytest.mark.parametrize("fusion", [name for name in FUSIONS if "mmtm" not in name])
 def test_a_fusion_without_gates_is_refused(make_world, fusion):
-    message = "^method 'greedy' needs the gates of --fusion mmtm or mmtm-2x$"
+    message = "^method 'greedy' needs the gates of fusion='mmtm' or mmtm-2x$"
     with pytest.raises(UsageError, match=message):
         Greedy(make_world(fusion).task)
 

@@ -286,7 +286,7 @@ def test_a_fusion_without_unimodal_logits_is_refused(make_world, fusion, kind, n
         kind(world.task)
     assert str(error.value) == (
         f"method '{name}' needs a fusion with unimodal logits, as concat, sum, late and mmtm have: "
-        f"choose another --fusion than {type(world.model.fusion).__name__}"
+        f"choose another fusion than {type(world.model.fusion).__name__}"
     )
 
 

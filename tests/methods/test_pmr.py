@@ -328,7 +328,7 @@ def test_a_fusion_that_takes_no_vectors_is_refused(make_world, fusion):
         PMR(world.task)
     assert str(error.value) == (
         "method 'pmr' needs feature vectors, which fusion "
-        f"{type(world.model.fusion).__name__} does not take: choose another --fusion"
+        f"{type(world.model.fusion).__name__} does not take: choose another fusion"
     )
 
 

@@ -84,6 +84,6 @@ def test_a_fusion_that_takes_no_vectors_and_has_no_unimodal_logits_is_refused(ma
     with pytest.raises(
         UsageError,
         match="^method 'uniform' needs feature vectors or unimodal logits, which fusion Bottleneck "
-        "does not have: choose another --fusion$",
+        "does not have: choose another fusion$",
     ):
         UnimodalHeads(make_world("bottleneck").model, 3, "uniform")

@@ -277,12 +277,12 @@ def refused(source: Path, tmp_path: Path, message: str, **options) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    refused(tmp_path / "none", tmp_path, "--source .*none is not a folder: give the folder of the")
+    refused(tmp_path / "none", tmp_path, "source .*none is not a folder: give the folder of the")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file.wav").touch()
-    refused(tmp_path / "file.wav", tmp_path, r"--source .*file\.wav is not a folder")
+    refused(tmp_path / "file.wav", tmp_path, r"source .*file\.wav is not a folder")
 
 
 def test_a_folder_without_recordings_is_refused_with_what_it_has(tmp_path):
@@ -323,9 +323,9 @@ def test_recordings_of_a_split_that_cannot_be_read_are_none(few, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"snr_audio": (3.0, -3.0)}, r"--snr-audio 3.0 -3.0: give the lower bound first"),
-        ({"sigma_visual": (1.0, 0.5)}, r"--sigma-visual 1.0 0.5: give the lower bound first"),
-        ({"sigma_visual": (0.0, 0.5)}, r"--sigma-visual 0.0: noise must be above 0"),
+        ({"snr_audio": (3.0, -3.0)}, r"snr_audio 3.0 -3.0: give the lower bound first"),
+        ({"sigma_visual": (1.0, 0.5)}, r"sigma_visual 1.0 0.5: give the lower bound first"),
+        ({"sigma_visual": (0.0, 0.5)}, r"sigma_visual 0.0: noise must be above 0"),
     ],
 )
 def test_noise_that_cannot_be_meant_is_refused(few, tmp_path, options, message):

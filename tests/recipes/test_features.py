@@ -359,7 +359,7 @@ def test_a_large_offset_costs_no_digits(tmp_path, clock, kind):
 def test_without_standardize_what_float32_cannot_tell_apart_is_refused(source):
     clock = 1_700_000_000 + np.arange(N)
     write(source, gyr=pd.read_csv(source / "gyr.csv").assign(x1=clock))
-    message = r"gyr\.csv, column x1: numbers about 1\.7e\+09 that differ by .* --no-standardize"
+    message = r"gyr\.csv, column x1: numbers about 1\.7e\+09 that differ by .* standardize"
     refused(source, message, standardize=False)
     write(source, gyr=pd.read_csv(source / "gyr.csv").assign(x1=np.arange(N)))
     build(source, standardize=False)
@@ -903,11 +903,11 @@ def refused(source: Path, message: str, kind: type[Exception] = DataError, **opt
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    refused(tmp_path / "none", "--source .*none is not a folder: give the folder of the .csv")
+    refused(tmp_path / "none", "source .*none is not a folder: give the folder of the .csv")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(source):
-    refused(source / "acc.csv", r"--source .*acc\.csv is not a folder")
+    refused(source / "acc.csv", r"source .*acc\.csv is not a folder")
 
 
 def test_a_folder_without_usable_files_is_refused_with_what_it_has(tmp_path):
@@ -946,7 +946,7 @@ def test_a_modality_that_cannot_be_meant_is_refused(source, text, message):
 
 
 def test_a_modality_without_its_file_is_refused_with_what_is_there(source):
-    message = r"--modality: there is no file .*mag\.csv: it has: acc.csv, gyr.csv$"
+    message = r"modality: there is no file .*mag\.csv: it has: acc.csv, gyr.csv$"
     refused(source, message, modality=["a=acc.csv", "m=mag.csv"])
 
 
@@ -954,7 +954,7 @@ def test_a_modality_without_its_file_is_refused_with_what_is_there(source):
     ("name", "message"),
     [
         ("my file.csv", "'my file' cannot name a modality: use letters, .*. Rename the file, or"),
-        ("acc.npy", "modality names repeat: acc, acc, gyr. Rename the file, or give --modality"),
+        ("acc.npy", "modality names repeat: acc, acc, gyr. Rename the file, or give modality"),
         ("split.csv", "'split' cannot name a modality: it is that of a column. Rename the file"),
         ("values.csv", "'values' cannot name a modality: torch's modules use it themselves"),
     ],
@@ -969,7 +969,7 @@ def test_no_labels_are_refused(source, label):
     write(source, acc=pd.read_csv(source / "acc.csv").drop(columns="label"))
     message = (
         f"there are no labels in .*source: no table has a column '{label or 'label'}'. Name it "
-        "with --label .* or put them beside in labels.csv, labels.parquet or labels.npy$"
+        "with label .* or put them beside in labels.csv, labels.parquet or labels.npy$"
     )
     refused(source, message, label=label)
 
@@ -1023,7 +1023,7 @@ def test_rows_in_order_whose_ids_say_that_they_are_not_are_refused(source):
 
 def test_an_id_column_that_no_table_has_is_refused(tmp_path):
     source = write(tmp_path / "source", a=table(1, label=LABELS), b=table(2))
-    refused(source, "no table has the column 'trial' of --id-column", id_column="trial")
+    refused(source, "no table has the column 'trial' of id_column", id_column="trial")
 
 
 def test_a_row_without_an_id_is_refused(source):
@@ -1057,14 +1057,14 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_name(source):
 
 @pytest.mark.parametrize("options", [{"validation": 0.0}, {"test": 1.0}, {"validation": 0.9}])
 def test_shares_that_cannot_be_meant_are_refused_first(tmp_path, options):
-    refused(tmp_path / "none", "--validation .* --test ", UsageError, **options)
+    refused(tmp_path / "none", "validation .* test ", UsageError, **options)
 
 
 def test_an_existing_folder_is_kept_without_overwrite(source):
     folder = build(source)
     before = file_bytes(folder)
     for other in (source, source / "none"):  # before anything is read
-        with pytest.raises(UsageError, match="exists: choose another --out, or replace it with"):
+        with pytest.raises(UsageError, match="exists: choose another out, or replace it with"):
             Features(source=other, seed=2).build(folder)
     assert file_bytes(folder) == before
 

@@ -153,7 +153,7 @@ def test_classes_that_are_called_like_splits_are_classes_beside_others(tmp_path)
 def test_splits_beside_classes_are_refused(tmp_path):
     """Taken for classes, they would be shared out anew, test clips into training."""
     touch(tmp_path, "train/cello/a.mp4", "test/cello/b.mp4", "extra/c.mp4")
-    message = f"^--source {tmp_path}: test looks like a split, and extra does not: let there be"
+    message = f"^source {tmp_path}: test looks like a split, and extra does not: let there be"
     refused(Folder(source=tmp_path), message)
 
 
@@ -294,9 +294,7 @@ def test_cells_of_a_table_are_compared_as_names(source):
 
 def test_whether_a_gif_is_a_picture_or_a_film_has_to_be_said(tmp_path):
     source = touch(tmp_path / "s", *(f"{c}/{k}.gif" for c in CLASSES for k in range(9)))
-    refused(
-        Folder(source=source, modality=["x=path"]), r"may be picture or video\)\? Say it: --mod"
-    )
+    refused(Folder(source=source, modality=["x=path"]), r"may be picture or video\)\? Say it: mod")
     for modality, kind in (("x=path:image", "image"), ("visual=path", "frames")):
         listing = Folder(source=source, modality=[modality]).listing()
         assert [kind for kind, _ in listing.kinds.values()] == [kind]
@@ -363,7 +361,7 @@ def test_where_no_link_leads_to_a_file_it_is_said(tmp_path):
     (tmp_path / "cello").mkdir()
     (tmp_path / "cello" / "a.mp4").symlink_to(tmp_path / "disk" / "a.mp4")
     message = (
-        rf"^--source {tmp_path} has no folder of a class with clips: there is cello \(1 rejected: "
+        rf"^source {tmp_path} has no folder of a class with clips: there is cello \(1 rejected: "
         r"missing 1; the first: cello/a.mp4, missing: the link leads to no file\)$"
     )
     refused(Folder(source=tmp_path), message)
@@ -506,7 +504,7 @@ def test_arrays_that_float32_cannot_tell_apart_are_refused_unless_normalised(
     assert (near.arrays["clock"].mean, near.arrays["clock"].std) == (0.0, 1.0)
     arrays_in_class_folders(tmp_path / "far", shape, 1_700_000_000, dtype)
     far = Folder(source=tmp_path / "far", modality=["clock=path"], standardize=False)
-    message = "channel 1: numbers about 1.7e\\+09 that differ by .* leave out --no-standardize"
+    message = "channel 1: numbers about 1.7e\\+09 that differ by .* turn standardize on"
     refused(far, f"^modality 'clock', arrays such as .*, {message}")
 
 
@@ -639,7 +637,7 @@ def test_missing_files_are_missing_and_do_not_change_the_splits(source):
 )
 def test_a_path_that_leads_out_of_the_folder_or_nowhere_is_rejected(source, path, detail):
     if "loop" not in detail:
-        detail += ": paths are relative to --source"
+        detail += ": paths are relative to it"
     touch(source.parent, "secret.mp4")
     (source / "loop.mp4").symlink_to("loop.mp4")
     (source / "ring").symlink_to("gnir")
@@ -761,7 +759,7 @@ def test_where_nothing_is_found_the_kinds_need_not_be_known(tmp_path):
     listing = recipe.listing()
     assert len(listing.missing) == 30
     message = (
-        "^none of the 30 clips is in --source .*source: looked for 000.mp4, 001.mp4, 002.mp4, …; "
+        "^none of the 30 clips is in source .*source: looked for 000.mp4, 001.mp4, 002.mp4, …; "
         "there is other.mp4$"
     )
     with pytest.raises(DataError, match=message):
@@ -1000,13 +998,13 @@ def test_a_window_of_a_longer_file_is_cut_out(film, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("audio", "^--modality 'audio': write NAME=COLUMN or NAME=COLUMN:KIND, KIND one of frames"),
-        ("=path", "^--modality '=path': write NAME=COLUMN"),
-        ("audio=", "^--modality 'audio=': write NAME=COLUMN"),
-        ("audio=:frames", "^--modality 'audio=:frames': write NAME=COLUMN"),
-        ("audio=path:", "^--modality 'audio=path:': write NAME=COLUMN"),
-        ("audio=path:sound", "^--modality 'audio=path:sound': write .* KIND one of frames, image"),
-        ("audio=wav", "^--modality 'audio=wav': without a manifest the only column is path$"),
+        ("audio", "^modality 'audio': write NAME=COLUMN or NAME=COLUMN:KIND, KIND one of frames"),
+        ("=path", "^modality '=path': write NAME=COLUMN"),
+        ("audio=", "^modality 'audio=': write NAME=COLUMN"),
+        ("audio=:frames", "^modality 'audio=:frames': write NAME=COLUMN"),
+        ("audio=path:", "^modality 'audio=path:': write NAME=COLUMN"),
+        ("audio=path:sound", "^modality 'audio=path:sound': write .* KIND one of frames, image"),
+        ("audio=wav", "^modality 'audio=wav': without a manifest the only column is path$"),
         ("a+b=path", r"^'a\+b' cannot name a modality"),
         ("label=path", "^a modality cannot be named like the column 'label'$"),
         ("duration=path", "^a modality cannot be named like the column 'duration'$"),
@@ -1023,7 +1021,7 @@ def test_a_modality_that_cannot_be_meant_is_refused(tmp_path, text, message):
 
 def test_a_modality_given_twice_is_refused(tmp_path):
     recipe = Folder(source=tmp_path, modality=["audio=path", "audio=path:frames"])
-    refused(recipe, "^--modality audio is given twice$", UsageError)
+    refused(recipe, "^modality audio is given twice$", UsageError)
 
 
 def test_a_modality_of_no_known_kind_is_refused_with_what_to_say(source):
@@ -1032,14 +1030,14 @@ def test_a_modality_of_no_known_kind_is_refused_with_what_to_say(source):
     rows = [{"id": k, "label": "a", "path": f"{k}.dat"} for k in range(6)]
     recipe = Folder(source=source, manifest=table(source, *rows), modality=["mood=path"])
     message = (
-        r"^what is modality 'mood', of files like .*0\.dat\? Say it: --modality mood=COLUMN:KIND, "
+        r"^what is modality 'mood', of files like .*0\.dat\? Say it: modality mood=COLUMN:KIND, "
         "KIND one of frames, image"
     )
     refused(recipe, message)
 
 
 def test_a_source_that_is_no_folder_is_refused(tmp_path):
-    message = "^--source .*nowhere is not a folder: give the folder of the clips$"
+    message = "^source .*nowhere is not a folder: give the folder of the clips$"
     refused(Folder(source=tmp_path / "nowhere"), message)
     path = tmp_path / "clips.csv"
     pd.DataFrame(numbered(3)).to_csv(path, index=False)
@@ -1054,13 +1052,13 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path):
         (
             ["x/a.txt", "y/b.txt"],
             r"x, y; endings of its files: .txt \(2\). Files of any ending can be listed in a "
-            "--manifest, with --modality NAME=COLUMN:KIND",
+            "manifest, with modality NAME=COLUMN:KIND",
         ),
         (["train/a.mp4"], r"train/a.mp4 \(1 rejected: unknown-class 1; .*"),
     ],
 )
 def test_a_source_without_class_folders_is_refused_with_what_it_has(tmp_path, names, said):
-    message = f"^--source {tmp_path} has no folder of a class with clips: there is {said}$"
+    message = f"^source {tmp_path} has no folder of a class with clips: there is {said}$"
     refused(Folder(source=touch(tmp_path, *names)), message)
 
 
@@ -1074,9 +1072,9 @@ def test_one_class_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("ending", "advice"),
     [
-        ("wav", "For its .wav files: --modality audio=path"),
-        ("png", "For its .png files: --modality image=path"),
-        ("npy", "For its .npy files: --modality table=path"),
+        ("wav", "For its .wav files: modality audio=path"),
+        ("png", "For its .png files: modality image=path"),
+        ("npy", "For its .npy files: modality table=path"),
         ("xyz", r"there is cello, flute, [a-z]+; endings of its files: .xyz \(27\)"),
     ],
 )
@@ -1097,12 +1095,12 @@ def test_too_few_clips_for_three_splits_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.2), (0.1, 0.0), (0.5, 0.5), (-1, 0.2)])
 def test_shares_that_leave_nothing_are_refused(source, validation, test):
-    with pytest.raises(UsageError, match=f"^--validation {validation} --test {test}: both must be"):
+    with pytest.raises(UsageError, match=f"^validation {validation} test {test}: both must be"):
         listed(source, *numbered(30), validation=validation, test=test)
 
 
 def test_a_table_that_is_missing_is_refused(source):
-    message = "^--manifest nowhere.csv cannot be read: No such file"
+    message = "^manifest nowhere.csv cannot be read: No such file"
     refused(Folder(source=source, manifest=Path("nowhere.csv")), message)
 
 
@@ -1113,7 +1111,7 @@ def test_what_is_not_a_table_is_refused(source, content, ending):
     path.write_bytes(content)
     refused(
         Folder(source=source, manifest=path),
-        f"^--manifest {path} (cannot be read: |is neither UTF-8)",
+        f"^manifest {path} (cannot be read: |is neither UTF-8)",
     )
 
 
@@ -1121,13 +1119,13 @@ def test_a_table_of_too_many_cells_is_refused(source):
     path = source.parent / "clips.csv"
     path.write_text("id,path,label\na,000.mp4,cello,loud\nb,001.mp4,cello,soft\n")
     message = "has rows of more cells than its first row has names: quote cells with commas"
-    refused(Folder(source=source, manifest=path), f"^--manifest {path} {message}")
+    refused(Folder(source=source, manifest=path), f"^manifest {path} {message}")
 
 
 def test_a_table_without_a_line_is_refused(source):
     path = source.parent / "clips.csv"
     path.write_text("id,path,label\n")
-    message = f"^--manifest {path} has no line below its header$"
+    message = f"^manifest {path} has no line below its header$"
     refused(Folder(source=source, manifest=path), message)
 
 
@@ -1136,7 +1134,7 @@ def test_a_table_without_a_column_is_refused_with_those_it_has(source, column):
     rows = [{k: v for k, v in row.items() if k != column} for row in numbered(3)]
     has = ", ".join(rows[0])
     path = table(source, *rows)
-    message = f"^--manifest {path} has no column {column}; it has {has}. Columns with the paths of"
+    message = f"^manifest {path} has no column {column}; it has {has}. Columns with the paths of"
     refused(Folder(source=source, manifest=path), message)
 
 
@@ -1184,10 +1182,10 @@ def test_a_cell_that_cannot_be_meant_is_refused_with_its_line(source, change, me
     rows = numbered(4, start="", end="")
     rows[2] |= change
     path = table(source, *rows)
-    refused(Folder(source=source, manifest=path), f"^--manifest {path}, line 4: {message}")
+    refused(Folder(source=source, manifest=path), f"^manifest {path}, line 4: {message}")
     # counted as an editor does, empty lines and all
     path.write_text(path.read_text().replace("\n", "\n\n", 1))
-    refused(Folder(source=source, manifest=path), f"^--manifest {path}, line 5: {message}")
+    refused(Folder(source=source, manifest=path), f"^manifest {path}, line 5: {message}")
 
 
 # The length of spectrograms
@@ -1248,8 +1246,8 @@ def test_clips_that_cannot_be_measured_do_not_count(tmp_path):
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), 4000.0])
 def test_a_spectrogram_of_an_impossible_length_is_refused(tmp_path, seconds):
     source = write_sounds(tmp_path / "sounds", [2.0] * 4)
-    recipe = Folder(source=source, modality=["audio=path"], sound_seconds=seconds)
-    with pytest.raises(UsageError, match="--sound-seconds"):
+    with pytest.raises(UsageError, match="^sound_seconds"):
+        recipe = Folder(source=source, modality=["audio=path"], sound_seconds=seconds)
         recipe.time_steps(recipe.listing())
 
 

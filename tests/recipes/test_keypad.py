@@ -216,13 +216,13 @@ def test_noise_is_as_narrow_as_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"snr_audio": (2.0, -18.0)}, r"--snr-audio 2.0 -18.0: give the lower bound first"),
-        ({"sigma_visual": (1.6, 0.2)}, r"--sigma-visual 1.6 0.2: give the lower bound first"),
-        ({"snr_audio": (math.nan, 0.0)}, r"--snr-audio nan 0.0: "),
-        ({"snr_audio": (0.0, math.inf)}, r"--snr-audio 0.0 inf: "),
-        ({"sigma_visual": (0.2, math.nan)}, r"--sigma-visual 0.2 nan: "),
-        ({"sigma_visual": (0.0, 1.0)}, r"--sigma-visual 0.0: noise must be above 0"),
-        ({"sigma_visual": (-1.0, 1.0)}, r"--sigma-visual -1.0: noise must be above 0"),
+        ({"snr_audio": (2.0, -18.0)}, r"snr_audio 2.0 -18.0: give the lower bound first"),
+        ({"sigma_visual": (1.6, 0.2)}, r"sigma_visual 1.6 0.2: give the lower bound first"),
+        ({"snr_audio": (math.nan, 0.0)}, r"snr_audio nan 0.0: "),
+        ({"snr_audio": (0.0, math.inf)}, r"snr_audio 0.0 inf: "),
+        ({"sigma_visual": (0.2, math.nan)}, r"sigma_visual 0.2 nan: "),
+        ({"sigma_visual": (0.0, 1.0)}, r"sigma_visual 0.0: noise must be above 0"),
+        ({"sigma_visual": (-1.0, 1.0)}, r"sigma_visual -1.0: noise must be above 0"),
     ],
 )
 def test_noise_that_cannot_be_meant_is_refused_before_anything_is_made(tmp_path, options, message):
@@ -239,6 +239,6 @@ def test_noise_that_can_be_meant_is_accepted():
 
 def test_an_existing_folder_is_kept_without_overwrite(keypad):
     before = file_bytes(keypad)
-    with pytest.raises(UsageError, match="keypad exists: choose another --out, or replace it with"):
+    with pytest.raises(UsageError, match="keypad exists: choose another out, or replace it with"):
         Keypad(seed=2).build(keypad)
     assert file_bytes(keypad) == before

@@ -294,7 +294,7 @@ def test_a_list_that_is_no_text_is_refused(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_share_that_leaves_nothing_is_refused(tmp_path, share):
     chosen = recipe(tmp_path, f"{ID}_30,10,0", "aaaaaaaaaaa_1,10,0", validation=share)
-    with pytest.raises(UsageError, match=f"^--validation {share}: it must be between 0 and 1$"):
+    with pytest.raises(UsageError, match=f"^validation {share}: it must be between 0 and 1$"):
         chosen.listing()
 
 
@@ -303,7 +303,7 @@ def test_a_source_without_a_match_is_refused_with_names_from_both_sides(lists, t
     source.mkdir()
     (source / "one.mp4").touch()
     message = (
-        "^none of the 17,396 clips is in --source .*source: looked for --4-0ihtnBU_000058_000068, "
+        "^none of the 17,396 clips is in source .*source: looked for --4-0ihtnBU_000058_000068, "
         "--6q_33gNew_000132_000142, -00nar1nEPc_000033_000043, …; there is one.mp4$"
     )
     with pytest.raises(DataError, match=message):

@@ -344,7 +344,7 @@ EXPECTED = r'expected \{id: \{"subset": "training", "label": "bowling"\}, …\}'
 
 
 def test_a_missing_list_is_refused(empty):
-    message = "^--list nowhere.json is missing: give the authors' MM-Debiased.json; expected"
+    message = "^list nowhere.json is missing: give the authors' MM-Debiased.json; expected"
     refused(Path("nowhere.json"), empty, message)
 
 
@@ -364,11 +364,11 @@ def test_a_missing_list_is_refused(empty):
 def test_what_is_not_the_list_is_refused_with_what_was_expected(tmp_path, content, message):
     path = tmp_path / "list.json"
     path.write_bytes(content)
-    refused(path, tmp_path, f"^--list {path} {message}")
+    refused(path, tmp_path, f"^list {path} {message}")
 
 
 def test_a_folder_in_the_place_of_the_list_is_refused(tmp_path):
-    refused(tmp_path, tmp_path, f"^--list {tmp_path} cannot be read: .*Is a directory")
+    refused(tmp_path, tmp_path, f"^list {tmp_path} cannot be read: .*Is a directory")
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_an_entry_of_another_form_is_refused_with_its_line(tmp_path, id, entry):
     with pytest.raises(DataError) as error:
         MMDebiased(source=tmp_path, list=path).listing()
     said = str(error.value)
-    assert said.startswith(f"--list {path}, line 5: expected {{id: ")
+    assert said.startswith(f"list {path}, line 5: expected {{id: ")
     assert "with subset training, validation, testing and label bowling, cleaning floor, " in said
     assert said.endswith(f"found {json.dumps({id: entry})}")
 
@@ -414,12 +414,12 @@ def test_a_long_entry_is_cut_short_in_the_message(tmp_path):
 
 
 def test_another_rule_of_splitting_is_refused(path, empty):
-    message = "^unknown --split 'fair': choose one of listed, leak-free$"
+    message = "^unknown split 'fair': choose one of listed, leak-free$"
     refused(path, empty, message, UsageError, split="fair")
 
 
 def test_a_source_that_is_no_folder_is_refused(path, tmp_path):
-    message = "^--source .*nowhere is not a folder: give the folder of the clips$"
+    message = "^source .*nowhere is not a folder: give the folder of the clips$"
     refused(path, tmp_path / "nowhere", message)
 
 
@@ -429,7 +429,7 @@ def test_a_source_without_a_match_is_refused_with_names_from_both_sides(path, tm
     for name in ("one.mp4", "two.mp4", "three.mkv", "four.webm", "notes.txt"):
         (source / name).touch()
     message = (
-        "^none of the 14,025 clips is in --source .*source: looked for ZUJ5LJGX9oc_20, "
+        "^none of the 14,025 clips is in source .*source: looked for ZUJ5LJGX9oc_20, "
         "fbVaD-oDUIE_000168_000178, 6YvG7XQD7gE_40, …; there is four.webm, one.mp4, three.mkv, …$"
     )
     with pytest.raises(DataError, match=message):

@@ -305,12 +305,12 @@ def refused(recipe: UCF101, message: str, error: type = DataError) -> None:
 @pytest.mark.parametrize("fold", [0, 4, -1])
 def test_another_fold_is_refused(splits, tmp_path, fold):
     recipe = UCF101(source=tmp_path, splits=splits, fold=fold)
-    refused(recipe, f"^--fold {fold}: choose one of 1, 2, 3$", UsageError)
+    refused(recipe, f"^fold {fold}: choose one of 1, 2, 3$", UsageError)
 
 
 def test_a_folder_without_the_lists_is_refused(tmp_path):
     recipe = UCF101(source=tmp_path, splits=tmp_path / "lists")
-    message = "classInd.txt is missing: --splits is the lists' folder$"
+    message = "classInd.txt is missing: splits is the lists' folder$"
     refused(recipe, f"^{tmp_path}/lists/{message}")
 
 
@@ -393,7 +393,7 @@ def test_a_flow_folder_without_both_directions_is_refused(splits, tmp_path, ther
     for name in there:
         (tmp_path / "flow" / name).mkdir(parents=True)
     recipe = UCF101(source=tmp_path, splits=splits, flow=tmp_path / "flow")
-    refused(recipe, "^--flow .*flow has no folders u and v$")
+    refused(recipe, "^flow .*flow has no folders u and v$")
 
 
 def test_a_source_without_a_match_is_refused_with_names_from_both_sides(splits, tmp_path):
@@ -401,7 +401,7 @@ def test_a_source_without_a_match_is_refused_with_names_from_both_sides(splits, 
     source.mkdir()
     (source / "one.avi").touch()
     message = (
-        "^none of the 13,320 clips is in --source .*source: looked for v_ApplyEyeMakeup_g08_c01, "
+        "^none of the 13,320 clips is in source .*source: looked for v_ApplyEyeMakeup_g08_c01, "
         "v_ApplyEyeMakeup_g08_c02, v_ApplyEyeMakeup_g08_c03, …; there is one.avi$"
     )
     with pytest.raises(DataError, match=message):

@@ -369,7 +369,7 @@ def test_the_ending_says_what_is_written(make, tmp_path, ending, begins):
 )
 def test_another_ending_is_refused(tmp_path, name):
     message = r"its name must end in \.png, \.pdf, \.svg, \.jpg$"
-    with pytest.raises(UsageError, match=f"^--preview {tmp_path / name}: {message}"):
+    with pytest.raises(UsageError, match=f"^preview {tmp_path / name}: {message}"):
         check_preview(tmp_path / name, overwrite=True)
     assert FORMATS == (".png", ".pdf", ".svg", ".jpg")
 
@@ -377,7 +377,7 @@ def test_another_ending_is_refused(tmp_path, name):
 def test_an_existing_file_is_refused_unless_it_is_to_be_replaced(tmp_path):
     path = tmp_path / "sheet.png"
     path.write_text("precious")
-    message = "sheet.png exists: choose another --preview, or replace it with --overwrite$"
+    message = "sheet.png exists: choose another preview, or replace it with overwrite=True$"
     with pytest.raises(UsageError, match=message):
         check_preview(path, overwrite=False)
     check_preview(path, overwrite=True)
@@ -386,12 +386,12 @@ def test_an_existing_file_is_refused_unless_it_is_to_be_replaced(tmp_path):
 
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "sheet.png").mkdir()
-    with pytest.raises(UsageError, match="sheet.png is a folder: give --preview the name of a fil"):
+    with pytest.raises(UsageError, match="sheet.png is a folder: give preview the name of a fil"):
         check_preview(tmp_path / "sheet.png", overwrite=True)
 
 
 def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="nowhere does not exist: make it, or change --preview$"):
+    with pytest.raises(UsageError, match="nowhere does not exist: make it, or change preview$"):
         check_preview(tmp_path / "nowhere" / "sheet.png", overwrite=False)
 
 

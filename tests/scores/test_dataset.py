@@ -441,7 +441,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_message_and_it_goes_on(
             value(many, out, value="probability", batch_size=64)
         found = re.fullmatch(
             rf"no room left on the disk of {out}, for which more than (\S+) KiB are needed: make "
-            "room and give the same command with --resume, which keeps what was valued",
+            "room and resume with resume=True, which keeps what was valued",
             str(error.value),
         )
         assert found, str(error.value)
@@ -616,7 +616,7 @@ def test_a_model_of_other_modalities_is_refused_with_the_option(dataset, tmp_pat
     model = Model()
     model.modalities = ("sound",)
     expected = (
-        "^the model's modalities are sound, not sound, touch: name those it takes with --modality$"
+        "^the model's modalities are sound, not sound, touch: name those it takes with modality$"
     )
     with pytest.raises(UsageError, match=expected):
         value(dataset, tmp_path / "s.parquet", model=model)

@@ -432,7 +432,7 @@ def test_a_scores_file_that_says_something_odd_of_itself_is_refused(dataset, phi
 
 
 def test_a_method_that_needs_no_contributions_is_given_none(dataset, phi, write, quick, tmp_path):
-    expected = "^method 'joint' needs no contributions: leave --scores out$"
+    expected = "^method 'joint' needs no contributions: leave scores out$"
     with pytest.raises(UsageError, match=expected):
         train(tmp_path / "run", dataset, quick(), scores=write(phi))
     assert not (tmp_path / "run").exists()
@@ -441,7 +441,7 @@ def test_a_method_that_needs_no_contributions_is_given_none(dataset, phi, write,
 def test_scores_in_a_folder_that_is_replaced_are_refused(dataset, quick, tmp_path):
     run = train(tmp_path / "run", dataset, quick(method="sample", warmup=0, epochs=1))
     scores = run.contributions_file(1)
-    expected = f"^{scores} is in {run.folder}, which is replaced: choose another --out$"
+    expected = f"^{scores} is in {run.folder}, which is replaced: choose another out$"
     with pytest.raises(UsageError, match=expected):
         train(run.folder, dataset, quick(method="sample"), scores=scores, overwrite=True)
     assert scores.is_file()
@@ -531,7 +531,7 @@ def test_a_run_does_not_go_on_by_a_file_that_has_changed(cut, dataset, phi, writ
     path = write(phi.flip(0))
     expected = (
         f"^{path} is not the scores file any more that the run was started with .its sha256 is "
-        "another one.: restore it, or start anew with --overwrite$"
+        "another one.: restore it, or start anew with overwrite=True$"
     )
     with pytest.raises(DataError, match=expected):
         resume(cut, dataset)
@@ -552,7 +552,7 @@ def test_a_run_does_not_go_on_by_another_file(cut, dataset, parent, phi, write, 
     for run, begun in ((cut, f"the scores {first}"), (parent.folder, "no scores")):
         expected = (
             f"^{run} was started with {begun}, not {other}: a run goes on as it began; leave "
-            "--scores out, or start anew with --overwrite$"
+            "scores out, or start anew with overwrite=True$"
         )
         with pytest.raises(UsageError, match=expected):
             resume(run, dataset, scores=other)
@@ -591,4 +591,4 @@ def test_the_commands_take_scores(mmcoop, noisy, parent, phi, write, tmp_path):
     assert again.returncode == 0, again.stderr
     said = mmcoop(tmp_path, "train", *common, "--out", "j")
     assert said.returncode == 2
-    assert "needs no contributions: leave --scores out" in said.stderr
+    assert "needs no contributions: leave scores out" in said.stderr

@@ -334,7 +334,7 @@ def test_parts_are_thrown_away_on_request_only(whole, at_once, tmp_path):
     with pytest.raises(RuntimeError, match="in between"):
         write(path, before=stop_at(6), details={"value": "correct"})
     kept = names(tmp_path / ".scores.parquet.parts")
-    with pytest.raises(UsageError, match=r"unfinished valuation .*--resume"):
+    with pytest.raises(UsageError, match=r"unfinished valuation .*resume"):
         write(path)
     assert names(tmp_path / ".scores.parquet.parts") == kept
     valued_again: list[int] = []
@@ -368,7 +368,7 @@ def test_stopped_before_anything_is_written_it_leaves_nothing(tmp_path):
 
 def test_stopped_after_a_part_it_keeps_it_and_says_how_to_go_on(whole, at_once, tmp_path):
     path = tmp_path / "scores.parquet"
-    expected = "^stopped; what was valued is kept: resume with the same command and --resume$"
+    expected = "^stopped; what was valued is kept: resume with the same command and resume=True$"
     with pytest.raises(Interrupted, match=expected) as stopped:
         write(path, before=stop_at(5, KeyboardInterrupt))
     assert stopped.value.exit_code == 130
@@ -401,7 +401,7 @@ def test_parts_of_another_valuation_are_refused_by_name_and_stay(
     with pytest.raises(UsageError) as error:
         write(path, resume=True, details=other)
     assert str(error.value).startswith(f"{path} was begun with {message}")
-    assert str(error.value).endswith("resume it as it began, or value again with --overwrite")
+    assert str(error.value).endswith("resume it as it began, or value again with overwrite=True")
     said = write(path, resume=True)
     assert (path.read_bytes(), said) == whole
 
@@ -536,7 +536,7 @@ def test_damaged_parts_are_refused_with_the_way_out_and_stay(whole, at_once, tmp
     with pytest.raises(DataError) as error:
         write(path, resume=True)
     assert str(error.value).startswith(f"{damaged} is damaged (")
-    assert str(error.value).endswith("): value again with --overwrite")
+    assert str(error.value).endswith("): value again with overwrite=True")
     assert names(parts) == before
     said = write(path, overwrite=True)
     assert (path.read_bytes(), said) == whole

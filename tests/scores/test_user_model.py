@@ -150,7 +150,7 @@ def test_a_callable_of_c_is_the_model_itself(module):
 
 @pytest.mark.parametrize("name", ["mine", "mine:", ":make", ""])
 def test_another_form_is_refused_with_the_right_one(name):
-    expected = f"^--model {name!r}: write it as package.module:make_model$"
+    expected = f"^model {name!r}: write it as package.module:make_model$"
     with pytest.raises(UsageError, match=expected):
         load_own_model(name)
 
@@ -168,18 +168,18 @@ def test_what_is_not_there_is_refused(mine, what, message):
     what, message = (text.replace("MINE", mine) for text in (what, message))
     with pytest.raises(UsageError) as error:
         load_own_model(what)
-    assert str(error.value).startswith(f"--model {what}: {message}")
+    assert str(error.value).startswith(f"model {what}: {message}")
 
 
 @pytest.mark.parametrize("name", ["number", "make_number"])
 def test_what_cannot_be_called_is_no_model(mine, name):
-    with pytest.raises(UsageError, match=f"^--model {mine}:{name} gives int, which is no model$"):
+    with pytest.raises(UsageError, match=f"^model {mine}:{name} gives int, which is no model$"):
         load_own_model(f"{mine}:{name}")
 
 
 def test_a_class_that_needs_arguments_is_refused_with_their_names(mine):
     expected = (
-        f"^--model {mine}:Wide is a class that needs width, depth: name a function that gives the "
+        f"^model {mine}:Wide is a class that needs width, depth: name a function that gives the "
         "model$"
     )
     with pytest.raises(UsageError, match=expected):
@@ -191,7 +191,7 @@ def test_a_function_that_fails_is_told_with_its_line(mine, tmp_path):
     with pytest.raises(UsageError) as error:
         load_own_model(f"{mine}:fails")
     assert str(error.value) == (
-        f"--model {mine}:fails failed: LookupError: no such\\nthing "
+        f"model {mine}:fails failed: LookupError: no such\\nthing "
         f"({tmp_path / mine}.py, line {line})"
     )
     assert isinstance(error.value.__cause__, LookupError)
@@ -210,7 +210,7 @@ def test_a_module_that_cannot_be_imported_is_told_with_the_reason(module, tmp_pa
     message = message.replace("PATH", f"{tmp_path / name}.py").replace("FILE", f"{name}.py")
     with pytest.raises(UsageError) as error:
         load_own_model(f"{name}:make")
-    assert str(error.value).startswith(f"--model {name}:make: cannot import {name}: {message}")
+    assert str(error.value).startswith(f"model {name}:make: cannot import {name}: {message}")
 
 
 # --- its weights (more in test_weights.py)
@@ -229,7 +229,7 @@ def test_weights_are_put_into_the_model(mine, tmp_path):
 
 @pytest.mark.parametrize("name", ["plain", "own"])
 def test_weights_are_for_modules_alone(mine, tmp_path, name):
-    expected = r"^--weights are for a torch\.nn\.Module: leave them out$"
+    expected = r"^weights are for a torch\.nn\.Module: leave them out$"
     with pytest.raises(UsageError, match=expected):
         load_own_model(f"{mine}:{name}", tmp_path / "w.safetensors")
 
@@ -411,8 +411,7 @@ def test_marginal_features_are_those_of_samples_of_the_background(make, inputs, 
 )
 def test_features_are_of_each_modality_and_no_other(features, amiss):
     expected = (
-        "^--features: name a submodule for each of ear, eye, and no other modality; amiss: "
-        f"{amiss}$"
+        f"^features: name a submodule for each of ear, eye, and no other modality; amiss: {amiss}$"
     )
     with pytest.raises(UsageError, match=expected):
         ImputerSpec("zero", features).over(Additive(), ("ear", "eye"), never)
@@ -428,9 +427,7 @@ def test_features_that_are_no_submodules_are_refused_with_near_names():
 
 
 def test_features_are_of_modules_alone():
-    expected = (
-        r"^--features are of a torch\.nn\.Module, and the model is a function: leave them out$"
-    )
+    expected = r"^features are of a torch\.nn\.Module, and the model is a function: leave them out$"
     with pytest.raises(UsageError, match=expected):
         ImputerSpec("mean", PLACES).over(plain, ("ear", "eye"), never)
 

@@ -379,7 +379,7 @@ def test_the_file_opens_with_hugging_face_datasets_offline(scores, tmp_path):
 
 def test_an_existing_file_is_refused_unless_it_may_be_replaced(scores, run, dataset):
     before = scores.read_bytes()
-    expected = f"^{scores} exists: choose another --out, or replace it with --overwrite$"
+    expected = f"^{scores} exists: choose another out, or replace it with overwrite=True$"
     with pytest.raises(UsageError, match=expected):
         valuate_run(run, dataset, "test", scores)
     assert scores.read_bytes() == before
@@ -389,7 +389,7 @@ def test_an_existing_file_is_refused_unless_it_may_be_replaced(scores, run, data
 
 
 def test_a_folder_that_does_not_exist_is_refused(run, dataset, tmp_path):
-    expected = f"^the folder {tmp_path / 'no'} does not exist: make it, or change --out$"
+    expected = f"^the folder {tmp_path / 'no'} does not exist: make it, or change out$"
     with pytest.raises(UsageError, match=expected):
         valuate_run(run, dataset, "train", tmp_path / "no" / "scores.parquet")
     assert list(tmp_path.iterdir()) == []
@@ -398,7 +398,7 @@ def test_a_folder_that_does_not_exist_is_refused(run, dataset, tmp_path):
 def test_a_folder_in_place_of_the_file_is_refused_even_if_it_may_be_replaced(
     run, dataset, tmp_path
 ):
-    with pytest.raises(UsageError, match=f"^{tmp_path} is a folder: give --out the name of a fil"):
+    with pytest.raises(UsageError, match=f"^{tmp_path} is a folder: give out the name of a fil"):
         valuate_run(run, dataset, "train", tmp_path, overwrite=True)
 
 

@@ -226,7 +226,7 @@ def test_another_data_set_is_refused_by_name_and_fingerprint(trained, noisy, tin
         load_run(trained).check_dataset(open_dataset(tiny_dataset))
     assert str(error.value) == (
         f"the run {trained} was trained on another data set: on noisy ({mine[:12]}), while "
-        f"{tiny_dataset} is tiny ({other[:12]}); give the right one with --data"
+        f"{tiny_dataset} is tiny ({other[:12]}); give the right one with data"
     )
 
 

@@ -375,7 +375,7 @@ def test_an_existing_run_is_refused_and_stays(noisy, quick, tmp_path):
     folder = tmp_path / "run"
     train(folder, open_dataset(noisy), quick(epochs=1))
     before = content_of(folder)
-    with pytest.raises(UsageError, match=f"^{folder} exists: choose another --out, or replace it"):
+    with pytest.raises(UsageError, match=f"^{folder} exists: choose another out, or replace it"):
         train(folder, open_dataset(noisy), quick(epochs=1))
     assert content_of(folder) == before
 
@@ -475,7 +475,7 @@ def test_a_loss_that_explodes_stops_training_and_the_last_good_epoch_is_kept(
     steps = {"lr": 1e-3, "schedule": "step", "step_epochs": 2, "step_factor": 1e30}
     expected = (
         rf"^the (validation )?loss of epoch 3 is (nan|inf): training stopped, epoch 2 is kept in "
-        rf"{folder / 'checkpoints' / 'last'}\. Try a lower --lr, and look for NaN in the data$"
+        rf"{folder / 'checkpoints' / 'last'}\. Try a lower lr, and look for NaN in the data$"
     )
     with pytest.raises(DataError, match=expected):
         train(folder, open_dataset(noisy), quick(epochs=5, **steps))

@@ -1,4 +1,4 @@
-"""Encoders: one modality's input → one feature vector a sample, one file each."""
+"""Encoders: one modality's input → one feature vector per sample, one file each."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ ENCODERS = Registry(
             "mmcoop.core.models.encoders.conv", "ConvEncoder", "small, for images of 28-64 pixels"
         ),
         "resnet18": Entry(
-            "mmcoop.core.models.encoders.resnet18", "ResNet18Encoder", "for images and for frames"
+            "mmcoop.core.models.encoders.resnet18",
+            "ResNet18Encoder",
+            "for images and frames",
+            "He et al., CVPR 2016",
         ),
         "mlp": Entry("mmcoop.core.models.encoders.mlp", "MLPEncoder", "for vectors"),
         "conv1d": Entry("mmcoop.core.models.encoders.conv1d", "SeriesEncoder", "for series"),

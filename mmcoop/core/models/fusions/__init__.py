@@ -15,7 +15,9 @@ FUSIONS = Registry(
         "concat": Entry(
             "mmcoop.core.models.fusions.concat", "Concat", "concatenation and a linear head"
         ),
-        "sum": Entry("mmcoop.core.models.fusions.sum", "Sum", "sum of one linear head a modality"),
+        "sum": Entry(
+            "mmcoop.core.models.fusions.sum", "Sum", "sum of one linear head per modality"
+        ),
         "late": Entry(
             "mmcoop.core.models.fusions.late", "Late", "mean of the present modalities' logits"
         ),
@@ -23,39 +25,49 @@ FUSIONS = Registry(
             "mmcoop.core.models.fusions.film",
             "FiLM",
             "the first modality scales and shifts the others",
+            "Perez et al., AAAI 2018",
         ),
         "film-last": Entry(
             "mmcoop.core.models.fusions.film",
             "FiLMLast",
             "the last modality scales and shifts the others",
+            "Perez et al., AAAI 2018",
         ),
         "gated": Entry(
-            "mmcoop.core.models.fusions.gated", "Gated", "the other modalities gate the last one"
+            "mmcoop.core.models.fusions.gated",
+            "Gated",
+            "the other modalities gate the last one",
+            "Kiela et al., AAAI 2018",
         ),
         "bilinear": Entry(
             "mmcoop.core.models.fusions.bilinear",
             "LowRankBilinear",
             "products of all modalities' features",
+            "Liu et al., ACL 2018",
         ),
         "transformer": Entry(
             "mmcoop.core.models.fusions.transformer",
             "TransformerFusion",
-            "self-attention over one token a modality",
+            "self-attention over one token per modality",
+            "Vaswani et al., NeurIPS 2017",
         ),
         "bottleneck": Entry(
             "mmcoop.core.models.fusions.bottleneck",
             "Bottleneck",
-            "attention through a few shared tokens (MBT)",
+            "attention through a few shared tokens",
+            "Nagrani et al., NeurIPS 2021",
         ),
         "mmtm": Entry(
             "mmcoop.core.models.fusions.mmtm",
             "MMTM",
-            "encoders gate each other between their stages (MMTM)",
+            "encoders gate each other between stages",
+            "Joze et al., CVPR 2020",
         ),
         "mmtm-2x": Entry(
             "mmcoop.core.models.fusions.mmtm",
             "DoubledMMTM",
-            "MMTM with gates of 0…2 instead of 0…1",
+            "mmtm with gates from 0 to 2",
+            "Joze et al., CVPR 2020",
         ),
     },
 )

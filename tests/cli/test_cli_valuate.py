@@ -649,7 +649,7 @@ FITTING = f"choose one of {', '.join(CLASS_VALUES)}"
         (["--cross-fit", "71"], "71 folds: choose 2 at least, and no more than"),
         (["--cross-fit", "2", "--split", "test"], "of test ones: choose --split train"),
         (["--cross-fit", "2", "--split", "all"], "of all ones: choose --split train"),
-        ([*MODEL, "--cross-fit", "2"], "it is for a --run, not for a --model"),
+        ([*MODEL, "--cross-fit", "2"], "use it with --run, not with --model"),
         ([*MODEL, "--run", "runs/joint"], "--run and --model exclude each other"),
         (["--weights", "w.safetensors"], f"--weights {RUN_OR_MODEL}"),
         (["--modality", "sound"], f"--modality {RUN_OR_MODEL}"),

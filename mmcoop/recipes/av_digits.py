@@ -39,10 +39,10 @@ _NAME = re.compile(r"(\d)_([A-Za-z][A-Za-z0-9-]*)_(\d+)\.wav")
 class AVDigits:
     """Recordings of spoken digits (audio) with handwritten digits (visual).
 
-    --source is the folder of the Free Spoken Digit Dataset's wav files. Takes 0-9 of every
-    speaker are the test split, takes 10-14 the validation split, the others are for training; no
-    picture is in two splits. With --snr-audio or --sigma-visual, noise is planted by a known
-    amount in each sample and recorded as snr_audio and snr_visual.
+    --source is the folder of the Free Spoken Digit Dataset's wav files. Takes 0-9 of every speaker
+    are the test split, takes 10-14 the validation split, the others the training split; no image is
+    in two splits. With --snr-audio or --sigma-visual, each sample gets a known amount of noise,
+    recorded as snr_audio and snr_visual.
     """
 
     source: Path = required("Folder of the recordings, DIGIT_SPEAKER_TAKE.wav", metavar="FOLDER")

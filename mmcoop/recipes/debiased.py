@@ -38,13 +38,13 @@ _REMEDY = "value every split: mmcoop valuate --split all --out all-scores.parque
 
 @dataclass(frozen=True)
 class Debiased:
-    """The largest part of another data set to which modalities contribute equally on average.
+    """The largest part of another dataset to which modalities contribute equally on average.
 
-    --scores says what each modality contributed to each sample: train on the data set, then
+    --scores has the contributions to every sample: train on the dataset, then run
     `mmcoop valuate --split all --out all-scores.parquet`. In every split, the mean contributions of
-    what is kept are at most --tolerance apart, while contributions go on differing from sample to
-    sample. Classes may go altogether, the same in every split. So a method that moves averages
-    alone gains nothing on it.
+    the selected samples differ by at most --tolerance, while contributions still differ from sample
+    to sample, so that a method that only shifts averages gains nothing. A class may be dropped, in
+    all splits at once.
     """
 
     source: Path = required("Dataset folder to select from", flag="--from", metavar="FOLDER")

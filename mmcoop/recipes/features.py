@@ -39,14 +39,14 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True)
 class Features:
-    """Tables or arrays, one a modality: sensors, EEG, embeddings.
+    """Tables or arrays, one per modality: sensors, EEG, embeddings.
 
     Every .csv, .parquet and .npy file in --source is a modality, named after the file. A table has
-    a row a sample and a column a feature; an array is (samples, features) or (samples, time,
-    channels). Tables that all have an id, in a column or in the index that pandas writes, are
-    joined by it, others row by row. Columns `split`
-    (train, validation, test) and `group` (what must not be in two splits) are used where there are
-    any; else the splits are cut at random, class by class.
+    one row per sample and one column per feature; an array is (samples, features) or (samples,
+    time, channels). If all tables have ids, in a column or in the index that pandas writes, their
+    rows are joined by id, otherwise in order. Columns `split` (train, validation, test) and `group`
+    (what must not be in two splits) are used if present; otherwise splits are cut at random, class
+    by class.
     """
 
     source: Path = required("Folder of the .csv, .parquet or .npy files", metavar="FOLDER")

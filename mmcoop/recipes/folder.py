@@ -88,18 +88,16 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(ClipRecipe):
-    """Your own clips: class folders, or a table that lists them.
+    """Your own clips, in class folders or listed in a table.
 
-    Without --manifest, --source has a folder a class (`SOURCE/CLASS/clip.mp4`), or one a split
-    with those in it (`SOURCE/train/CLASS/clip.mp4`); a clip's id is its path without the ending,
-    or with it where two differ in nothing else. A manifest is a .csv or .parquet table with
-    columns id, label, path and, if you like, split, start and end (seconds) and group (what must
-    not be in two splits: the source video, the speaker; rows of one file are one group where it
-    says none); paths are relative to --source. What there is no split for is cut at random, a
-    group at a time.
+    Without --manifest, --source has one folder per class (`SOURCE/CLASS/clip.mp4`), or one per
+    split with these in it (`SOURCE/train/CLASS/clip.mp4`). A manifest is a .csv or .parquet table
+    with the columns id, label, path (relative to --source) and, optionally, split, start and end
+    (seconds), and group: what must not be in two splits, such as the source video or the speaker.
+    Missing splits are cut at random, group by group.
 
-    A modality is the sound (spectrogram), the pictures (frames) or the optical flow (flow) of a
-    video or sound file, a picture (image), or a .npy array (series or vector).
+    A modality is the sound (spectrogram), the frames or the optical flow (flow) of a video or sound
+    file, an image, or a .npy array (series or vector).
     """
 
     manifest: Path | None = option(None, "Table of the clips, .csv or .parquet", metavar="FILE")

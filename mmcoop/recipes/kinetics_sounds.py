@@ -66,10 +66,9 @@ _LINE = re.compile(r"([^,\s]+),(\d+(?:\.\d+)?),(\d{1,9})")
 class KineticsSounds(ClipRecipe):
     """Kinetics Sounds: 31 classes of Kinetics that can be seen and heard, by published lists.
 
-    --train-list and --test-list are my_train.txt (14,799 clips) and my_test.txt (2,597 clips),
-    with lines `id,seconds,class`. The clips are yours to supply, in any folders under --source,
-    named after their id, or the whole videos. The validation split is cut out of the training
-    list, a video at a time.
+    --train-list and --test-list are my_train.txt (14,799 clips) and my_test.txt (2,597 clips), with
+    lines `id,seconds,class`. You supply the clips, in any folders under --source, named after their
+    id, or the complete videos. The validation split is cut from the training list, video by video.
     """
 
     train_list: Path = required("The published my_train.txt", metavar="FILE")

@@ -52,11 +52,10 @@ _SPLIT_RULES = ("listed", "leak-free")
 class MMDebiased(ClipRecipe):
     """MM-Debiased: 14,025 clips of 10 classes, sound and picture equally informative on average.
 
-    --list is the authors' MM-Debiased.json; the clips are yours to supply, from VGGSound and
-    Kinetics-400, in any folders under --source: named after their id (`ID.mp4`, `ID_30.mp4`,
-    `ID_000030.mp4`, `ID_000030_000040.mp4`), or the whole videos (`ID.mp4`, `Title [ID].mp4`), of
-    which the window is cut out; one hardly longer than its only window counts as the clip itself.
-    185 videos are in more than one of the list's subsets.
+    --list is the authors' MM-Debiased.json. You supply the clips, from VGGSound and Kinetics-400,
+    in any folders under --source: named after their id (`ID.mp4`, `ID_30.mp4`, `ID_000030.mp4`,
+    `ID_000030_000040.mp4`), or the complete videos (`ID.mp4`, `Title [ID].mp4`), out of which the
+    window is cut. 185 videos are in more than one of the list's subsets.
     """
 
     list: Path = required("The authors' MM-Debiased.json", metavar="FILE")

@@ -30,13 +30,12 @@ _CLIP = re.compile(r"(\w+)/(v_\w+_g(\d+)_c\d+)\.avi(?: (\d{1,9}))?")
 
 @dataclass(frozen=True, kw_only=True)
 class UCF101(ClipRecipe):
-    """UCF-101: 13,320 clips of 101 actions, as pictures (rgb) and optical flow (flow).
+    """UCF-101: 13,320 clips of 101 actions, as frames (rgb) and optical flow (flow).
 
-    --splits is the folder of the official lists (classInd.txt, trainlist01.txt, testlist01.txt,
-    …), --source that of the videos, in class folders or not. Clips of one group (gNN) come from
-    one video; the validation split is cut out of the training list a group at a time. Flow is
-    computed between each picture and the next frame (DIS; needs `pip install 'mmcoop[flow]'`), or
-    read from --flow.
+    --splits is the folder of the official lists (classInd.txt, trainlist01.txt, testlist01.txt, …),
+    --source that of the videos. Clips of one group (gNN) come from one video; the validation split
+    is cut from the training list, group by group. Flow is computed between each frame and the next
+    one (DIS; needs `pip install 'mmcoop[flow]'`), or read from --flow.
     """
 
     splits: Path = required("Folder of the official lists", metavar="FOLDER")

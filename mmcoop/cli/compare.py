@@ -12,9 +12,9 @@ from mmcoop.methods import METHODS
 from mmcoop.training.config import TrainConfig
 
 Epochs: Any = options_of(TrainConfig, ["epochs"], panel="Training", unset=True)
-Method: Any = options_of(TrainConfig, ["warmup", "max_extra"], panel="Method", unset=True)
+Method: Any = options_of(TrainConfig, ["warmup", "max_extra", "value"], panel="Method", unset=True)
 
-_SETTINGS = ["epochs", "warmup", "max_extra", *options.TRAINING]
+_SETTINGS = ["epochs", "warmup", "max_extra", "value", *options.TRAINING]
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,9 @@ from mmcoop.methods import LEVELS
 from mmcoop.training.config import TrainConfig
 
 Main: Any = options_of(TrainConfig, ["epochs", "seed"], unset=True)
-Method: Any = options_of(TrainConfig, ["max_extra"], panel="Method", unset=True)
+Method: Any = options_of(TrainConfig, ["max_extra", "value"], panel="Method", unset=True)
 
-_SETTINGS = ["epochs", "seed", "max_extra", *options.TRAINING]
+_SETTINGS = ["epochs", "seed", "max_extra", "value", *options.TRAINING]
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,7 @@ class Enhance(Printing, Computing, Resuming, options.TrainingOptions, Method, Ma
         config = make_config(
             parent.config.to_json(),
             dataset.defaults.get("enhance", {}),
-            {"method": self.level, "options": {}, "warmup": 0},
+            {"method": self.level, "options": {}, "warmup": 0, "value": TrainConfig.value},
             chosen,
         )
         folder = self.out or enhanced_folder(parent, self.level, config.seed)

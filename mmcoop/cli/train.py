@@ -14,10 +14,9 @@ from mmcoop.errors import UsageError, setting
 from mmcoop.methods import METHODS
 from mmcoop.training.config import TrainConfig
 
-Main: Any = options_of(TrainConfig, ["method", "fusion", "epochs", "seed"], unset=True)
-Method: Any = options_of(TrainConfig, ["warmup", "max_extra"], panel="Method", unset=True)
-
-_SETTINGS = ["method", "fusion", "epochs", "seed", "warmup", "max_extra", *options.TRAINING]
+_MAIN, _METHOD = ["method", "fusion", "epochs", "seed"], ["warmup", "max_extra", "value"]
+Main: Any = options_of(TrainConfig, _MAIN, unset=True)
+Method: Any = options_of(TrainConfig, _METHOD, panel="Method", unset=True)
 
 
 @dataclass(kw_only=True)
@@ -126,6 +125,10 @@ class Train(Printing, Computing, Resuming, options.TrainingOptions, Method, Main
                 raise UsageError(
                     f"method {config.method!r} adds no examples: omit {setting('max_extra')}"
                 )
+            if "value" in chosen and not METHODS.load(config.method).adds_rows:
+                raise UsageError(
+                    f"method {config.method!r} does not value samples: omit {setting('value')}"
+                )
             check_warmup(config)
             if note := shrunk_warmup(config, usual, chosen):
                 shown.note(note)
@@ -138,7 +141,7 @@ class Train(Printing, Computing, Resuming, options.TrainingOptions, Method, Main
 
     def _given(self) -> dict[str, Any]:
         """The settings that were given, as `TrainConfig` has them."""
-        chosen = options.given(self, _SETTINGS)
+        chosen = options.given(self, [*_MAIN, *_METHOD, *options.TRAINING])
         method_options = options.parse_pairs("set", self.set)
         if self.modality is not None:
             method_options["modality"] = self.modality

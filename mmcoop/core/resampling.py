@@ -122,6 +122,33 @@ def graded_shares(contributions: Tensor, best: float) -> Tensor:
     return 1 + phi.shape[1] * (phi - phi.mean(1, keepdim=True)) / best
 
 
+def in_fair_shares(contributions: Tensor, fair_share: float | None, best: float | None) -> Tensor:
+    """Contributions in the unit of the re-sampling rules, in which 1 is a fair share.
+
+    Args:
+        contributions: `(samples, n)`, by any value function.
+        fair_share: The fair share of the value function, if it is the same for every sample.
+        best: Otherwise the value of a prediction that is certain and right; see `graded_shares`.
+
+    Returns:
+        float64 `(samples, n)`.
+
+    Raises:
+        UsageError: Neither is known, so that there is no unit.
+    """
+    phi = torch.as_tensor(contributions, dtype=torch.float64)
+    if fair_share is not None:
+        return phi / fair_share
+    if best is None:
+        raise UsageError("the value function has neither a fair share nor a best value")
+    return graded_shares(phi, best)
+
+
+def slack_of(fair_share: float | None) -> float:
+    """The slack with which `extra_rows` reads what `in_fair_shares` returns."""
+    return GRADED_SLACK if fair_share is None else ROUNDING
+
+
 def capped(times: Tensor, contributions: Tensor, max_extra: int) -> Tensor:
     """At most `max_extra` of the `times` of each sample, the lowest contributions served first.
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmcoop.core.resampling import GRADED_SLACK, ROUNDING, graded_shares
+from mmcoop.core.resampling import ROUNDING, in_fair_shares, slack_of
 from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.files import sha256
@@ -89,10 +89,8 @@ def read_precomputed(
             f"{path} has another class of {len(differs):,} training samples "
             f"({_named(differs)}) than the data set: these scores are of other samples"
         )
-    phi = torch.from_numpy(contributions)
-    if share is not None:
-        return PrecomputedScores(path, sha256(path), phi / share)
-    return PrecomputedScores(path, sha256(path), graded_shares(phi, best), GRADED_SLACK)
+    phi = in_fair_shares(torch.from_numpy(contributions), share, best)
+    return PrecomputedScores(path, sha256(path), phi, slack_of(share))
 
 
 def reread_precomputed(

@@ -12,6 +12,8 @@ from mmcoop.settings import check_settings, option
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("step", "cosine", "constant")
+#: The value functions with a unit: a fair share, or the value of a certain and right prediction.
+ENHANCING_VALUES = ("paper", "correct", "probability", "predicted-probability")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     warmup: int = option(5, "Joint epochs before enhancement starts", min=0)
     max_extra: int = option(0, "Most extra examples per sample and epoch; 0: no limit", min=0)
+    value: str = option("paper", "Value function of enhancement", choices=ENHANCING_VALUES)
     fusion: str = option("concat", "Fusion; see --list-fusions")
     encoders: Mapping[str, str] = field(default_factory=dict)
     epochs: int = option(60, "Number of epochs", min=1)

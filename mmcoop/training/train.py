@@ -96,6 +96,11 @@ def train(
             raise UsageError(
                 f"{scores} is in {folder}, which is replaced: choose another {setting('out')}"
             )
+        if config.value != TrainConfig().value:
+            raise UsageError(
+                f"contributions are read from {scores}: leave {setting('value')} out, which is for "
+                "valuations"
+            )
         given = read_precomputed(scores, dataset, sorted(architecture.encoders))
         recorded = given.record
     run = new_run(folder, config, architecture, dataset, parent, recorded)

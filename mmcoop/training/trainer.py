@@ -14,10 +14,11 @@ from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.modalities import display_coalitions
-from mmcoop.core.resampling import ROUNDING, TrainingExamples, shuffled
+from mmcoop.core.resampling import TrainingExamples, in_fair_shares, shuffled, slack_of
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.valuation.config import ValuationConfig
 from mmcoop.core.valuation.engine import value_batches
+from mmcoop.core.valuation.value_functions import value_function
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, Interrupted, setting
@@ -56,6 +57,8 @@ class Trainer:
         self.workers = workers
         self.progress = progress
         self.given = given
+        self.how = ValuationConfig(value=config.value)
+        self.function = value_function(config.value)
         self.model = run.architecture.build(config.seed).to(device)
         task = TrainContext(
             model=self.model,
@@ -64,7 +67,7 @@ class Trainer:
             seed=config.seed,
             warmup=config.warmup,
             max_extra=config.max_extra or None,
-            slack=ROUNDING if given is None else given.slack,
+            slack=given.slack if given else slack_of(self.function.fair_share),
             value=self._value,
             batches=self._batches,
             optimizer=lambda parameters: _optimizer(config, list(parameters)),
@@ -113,7 +116,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> None:
         start = time.perf_counter()
         details = {
-            **valuation_details(ValuationConfig(), len(self.run.modalities)),
+            **valuation_details(self.how, len(self.run.modalities)),
             "run": self.run.name,
             "epoch": epoch,
             "classes": len(self.run.architecture.classes),
@@ -220,8 +223,8 @@ class Trainer:
         return (batch.to(self.device) for batch in batches)
 
     def _value(self, samples: Tensor | None) -> Tensor:
-        """Contributions of training samples: the given ones, or else by the model as it is, which
-        are noted down in the epoch's scores.
+        """Contributions of training samples in fair shares: those of the scores file, or else by
+        the current model, which are recorded in the epoch's scores.
         """
         if self.given is not None:
             phi = self.given.contributions
@@ -243,11 +246,14 @@ class Trainer:
         )
         contributions = []
         tracked = self.progress.track(batches, "valuing training samples")
-        for batch in value_batches(self.model, tracked, modalities=self.run.modalities):
+        for batch in value_batches(
+            self.model, tracked, modalities=self.run.modalities, how=self.how
+        ):
             self._scores.append("train", batch)
             contributions.append(batch.contributions)
         self._valued += contributions
-        return torch.cat(contributions)
+        phi = torch.cat(contributions)
+        return in_fair_shares(phi, self.function.fair_share, self.function.best)
 
     def _validate(self) -> float:
         """Value the validation samples into the epoch's scores; returns the mean cross-entropy of
@@ -261,7 +267,9 @@ class Trainer:
             batch_size=self.config.batch_size,
             workers=self.workers,
         )
-        for batch in value_batches(self.model, batches, modalities=self.run.modalities):
+        for batch in value_batches(
+            self.model, batches, modalities=self.run.modalities, how=self.how
+        ):
             self._scores.append("validation", batch)
             assert batch.labels is not None
             loss += float(F.cross_entropy(batch.outputs, batch.labels, reduction="sum"))

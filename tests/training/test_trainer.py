@@ -1,6 +1,7 @@
 """The training loop: what a run leaves behind, and that nothing can cut it off for good."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from torch.optim.lr_scheduler import StepLR
 from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.progress import SILENT, Progress
+from mmcoop.scores.scores import Scores
 from mmcoop.training.device import pick_device
 from mmcoop.training.run import load_run
 from mmcoop.training.train import extend, resume, train
@@ -1043,3 +1045,30 @@ def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bytes(
 def test_a_run_without_progress_says_nothing(noisy, quick, tmp_path, capfd):
     train(tmp_path / "run", open_dataset(noisy), quick(epochs=1), progress=SILENT)
     assert capfd.readouterr() == ("", "")
+
+
+def test_enhancement_follows_the_value_function_that_was_chosen(noisy, quick, tmp_path):
+    """Extra examples are counted from the recorded contributions by a plain loop: steps of half a
+    share below the sample's own mean, rounded to the nearest, at most three per modality."""
+    config = quick(method="sample", warmup=0, epochs=2, value="probability")
+    run = train(tmp_path / "run", open_dataset(noisy), config)
+    for epoch, rows in zip((1, 2), run.metrics["rows"], strict=True):
+        scores = Scores.open(run.contributions_file(epoch))
+        assert scores.details["value"] == "probability"
+        frame = scores.to_frame()
+        frame = frame[frame["split"] == "train"]
+        phi = frame[[f"contribution_{m}" for m in run.modalities]].to_numpy()
+        extra = 0
+        for sample in phi:
+            for contribution in sample:
+                lacking = len(sample) * (sample.mean() - contribution)
+                extra += min(max(math.ceil(2 * lacking - 0.5), 0), 3)
+        assert rows == len(phi) + extra
+    assert extra > 0
+
+
+def test_a_chosen_value_function_beside_a_scores_file_is_refused(noisy, quick, tmp_path):
+    config = quick(method="sample", value="probability")
+    with pytest.raises(UsageError, match="leave value out"):
+        train(tmp_path / "run", open_dataset(noisy), config, scores=tmp_path / "scores.parquet")
+    assert not (tmp_path / "run").exists()

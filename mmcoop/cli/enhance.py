@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmcoop.cli import options
-from mmcoop.cli.options import Computing, Printing, Resuming, option, options_of
+from mmcoop.cli.options import Computing, Logging, Printing, Resuming, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.errors import UsageError
 from mmcoop.methods import LEVELS
@@ -18,7 +18,7 @@ _SETTINGS = ["epochs", "seed", "max_extra", "value", *options.TRAINING]
 
 
 @dataclass(kw_only=True)
-class Enhance(Printing, Computing, Resuming, options.TrainingOptions, Method, Main):
+class Enhance(Printing, Computing, Logging, Resuming, options.TrainingOptions, Method, Main):
     """Fine-tune a run so that the modality that contributes little is used.
 
     Before every epoch the training samples are valued, and modalities with a low contribution are
@@ -85,6 +85,7 @@ class Enhance(Printing, Computing, Resuming, options.TrainingOptions, Method, Ma
             "workers": self.workers,
             "progress": shown,
             "scores": self.scores,
+            "tensorboard": self.tensorboard,
         }
         kept = load_run(folder).threads if self.resume else None
         suitable = suitable_threads(parent.architecture, config.batch_size)

@@ -121,6 +121,15 @@ class Resuming(Writing):
 
 
 @dataclass(kw_only=True)
+class Logging:
+    """Where the metrics of training go, beside the run folder and the terminal."""
+
+    tensorboard: Annotated[
+        bool, option("Write TensorBoard event files too.", "--tensorboard", panel=_OUTPUT)
+    ] = False
+
+
+@dataclass(kw_only=True)
 class Computing:
     """Where and with how many processors."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from mmcoop.cli import options
 from mmcoop.cli.listing import list_and_exit
-from mmcoop.cli.options import Computing, Printing, Resuming, option, options_of
+from mmcoop.cli.options import Computing, Logging, Printing, Resuming, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.core.models.encoders import ENCODERS
 from mmcoop.core.models.fusions import FUSIONS
@@ -20,7 +20,7 @@ Method: Any = options_of(TrainConfig, _METHOD, panel="Method", unset=True)
 
 
 @dataclass(kw_only=True)
-class Train(Printing, Computing, Resuming, options.TrainingOptions, Method, Main):
+class Train(Printing, Computing, Logging, Resuming, options.TrainingOptions, Method, Main):
     """Train a model on a dataset, from scratch.
 
     Unset options take the dataset's recommended settings (`mmcoop info data/NAME`), else the
@@ -101,6 +101,7 @@ class Train(Printing, Computing, Resuming, options.TrainingOptions, Method, Main
             "workers": self.workers,
             "progress": shown,
             "scores": self.scores,
+            "tensorboard": self.tensorboard,
         }
         if self.resume:
             folder = self.out or run_folder(make_config(chosen))

@@ -24,6 +24,7 @@ from mmcoop.training.build import Architecture, architecture_of
 from mmcoop.training.checkpoint import has_checkpoint, load_weights
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.device import pick_device
+from mmcoop.training.loggers import TensorBoardLogger, check_tensorboard
 from mmcoop.training.run import (
     FINISHED,
     FORMAT,
@@ -48,6 +49,7 @@ def train(
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
+    tensorboard: bool = False,
 ) -> Run:
     """Train a model and write a run folder. The test split is not read.
 
@@ -62,6 +64,7 @@ def train(
         device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
         workers: Processes that load batches ahead; results do not depend on it.
         progress: Where progress is shown; silent by default.
+        tensorboard: Whether TensorBoard's event files are written too, in the run folder.
 
     Returns:
         The finished run.
@@ -73,6 +76,8 @@ def train(
     """
     check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
     check_given(config, TrainConfig, "config", "mmcoop.make_config")
+    if tensorboard:
+        check_tensorboard()
     folder = Path(folder)
     check_unlocked(folder)
     architecture = architecture_of(dataset, config)
@@ -111,7 +116,7 @@ def train(
     with locked(folder):
         _check_new_run(folder, overwrite)  # another process may have made one since
         run.create()  # all that can be refused has been: from here on there is a run folder
-        return _finished(training)
+        return _finished(training, tensorboard)
 
 
 def new_run(
@@ -145,9 +150,11 @@ def new_run(
     return Run(folder, content)
 
 
-def _finished(training: Trainer) -> Run:
+def _finished(training: Trainer, tensorboard: bool = False) -> Run:
     """Train all epochs that are left; what fails before there is a checkpoint leaves no folder."""
     try:
+        if tensorboard:
+            training.loggers.append(TensorBoardLogger(training.run.folder, training.epoch))
         return training.finish()
     except DataError:
         if not has_checkpoint(training.run.last):
@@ -176,6 +183,7 @@ def resume(
     device: str = "auto",
     workers: int = 0,
     progress: Progress = SILENT,
+    tensorboard: bool = False,
 ) -> Run:
     """Resume an interrupted run from its last complete epoch; a finished run is left as it is.
 
@@ -189,6 +197,7 @@ def resume(
         device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
         workers: Processes that load batches ahead; results do not depend on it.
         progress: Where progress is shown; silent by default.
+        tensorboard: Whether TensorBoard's event files are written too, in the run folder.
 
     Returns:
         The finished run.
@@ -200,13 +209,15 @@ def resume(
         Interrupted: Ctrl-C or SIGTERM.
     """
     check_path_given(folder, "the run folder")
+    if tensorboard:
+        check_tensorboard()
     folder = Path(folder)
     check_unlocked(folder)
     run = _run_to_resume(folder, dataset, expected or {}, scores)
     if run.status == FINISHED:
         return run
     with locked(folder):
-        return _resumed(folder, dataset, scores, device, workers, progress)
+        return _resumed(folder, dataset, scores, device, workers, progress, tensorboard)
 
 
 def _resumed(
@@ -216,6 +227,7 @@ def _resumed(
     device: str,
     workers: int,
     progress: Progress,
+    tensorboard: bool = False,
 ) -> Run:
     """The run in a locked `folder`, trained to its end."""
     recover_swap(folder)
@@ -232,7 +244,7 @@ def _resumed(
         training.load(run.last)
     elif (parent := load_parent(run)) is not None:
         load_weights(training.model, parent.best)
-    return _finished(training)
+    return _finished(training, tensorboard)
 
 
 def _run_to_resume(

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.modalities import display_coalitions
 from mmcoop.core.resampling import TrainingExamples, in_fair_shares, shuffled, slack_of
 from mmcoop.core.seeds import derive_seed, generator, seeded
 from mmcoop.core.valuation.config import ValuationConfig
@@ -30,6 +29,7 @@ from mmcoop.scores.scores import Scores
 from mmcoop.scores.table import ScoresWriter, valuation_details
 from mmcoop.training.checkpoint import load_training_state, load_weights, save_checkpoint
 from mmcoop.training.config import TrainConfig
+from mmcoop.training.loggers import Logger, RunFolderLogger, TerminalLogger
 from mmcoop.training.memory import peak_memory
 from mmcoop.training.run import FINISHED, RUNNING, STOPPED, Run
 
@@ -49,6 +49,11 @@ class Trainer:
         progress: Progress,
         given: PrecomputedScores | None,
     ) -> None:
+        #: What receives the metrics of every epoch, in this order.
+        self.loggers: list[Logger] = [
+            RunFolderLogger(run),
+            TerminalLogger(progress, run.config.epochs),
+        ]
         self.run = run
         self.config = config = run.config
         self.train_split = dataset.split("train")
@@ -103,6 +108,9 @@ class Trainer:
             with suppress(DataError, OSError):  # the disk may be full: what was wrong is said below
                 self.run.set_status(STOPPED)
             raise
+        finally:
+            for logger in self.loggers:
+                logger.close()
         self.run.set_status(FINISHED)
         return self.run
 
@@ -134,9 +142,6 @@ class Trainer:
         self.epoch = epoch
         validation = Scores.open(path).summary("validation", replicates=0)
         accuracy = validation.accuracy
-        grand = "+".join(self.run.modalities)
-        # of many modalities a line has room for all of them together alone
-        telling = display_coalitions(list(accuracy)) if len(self.run.modalities) < 4 else [grand]
         train_means = torch.cat(self._valued).mean(0).tolist() if self._valued else None
         row = {
             "epoch": epoch,
@@ -150,7 +155,7 @@ class Trainer:
                 for k, m in enumerate(self.run.modalities)
             },
             "validation_loss": validation_loss,
-            "validation_accuracy": accuracy[grand],
+            "validation_accuracy": accuracy["+".join(self.run.modalities)],
             **{f"validation_accuracy_{name}": share for name, share in accuracy.items()},
             **{
                 f"validation_contribution_{m}": mean
@@ -161,10 +166,8 @@ class Trainer:
             "peak_memory": peak_memory(self.device),
         }
         self._save(row)
-        self.progress.note(
-            f"epoch {epoch}/{self.config.epochs}: loss {loss:.3f}, {len(rows)} rows, validation "
-            + ", ".join(f"{name} {100 * accuracy[name]:.1f} %" for name in telling)
-        )
+        for logger in self.loggers:
+            logger.epoch_saved(row)
 
     def _train_on(self, rows: TrainingExamples, epoch: int) -> float:
         """Train on the rows, in order; returns the mean loss, in nats a row."""
@@ -281,7 +284,8 @@ class Trainer:
         """
         info = {key: row[key] for key in ("epoch", "validation_accuracy", "validation_loss")}
         weights = self.model.state_dict()
-        self.run.record_epoch(row)
+        for logger in self.loggers:
+            logger.log_epoch(row)
         if self.best is None or _rank(info) > _rank(self.best):
             self.best = info
             self.stale_epochs = 0

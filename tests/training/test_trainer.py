@@ -306,7 +306,7 @@ def test_every_epoch_is_noted_with_its_loss_and_accuracies(noisy, quick, tmp_pat
     assert len(recorder.notes) == 3
     row = run.metrics.iloc[1]
     assert recorder.notes[1] == (
-        f"epoch 2/3: loss {row['loss']:.3f}, 70 rows, validation "
+        f"epoch 2/3: loss {row['loss']:.3f}, 70 examples, validation "
         f"sound {100 * row['validation_accuracy_sound']:.1f} %, "
         f"touch {100 * row['validation_accuracy_touch']:.1f} %, "
         f"sound+touch {100 * row['validation_accuracy_sound+touch']:.1f} %"

@@ -1,1 +1,1 @@
-"""The scores table, and samples valued into it."""
+"""Scores of valued samples: the table, and the calls that fill it."""

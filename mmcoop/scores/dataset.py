@@ -1,4 +1,4 @@
-"""Samples of a data set valued into a scores file, by a run's model or any other."""
+"""Value samples of a dataset into a scores file, with a run's model or any other."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class ValuationRequest:
         return extra
 
     def details(self, modalities: tuple[str, ...], absent: str) -> dict[str, Any]:
-        """The entries of a scores file that describe this."""
+        """The entries of a scores file's details that describe this request."""
         asked = {
             "interactions": None if self.interactions == "none" else self.interactions,
             "indices": list(self.indices),
@@ -83,7 +83,14 @@ class ValuationRequest:
 
 @dataclass(frozen=True)
 class SampleSlice:
-    """Samples that one model values: `samples` positions of a `split`, int64 `(k,)`."""
+    """Samples valued by one model.
+
+    Attributes:
+        name: What the slice is called: a split, or a fold.
+        split: The split of the samples.
+        model: The model that values them.
+        samples: Positions in the split, int64 `(k,)`.
+    """
 
     name: str
     split: str
@@ -92,7 +99,7 @@ class SampleSlice:
 
 
 def split_slices(model: Any, dataset: DatasetFolder, split: str) -> Iterator[SampleSlice]:
-    """All samples of a split, or of `all` of them, by one model."""
+    """Yield one slice per split: the named one, or every split for `all`."""
     for name in SPLITS if split == ALL_SPLITS else (split,):
         yield SampleSlice(name, name, model, torch.arange(len(dataset.split(name))))
 
@@ -113,17 +120,34 @@ def score(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Scores:
-    """Value slices of samples, one after the other, into the scores file `out`.
+    """Value slices of samples into a scores file, one slice after the other.
 
-    Samples go through the evaluation transform. Memory does not grow with the number of samples.
-    Cut off, it leaves its parts beside `out`, from which `resume` continues, to the same bytes; a
-    damaged part is valued again. A file of this valuation that `resume` finds complete is left as
-    it is.
-    `split` is the one that all are of, or `all`; `details` are written into the file. `output` says
-    which item of the models' outputs holds the predictions (`core/imputers/outputs.py`).
+    Samples go through the evaluation transform. Memory use does not grow with their number. An
+    interrupted valuation leaves its parts beside `out`; resuming from them gives the same bytes as
+    an uninterrupted one. Damaged parts are valued again.
 
-    Raises `UsageError` where `out` may not be written, and for a request that does not fit;
-    `DataError` where the disk cannot hold its parts and `out`.
+    Args:
+        slices: The samples to value, with the model of each slice.
+        dataset: The dataset they are from.
+        out: The scores file to write.
+        split: The split of all samples, or `all`.
+        modalities: Names of the modalities, in column order.
+        request: What to compute.
+        details: Further entries of the file's details.
+        batch_size: Samples loaded at once.
+        output: Which item of the models' outputs holds the predictions
+            (`core/imputers/outputs.py`).
+        overwrite: Replace `out`, or an unfinished valuation of it.
+        resume: Continue an unfinished valuation. A complete file of this valuation is kept.
+        workers: Processes that load samples.
+        progress: Receives progress and notes.
+
+    Returns:
+        The scores, opened from `out`.
+
+    Raises:
+        UsageError: `out` may not be written, or the request does not fit the dataset.
+        DataError: The disk cannot hold `out` and its parts.
     """
     check_request(request, split, out, overwrite or resume)
     extra = request.extra_columns(modalities)
@@ -163,15 +187,15 @@ def _check_disk(
     modalities: tuple[str, ...],
     how: ValuationConfig,
 ) -> None:
-    """Raise `DataError` where the disk clearly cannot hold what is to come: parts of the samples
-    that are not done, and then the file beside all parts.
+    """Raise `DataError` if the disk clearly lacks room for the parts still to be written plus the
+    complete file, which exist side by side at the end.
     """
     n = len(modalities)
     function = value_function(how.value)
-    numbers = 0  # of a value like the paper's there are few different ones, which take no room
+    numbers = 0  # values like the paper's have few distinct levels and compress to almost nothing
     if function.name in CLASS_VALUES and function.scaled:
         coalitions = anchor_coalitions(n) if how.chosen(n)[1] else coalition_matrix(n)
-        numbers = len(coalitions) - 1 + n  # values of all but the empty one, and contributions
+        numbers = len(coalitions) - 1 + n  # values of non-empty coalitions, and contributions
     named = [dataset.split(name) for name in (SPLITS if split == ALL_SPLITS else (split,))]
     tables = [pa.table({name: split.column(name) for name in ("id", "group")}) for split in named]
     size = sum(least_bytes(table, numbers) for table in tables)
@@ -180,8 +204,17 @@ def _check_disk(
 
 
 def check_request(request: ValuationRequest, split: str, out: Path, may_exist: bool) -> None:
-    """Raise `UsageError` where `out` may not be written, or samples of a data set cannot be told
-    what is asked for.
+    """Check a request before anything is computed.
+
+    Args:
+        request: What to compute.
+        split: A split, or `all`.
+        out: The scores file to write.
+        may_exist: Whether `out` may exist.
+
+    Raises:
+        UsageError: `out` may not be written, or the request cannot be answered for the samples of
+            a dataset.
     """
     check_scores_name(out)
     check_unlocked(out)
@@ -218,29 +251,29 @@ def score_model(
     output: Output = None,
     **where: Any,
 ) -> Scores:
-    """Value the samples of a dataset by a user-defined model, and write their scores.
+    """Value samples of a dataset with a user-defined model, and write a scores file.
 
     Args:
-        model: A callable `(inputs by modality, present) -> outputs`, or any model, which is then
-            wrapped as in `request.absence`.
+        model: A callable `(inputs by modality, present) -> outputs`, or any other model, which is
+            then wrapped as `request.absence` specifies.
         dataset: The dataset.
         split: A split, or `all`.
         out: The scores file to write, `NAME.parquet`.
-        modalities: The modalities that the model takes; by default all of the dataset.
-        name: The name of the model in the scores file.
+        modalities: The modalities that the model takes; all of the dataset's by default.
+        name: The model's name in the scores file; its class by default.
         weights: The sha256 of its weights, to be recorded.
         request: How samples are valued, and which columns are added.
-        batch_size: Samples that are loaded at once.
-        output: Which item of the model's output holds the predictions, or on which scale they are.
+        batch_size: Samples loaded at once.
+        output: Which item of the model's output holds the predictions, or their scale.
         **where: `overwrite`, `resume`, `workers` and `progress`, as for `valuate_run`.
 
     Returns:
         The scores.
 
     Raises:
-        UsageError: `out` must not be written, the dataset does not have the modalities, or the
-            model takes others.
-        DataError: The model's outputs do not fit, or the disk is full.
+        UsageError: `out` may not be written, or the modalities are not those of the dataset or of
+            the model.
+        DataError: The model's outputs have the wrong form, or the disk is full.
     """
     check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
     check_callable(model)
@@ -286,7 +319,7 @@ def score_model(
 def background(
     dataset: DatasetFolder, modalities: tuple[str, ...], batch_size: int
 ) -> Iterable[Batch]:
-    """The training samples, for what stands in for an absent modality."""
+    """Load batches of the training split, from which imputers take their replacements."""
     train = dataset.split("train")
     return load_batches(train, modalities=modalities, batch_size=batch_size, with_ids=False)
 
@@ -327,7 +360,7 @@ def _emap_gap(
 
 
 class _Counted:
-    """Batches, passed on; `last` is the number of samples of the last one."""
+    """Yields batches unchanged and remembers the size of the `last` one."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = batches

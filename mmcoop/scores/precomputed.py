@@ -1,4 +1,4 @@
-"""Contributions of the training samples from a scores file, in place of valuing them."""
+"""Contributions of training samples read from a scores file, instead of a new valuation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from mmcoop.files import sha256
 from mmcoop.names import normalised
 from mmcoop.scores.scores import Scores
 
-# So many ids are named where samples are missing or odd.
+# How many ids a message lists.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class PrecomputedScores:
-    """What a scores file says of the training samples.
+    """Contributions to the training samples, read from a scores file.
 
     Attributes:
-        path: the file.
-        sha256: that of the file.
-        contributions: float64 `(samples, n)`, in the order of the training split; 1 is a fair
-            share.
-        slack: how far below a step of the re-sampling rule a contribution is still at it
+        path: The scores file.
+        sha256: The file's hash.
+        contributions: float64 `(samples, n)`, in the order of the training split, in units of
+            fair shares.
+        slack: By how much a contribution may miss a step of the re-sampling rule through rounding
             (`extra_rows`).
     """
 
@@ -41,19 +41,30 @@ class PrecomputedScores:
 
     @property
     def record(self) -> dict[str, str]:
-        """What `run.json` says of it."""
+        """The entry that `run.json` stores."""
         return {"path": str(self.path), "sha256": self.sha256}
 
 
 def read_precomputed(
     path: Path | str, dataset: DatasetFolder, modalities: Sequence[str]
 ) -> PrecomputedScores:
-    """The contributions of `modalities`, in that order, to every training sample of `dataset`.
+    """Read contributions to every training sample from a scores file.
 
-    The file may be of any model with these modalities; what it says of other samples is passed
-    over. Raises `DataError` where it is no scores file, is of other modalities or another data set,
-    or says nothing, or no number, of a training sample, and `UsageError` where its value function
-    has no unit to measure contributions in.
+    The scores may be of any model with these modalities. Scores of other samples are ignored.
+
+    Args:
+        path: The scores file.
+        dataset: The dataset to be trained on.
+        modalities: Names of the modalities, in the order of the result's columns.
+
+    Returns:
+        The contributions, in the order of the training split.
+
+    Raises:
+        DataError: The file is not a scores file, has other modalities or another dataset, or a
+            training sample is missing, occurs twice, has another label or a non-finite
+            contribution.
+        UsageError: The value function has no fair share.
     """
     path = Path(path)
     given = Scores.open(path)
@@ -82,7 +93,7 @@ def read_precomputed(
             f"({_named(odd)}) are NaN or infinite: value them again"
         )
     labels = scores["label"].to_numpy()
-    # without labels there is nothing to compare: those are missing, or below 0
+    # a missing label is NaN or negative and cannot be compared
     differs = ids[(labels >= 0) & (labels != split.labels)]
     if len(differs):
         raise DataError(
@@ -99,9 +110,17 @@ def reread_precomputed(
     modalities: Sequence[str],
     path: Path | str | None = None,
 ) -> PrecomputedScores:
-    """The scores that a run has recorded, from `path` if they have been moved there.
+    """Read the scores that a run recorded again.
 
-    Raises `DataError` where it is not the same file any more.
+    Args:
+        recorded: The run's record of them (`PrecomputedScores.record`).
+        dataset: The dataset of the run.
+        modalities: Names of the modalities, in order.
+        path: Where the file is now, if it has been moved.
+
+    Raises:
+        DataError: As `read_precomputed`, and if the file has changed.
+        UsageError: As `read_precomputed`.
     """
     given = read_precomputed(path or recorded["path"], dataset, modalities)
     if given.sha256 != recorded["sha256"]:
@@ -113,12 +132,12 @@ def reread_precomputed(
 
 
 def _unit(scores: Scores, n_modalities: int) -> tuple[float | None, float]:
-    """The constant fair share of the scores' value function, or None and its best value."""
+    """The constant fair share of the scores' value function, or None and its highest value."""
     value = scores.details.get("value")
     best: Any = scores.details.get("best")
     share: Any = scores.fair_share
     if value != "paper" and "best" not in scores.details and _is_number(share):
-        # earlier versions wrote down the n-th part of the best value as the fair share of all
+        # earlier versions stored the highest value / n as a constant fair share
         share, best = None, share * n_modalities
     if _is_number(share):
         return float(share), 0.0
@@ -136,7 +155,7 @@ def _is_number(share: Any) -> TypeGuard[float]:
 
 
 def _check_same(scores: Scores, dataset: DatasetFolder, modalities: Sequence[str]) -> None:
-    """Raise `DataError` for scores of other modalities, or of another data set."""
+    """Raise `DataError` for scores of other modalities or of another dataset."""
     found = scores.details.get("dataset") or {}
     fingerprint = found.get("fingerprint", dataset.fingerprint)
     if sorted(scores.modalities) != sorted(modalities):

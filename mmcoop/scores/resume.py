@@ -1,4 +1,4 @@
-"""A scores file that is written in parts, so that a killed valuation can be resumed."""
+"""Scores files written in parts, so that a killed valuation can be resumed."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ from mmcoop.reading.json_files import AS_WRITTEN, Count, Sha256, read_json
 from mmcoop.scores.scores import Scores
 from mmcoop.scores.table import ROW_GROUP
 
-#: The entry of the details for EMAP's gap, which is known only once samples are valued.
+#: The entry of the details for EMAP's gap, known only after samples have been valued.
 EMAP_GAP = "emap_gap"
 
 STATE = "state.json"
 _DETAILS = "details.json"
 
-# A part is written when so much time has passed, or when a row group is full: what a kill may cost.
+# A part is written after this time, or when a row group is full: this is what a kill may cost.
 _SECONDS = 5.0
 
 _FULL = f"make room and resume with {setting('resume', True)}, which keeps what was valued"
@@ -42,7 +42,7 @@ _FULL = f"make room and resume with {setting('resume', True)}, which keeps what 
 
 @with_config(AS_WRITTEN)
 class _Part(TypedDict):
-    """What was written as a part: the samples `first` to `stop` of a slice, and its hash."""
+    """One part: samples `first` to `stop` (exclusive) of a slice, and the hash of its file."""
 
     slice_: str
     first: Count
@@ -52,19 +52,24 @@ class _Part(TypedDict):
 
 @with_config(AS_WRITTEN)
 class _State(TypedDict):
-    """What `state.json` holds: the parts that count."""
+    """The content of `state.json`: the valid parts."""
 
     parts: list[_Part]
 
 
 class ScoresParts:
-    """The parts of a scores file so far, in a folder beside the place of the file.
+    """The parts of an unfinished scores file, in a hidden folder beside it.
 
-    A part whose bytes are not those that were written is valued again.
+    A part whose hash differs from the recorded one is valued again.
+
+    Args:
+        folder: The folder of the parts.
+        state: The recorded parts; None for a new valuation.
+        complete: Whether the scores file is already in place.
 
     Attributes:
-        complete: Whether the scores file is in its place already, so that nothing is left to value.
-        found: Entries to add to the details of the file, known only once samples are valued.
+        complete: Whether the scores file is already in place, so that nothing is left to value.
+        found: Entries to add to the file's details that are known only after valuing samples.
     """
 
     def __init__(self, folder: Path, state: _State | None = None, complete: bool = False) -> None:
@@ -83,17 +88,23 @@ class ScoresParts:
 
     @property
     def done(self) -> dict[str, int]:
-        """How many samples of each slice (a split, a fold) are in parts, damaged or not."""
+        """Number of samples in parts by slice (a split or a fold), damaged parts included."""
         return {part["slice_"]: part["stop"] for part in self._parts}
 
     @property
     def damaged(self) -> list[Path]:
-        """The parts that are valued again."""
+        """Files of the damaged parts, which are valued again."""
         return [self._file(k) for k in sorted(self._damaged)]
 
     def left(self, slice_: str, samples: int) -> Iterator[slice]:
-        """Which samples of a slice of so many are to be valued, range by range: those of each
-        damaged part, and those that are in none. A range is added before the next is asked for.
+        """Yield the ranges of a slice that remain to be valued.
+
+        These are the ranges of damaged parts, then the samples not in any part. Add all samples of
+        a range before requesting the next.
+
+        Args:
+            slice_: The name of the slice.
+            samples: How many samples it has.
         """
         if self.complete:
             return
@@ -109,21 +120,26 @@ class ScoresParts:
             self._flush()
 
     def add(self, table: pa.Table, samples: int) -> None:
-        """Append the rows of so many samples of the range that is being valued."""
+        """Append table rows of the current range.
+
+        Args:
+            table: The rows.
+            samples: How many samples they are from.
+        """
         self._waiting.append(table)
         self._stop += samples
-        if self._number < len(self._parts):  # a damaged part, which is written as a whole
+        if self._number < len(self._parts):  # a damaged part is replaced by a single new one
             return
         late = time.monotonic() - self._written > _SECONDS
         if late or sum(map(len, self._waiting)) >= ROW_GROUP:
             self._flush()
 
     def _begin(self, slice_: str, first: int, number: int) -> None:
-        """What is added next: the samples from `first` on, into the part of this number."""
+        """Direct what is added next into part `number`, which starts at sample `first`."""
         self._slice, self._first, self._stop, self._number = slice_, first, first, number
 
     def _flush(self) -> None:
-        """Write what is waiting as a part, and then the state that counts it."""
+        """Write pending rows as a part, then the state that records it."""
         if not self._waiting:
             return
         with atomic_write(self._file(self._number)) as path:
@@ -136,9 +152,9 @@ class ScoresParts:
         write_json(self.folder / STATE, {"parts": self._parts})
 
     def publish(self, path: Path, modalities: tuple[str, ...], details: Mapping[str, Any]) -> None:
-        """Make the scores file at `path` of the parts, and remove them.
+        """Assemble the parts into the scores file at `path`, then remove the state.
 
-        The state goes first: without it, the file in its place is what counts.
+        Without a state the finished file is authoritative, and leftover parts are ignored.
         """
         with Scores.create(path, modalities, {**details, **self.found}) as writer:
             for table in self.tables():
@@ -146,7 +162,7 @@ class ScoresParts:
         (self.folder / STATE).unlink(missing_ok=True)
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows of all parts, a part at a time."""
+        """Yield the rows of all parts, one part at a time."""
         for k in range(len(self._parts)):
             yield read_parquet(self._file(k))
 
@@ -163,15 +179,22 @@ def resumable_scores(
     resume: bool,
     overwrite: bool = False,
 ) -> Iterator[ScoresParts]:
-    """A scores file to write into; it appears when the block ends without error.
+    """Write a scores file in parts; it appears when the block ends without an error.
 
-    Until then its parts stand in `.NAME.parts` beside it, from which `resume` continues. Where it
-    finds the file of this valuation in its place, there is nothing left to do.
+    Until then the parts are in `.NAME.parts` beside it, from which `resume` continues. If `resume`
+    finds the complete file of this valuation, nothing is left to do.
+
+    Args:
+        path: The scores file.
+        modalities: Names of the modalities, in column order.
+        details: The file's details, which identify the valuation.
+        resume: Continue an unfinished valuation, if there is one.
+        overwrite: Replace an existing file or an unfinished valuation.
 
     Raises:
-        UsageError: Another process writes it, an unfinished valuation is there and is neither to be
-            resumed nor overwritten, or `resume` finds the parts or the file of another one.
-        DataError: The state that `resume` finds is damaged.
+        UsageError: Another process is writing the file, an unfinished valuation exists that is
+            neither resumed nor overwritten, or `resume` finds another valuation.
+        DataError: The state to resume from is damaged.
         NoRoom: The disk is full.
     """
     folder = hidden_beside(path, "parts")
@@ -209,7 +232,7 @@ def resumable_scores(
 
 
 def _state_to_resume(folder: Path) -> _State | None:
-    """The state of the unfinished valuation in `folder`; None where there is none."""
+    """The state of the unfinished valuation in `folder`, or None."""
     if not (folder / STATE).is_file():
         return None
     with _damage(folder / STATE):
@@ -218,7 +241,7 @@ def _state_to_resume(folder: Path) -> _State | None:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Whatever fails in the block is the fault of the file at `path`."""
+    """Report any error in the block as damage to the file at `path`."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
@@ -245,9 +268,9 @@ def _as_json(modalities: tuple[str, ...], details: Mapping[str, Any]) -> dict[st
 
 
 def _begin(folder: Path, modalities: tuple[str, ...], details: Mapping[str, Any]) -> None:
-    """Remove what an earlier valuation has left, and record which one this is."""
+    """Remove what an earlier valuation left behind, and record the details of this one."""
     folder.mkdir(exist_ok=True)
-    (folder / STATE).unlink(missing_ok=True)  # first: without it the rest counts for nothing
+    (folder / STATE).unlink(missing_ok=True)  # first: parts without a state are ignored
     for old in folder.iterdir():
         old.unlink()
     write_json(folder / _DETAILS, _as_json(modalities, details))
@@ -256,7 +279,7 @@ def _begin(folder: Path, modalities: tuple[str, ...], details: Mapping[str, Any]
 def _check_same(
     folder: Path, modalities: tuple[str, ...], details: Mapping[str, Any], path: Path
 ) -> None:
-    """Raise `UsageError` where the parts that are there are of another valuation."""
+    """Raise `UsageError` if the existing parts are of another valuation."""
     try:
         before = read_json(folder / _DETAILS, dict[str, Any])
     except DataError as error:

@@ -43,21 +43,22 @@ from mmcoop.scores.table import (
     values_table,
 )
 
-#: The name of the summary of all samples, and of the valuation of every split.
+#: The name of the summary over all samples, and of a valuation of every split.
 ALL_SPLITS = "all"
 
 
 class Scores:
-    """Valued samples: a table with one row per sample, and how it came about.
+    """Valued samples: a table with one row per sample, and how the values were computed.
 
-    Made by `mmcoop.valuate`, by `Scores.open` from a file that `mmcoop valuate` wrote, and by
-    `Scores.from_values`. What is opened from a file is read from it when it is asked for, by
-    column; means and intervals need memory for a few thousand samples, whatever their number.
+    Returned by `mmcoop.valuate`, opened from a scores file by `Scores.open`, or made by
+    `Scores.from_values`. Scores opened from a file are read column by column, on first use. Means
+    and intervals use memory for a few thousand samples at most, regardless of the file's size.
 
     Attributes:
-        modalities: Their names, in the order of the columns.
-        details: How the scores came about, as in the file's metadata (`docs/reference/scores.md`).
-        path: The file; None for scores in memory.
+        modalities: Names of the modalities, in column order.
+        details: How the values were computed, as in the file's metadata
+            (`docs/reference/scores.md`).
+        path: The file, or None for scores in memory.
 
     Example:
         >>> scores = mmcoop.Scores.open("scores.parquet")
@@ -81,7 +82,7 @@ class Scores:
         """Open a scores file.
 
         Raises:
-            DataError: It is missing, damaged or no scores file.
+            DataError: The file is missing, damaged, or not a scores file.
         """
         path = Path(path)
         details = read_scores_details(path)
@@ -100,15 +101,19 @@ class Scores:
         predictions: Tensor | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> "Scores":
-        """Scores of samples whose coalitions were valued elsewhere.
+        """Make scores from coalition values computed elsewhere.
 
         Args:
-            modalities: Their names, n in 1…12.
-            ids: The samples' ids.
-            values: `(samples, 2**n)`; bit m of a column's number is the m-th modality.
-            labels: Class numbers int64 `(samples,)`, or numbers.
-            predictions: From all modalities, likewise.
-            details: How the values came about.
+            modalities: Names of the n modalities; n is 1 to 12.
+            ids: Sample ids.
+            values: Coalition values, `(samples, 2**n)`. Bit m of a column's index is set if the
+                m-th modality is present.
+            labels: Class numbers, int64 `(samples,)`, or float targets.
+            predictions: Predictions from all modalities, in the same form as `labels`.
+            details: How the values were computed, to be recorded with them.
+
+        Returns:
+            Scores in memory.
         """
         names = check_modalities(modalities)
         table = values_table(names, ids, values.double(), labels, predictions)
@@ -118,7 +123,9 @@ class Scores:
     def create(
         path: Path, modalities: tuple[str, ...], details: Mapping[str, Any]
     ) -> AbstractContextManager[ScoresWriter]:
-        """A scores file to append valued batches to; it appears when the block ends without error.
+        """Open a new scores file to append valued batches to.
+
+        The file appears when the `with` block ends without an error.
 
         Raises:
             DataError: Nothing was appended.
@@ -126,7 +133,7 @@ class Scores:
         return scores_file(path, modalities, details)
 
     def save(self, path: Path | str) -> None:
-        """Write a scores file, atomically, in place of what is at `path`."""
+        """Write the scores to `path` atomically, replacing an existing file."""
         path = Path(path)
         with locked(path), scores_file(path, self.modalities, self.details) as writer:
             for table in self._chunks():
@@ -140,7 +147,7 @@ class Scores:
             return int(file.metadata.num_rows)
 
     def to_frame(self) -> pd.DataFrame:
-        """The table for pandas: one row per sample, with the columns of the scores file."""
+        """Convert to pandas: one row per sample, with the columns of the scores file."""
         if self._table is not None:
             frame: pd.DataFrame = self._table.to_pandas()
             return frame
@@ -155,44 +162,44 @@ class Scores:
 
     @property
     def ids(self) -> list[str]:
-        """The samples' ids, or their positions: then `details["ids"]` is "positions"."""
+        """Sample ids. If `details["ids"]` is "positions", they are positions instead."""
         return self._texts("id")
 
     @property
     def groups(self) -> list[str] | None:
-        """Which samples depend on each other, a name for each; None where they have no groups."""
+        """The group of each sample; None without groups. Samples of a group are dependent."""
         return self._texts("group") if self.layout.grouped else None
 
     @property
     def dependent_groups(self) -> list[str] | None:
-        """The `groups`, where any has several samples; None where all samples are independent."""
+        """The `groups` if any of them has several samples; None if all samples are independent."""
         groups = self.groups
         return groups if groups is not None and len({*groups}) < len(groups) else None
 
     @property
     def splits(self) -> list[str] | None:
-        """The split of each sample; None where it is not recorded."""
+        """The split of each sample; None if it is not recorded."""
         column = self._column("split") if "split" in self._schema.names else None
         return None if column is None or column.null_count else column.to_pylist()
 
     @property
     def labels(self) -> Tensor | None:
-        """Class numbers, int64 `(samples,)`, float64 of a regression, `(samples, labels)` of
-        several labels; None where there are none.
+        """Labels: class numbers, int64 `(samples,)`; float64 for regression; `(samples, labels)`
+        for multi-label tasks. None if there are none.
         """
         return self._tensor("label")
 
     @property
     def predictions(self) -> Tensor | None:
-        """What is predicted from all modalities, as `labels`; of tied classes the first, −1 where
-        none is predicted.
+        """Predictions from all modalities, in the form of `labels`. The first of tied classes; −1
+        where no class is predicted.
         """
         return self._tensor("prediction")
 
     @property
     def correct(self) -> Tensor | None:
-        """How right each prediction is, float64 `(samples,)`: 1/k where the label is one of k tied
-        classes (½ in files of earlier versions); None where there are no classes or labels.
+        """Correctness of each prediction, float64 `(samples,)` in [0, 1]: 1/k if the label is one
+        of k tied classes (½ in files of earlier versions). None without classes or labels.
         """
         if self.layout.classes:
             found = self._numbers([f"correct_{self.layout.coalitions[-1]}"])[:, 0]
@@ -205,8 +212,8 @@ class Scores:
 
     @property
     def contributions(self) -> Tensor:
-        """Shapley values φ, float64 `(samples, n)`; a row sums to the value of the grand coalition
-        less that of the empty one.
+        """Shapley values φ, float64 `(samples, n)`. Each row sums to the value of the grand
+        coalition minus that of the empty one.
         """
         return self._numbers([f"contribution_{m}" for m in self.modalities])
 
@@ -217,30 +224,32 @@ class Scores:
 
     @property
     def coalitions(self) -> Tensor:
-        """The modalities of each column of `values`, bool `(k, n)`: of all 2ⁿ coalitions, bit m
-        of the column's number is the m-th modality; where they are drawn `anchor_coalitions`.
+        """The modalities of each column of `values`, bool `(k, n)`.
+
+        Either all 2ⁿ coalitions, where bit m of a column's index is the m-th modality, or, if
+        coalitions were sampled, the `anchor_coalitions`.
         """
         with self._read():
             return self.layout.members
 
     @property
     def stderr(self) -> Tensor | None:
-        """Standard errors of the contributions, `(samples, n)`, where coalitions were drawn."""
+        """Standard errors of the contributions, float64 `(samples, n)`; None if they are exact."""
         if not self.layout.drawn:
             return None
         return self._numbers([f"stderr_{m}" for m in self.modalities])
 
     @property
     def draws(self) -> Tensor | None:
-        """How many pairs the contributions are from, int64 `(samples,)`, where coalitions were
-        drawn.
+        """Number of sampled pairs behind each sample's contributions, int64 `(samples,)`; None if
+        the contributions are exact.
         """
         return self._tensor("draws")
 
     @property
     def fair_share(self) -> float | None:
-        """The contribution below which a modality is low-contributing; None for each sample's own
-        share.
+        """The contribution below which a modality is low-contributing; None if every sample has a
+        fair share of its own.
         """
         share = self.details.get("fair_share")
         if share is None and self.details.get("value") == "paper":
@@ -250,9 +259,14 @@ class Scores:
         return None
 
     def interval(self, level: float = 0.95) -> Tensor:
-        """Confidence interval of each contribution for the coalitions that were drawn, float64
-        `(samples, n, 2)`: Student's, with one less degrees of freedom than pairs were drawn. Of an
-        exact contribution both ends are the contribution.
+        """Confidence interval of each contribution, for the error of sampling coalitions.
+
+        Args:
+            level: Confidence level, between 0 and 1.
+
+        Returns:
+            Lower and upper ends, float64 `(samples, n, 2)`, from Student's t distribution with
+            `draws − 1` degrees of freedom. Both ends of an exact contribution are equal.
         """
         contributions, stderr, draws = self.contributions, self.stderr, self.draws
         half = torch.zeros_like(contributions)
@@ -263,9 +277,16 @@ class Scores:
         return torch.stack([contributions - half, contributions + half], dim=-1)
 
     def means(self, level: float = 0.95, replicates: int = REPLICATES) -> pd.DataFrame:
-        """One row per modality: mean contribution with its bootstrap interval over samples (`low`,
-        `high`; over groups where samples have them), and the share of samples to which it is
-        low-contributing.
+        """Mean contributions with bootstrap intervals.
+
+        Args:
+            level: Confidence level, between 0 and 1.
+            replicates: Replicates of the bootstrap.
+
+        Returns:
+            One row per modality: `mean`, the ends `low` and `high` of its interval, and
+            `low_contributing`, the share of samples on which the modality is low-contributing.
+            The bootstrap resamples groups if samples have them, else samples.
         """
         summary = self.summary(replicates=replicates, seed=0)
         rows = []
@@ -278,19 +299,17 @@ class Scores:
     def summary(
         self, split: str = ALL_SPLITS, replicates: int = REPLICATES, seed: int | None = None
     ) -> Summary:
-        """Means of all samples, or of those of one split, with bootstrap intervals.
+        """Means over all samples or one split, with bootstrap intervals.
 
         Args:
-            split: A split, or `all`.
+            split: The name of a split, or `all`.
             replicates: Replicates of the bootstrap; 0 for no intervals.
-            seed: The seed of the bootstrap; None for that of the valuation.
+            seed: Seed of the bootstrap; None derives it from the seed of the valuation.
         """
         return self._summaries([split], replicates, seed)[split]
 
     def summaries(self, replicates: int = REPLICATES) -> dict[str, Summary]:
-        """A summary of each split, and last, where they are several or not recorded, one of all
-        samples, `all`.
-        """
+        """Summaries by split, then one of all samples, `all`, unless all are of a single split."""
         found: set[str | None] = set()
         if "split" in self._schema.names:
             for table in self._chunks(["split"]):
@@ -325,11 +344,14 @@ class Scores:
         return found
 
     def by_id(self) -> pd.DataFrame:
-        """One row per sample, under its id: `split`, `label` (NaN where there is none) and, under
-        its modality's name, each contribution.
+        """Contributions indexed by sample id.
+
+        Returns:
+            One row per sample: `split`, `label` (NaN if missing), and the contribution of each
+            modality in a column of that name.
 
         Raises:
-            DataError: The ids are positions, which do not name samples of a data set.
+            DataError: The ids are positions, which do not identify samples of a dataset.
         """
         self.check_ids()
         frame = pd.DataFrame(self.contributions.numpy(), columns=list(self.modalities))
@@ -343,7 +365,11 @@ class Scores:
         return frame
 
     def check_ids(self) -> None:
-        """Raise `DataError` where ids are positions, which do not name samples of a data set."""
+        """Check that ids identify samples of a dataset.
+
+        Raises:
+            DataError: The ids are positions.
+        """
         if self.details.get("ids") == POSITIONS:
             raise DataError(
                 f"{self.path or 'these scores'} has positions for ids (its samples were valued "
@@ -352,7 +378,7 @@ class Scores:
             )
 
     def _chunks(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows, a row group at a time."""
+        """Yield the rows, one row group at a time."""
         if self._table is not None:
             table = self._table if columns is None else self._table.select(list(columns))
             for start in range(0, len(table), ROW_GROUP):
@@ -382,7 +408,7 @@ class Scores:
         return torch.cat(parts) if parts else torch.zeros(0, len(columns), dtype=torch.float64)
 
     def _tensor(self, name: str) -> Tensor | None:
-        """A column of numbers, or of lists of as many numbers each; None where any is missing."""
+        """A column of numbers, or of equally long lists of numbers; None if any is missing."""
         if name not in self._schema.names:
             return None
         column = self._column(name)
@@ -399,7 +425,7 @@ class Scores:
 
     @contextmanager
     def _read(self) -> Iterator[None]:
-        """What goes wrong in the block is the fault of the file, where there is one."""
+        """Report errors in the block as damage to the scores, naming their file if there is one."""
         try:
             yield
         except (DataError, pa.ArrowException, ValueError, KeyError, TypeError) as error:

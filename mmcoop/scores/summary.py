@@ -1,4 +1,4 @@
-"""What scores say of many samples, worked out from their table."""
+"""Summary statistics of a scores table."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,28 +13,30 @@ from mmcoop.core.valuation.bootstrap import BootstrapMeans
 from mmcoop.errors import DataError
 from mmcoop.scores.table import TIES, TableLayout, numbers
 
-# The most numbers of a table of classes and coalitions.
+# The largest table of classes by coalitions, in numbers.
 _MOST = 2**26
 
 
 class Summary:
-    """Means over the rows of a scores table; its size does not grow with the samples.
+    """Means over the rows of a scores table, in memory that does not grow with the rows.
 
     Args:
         layout: The columns of the table.
-        n_classes: How many classes there are.
-        fair_share: The contribution below which a modality is low-contributing, None for each
-            sample's own share.
-        replicates: Replicates of the bootstrap that makes the intervals, 0 for none.
-        seed: The seed of the bootstrap.
+        n_classes: Number of classes.
+        fair_share: The contribution below which a modality is low-contributing; None if every
+            sample has a fair share of its own.
+        replicates: Replicates of the bootstrap for intervals; 0 for no intervals.
+        seed: Seed of the bootstrap.
 
     Attributes:
-        samples: How many rows were added; every mean is over all of them, NaN before the first.
-        unpredicted: Samples for which all modalities together predict no class: NaN.
-        residual: The largest gap between a sample's contributions and what they share out.
+        samples: Number of rows added. Means are over all of them, and NaN before the first.
+        unpredicted: Number of samples for which all modalities together predict no class, because
+            outputs are NaN.
+        residual: The largest violation of efficiency: the difference between the sum of a sample's
+            contributions and v(N) − v(∅).
 
     Raises:
-        DataError: There are too many classes for the coalitions.
+        DataError: The table of classes by coalitions would be too large.
     """
 
     def __init__(
@@ -63,21 +65,24 @@ class Summary:
         if n_classes * k > _MOST:
             raise DataError(f"it states {n_classes:,} classes, too many for {k:,} coalitions")
         self._values = torch.zeros(k, dtype=torch.float64)
-        # sum of the shares, over so many samples that have them
+        # sum of the modality shares, and the number of samples for which they are defined
         self._shares, self._shared = torch.zeros(len(self.modalities), dtype=torch.float64), 0
-        # by coalition: sum of the rightness of so many predictions that have a label
+        # summed correctness by coalition, and the number of labelled samples
         self._hits, self._labelled = torch.zeros(k, dtype=torch.float64), 0
-        # by class and coalition: samples of the class, those it is rightly predicted for, and those
-        # it is predicted for; of k tied classes each 1/k times
+        # by class: samples; by class and coalition: correct predictions and all predictions of the
+        # class, where each of k tied classes counts 1/k
         self._class_samples = torch.zeros(n_classes, dtype=torch.long)
         self._class_hits = torch.zeros(n_classes, k, dtype=torch.float64)
         self._class_choices = torch.zeros_like(self._class_hits)
 
     def add(self, table: pa.Table) -> None:
-        """Count rows in.
+        """Add rows of a table.
+
+        Args:
+            table: Rows with the columns of the layout.
 
         Raises:
-            DataError: A column is missing, or holds what it cannot.
+            DataError: A column is missing or has invalid values.
         """
         self.samples += len(table)
         phi = numbers(table, [f"contribution_{m}" for m in self.modalities])
@@ -103,7 +108,7 @@ class Summary:
             self._shares += shares.nansum(0)
 
     def _count_classes(self, table: pa.Table, hits: Tensor) -> None:
-        """Count right and predicted classes by coalition."""
+        """Add to the counts of correct and predicted classes by coalition."""
         grand = numbers(table, ["prediction"])
         self.unpredicted += int((grand < 0).sum())
         labels = numbers(table, ["label"])[:, 0]
@@ -129,8 +134,10 @@ class Summary:
         self._count(tied.masked_fill(~there[sample], -1), coalition, shares)
 
     def _count(self, classes: Tensor, columns: Tensor, shares: Tensor | None = None) -> None:
-        """Count predicted classes, each from a coalition (its column), once or by its share."""
-        # not those of no class, or of one that the model has and the labels have not
+        """Add predicted classes to the counts of their coalitions (`columns`), each once or by its
+        share.
+        """
+        # skips missing predictions (−1), and classes that the model has but the dataset does not
         counted = (classes >= 0) & (classes < len(self._class_choices))
         place = classes[counted] * self._class_choices.shape[1] + columns[counted]
         weights = None if shares is None else shares[counted]
@@ -138,7 +145,7 @@ class Summary:
         self._class_choices += found.view_as(self._class_choices)
 
     def _ties(self, table: pa.Table) -> tuple[Tensor, Tensor, Tensor]:
-        """For each class of a tie the row, the column of the coalition and the class."""
+        """Row, coalition column and class of every tied class, int64 `(ties,)` each."""
         column = table[TIES].combine_chunks()
         if column.null_count == len(column):
             nothing = torch.zeros(0, dtype=torch.long)
@@ -155,38 +162,36 @@ class Summary:
 
     @property
     def table(self) -> Tensor | None:
-        """Mean values of all coalitions, float64 `(2**n,)` in table order; None where only some
-        were valued.
+        """Mean value of every coalition, float64 `(2**n,)` in table order; None if only some
+        coalitions were valued.
         """
         return self.in_table_order(self._values / self.samples)
 
     def in_table_order(self, numbers: Tensor) -> Tensor | None:
-        """Numbers of the `coalitions`, `(k,)`, as in a table; None where only some were valued."""
+        """Reorder numbers of the `coalitions`, `(k,)`, into table order; None unless k is 2ⁿ."""
         every = len(self.coalitions) == 2 ** len(self.modalities)
         return numbers[table_order(self.layout.members)] if every else None
 
     @property
     def shares(self) -> dict[str, float]:
-        """MM-SHAP's share by modality: the mean of |φᵐ| / Σ|φ| over the samples where any φ is not
-        0.
-        """
+        """MM-SHAP's share by modality: the mean of |φᵐ| / Σ|φ| over samples with a non-zero φ."""
         return dict(zip(self.modalities, (self._shares / self._shared).tolist(), strict=True))
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """Share of right predictions by coalition name, of k tied classes 1/k right; without the
-        empty coalition, and nothing where there are no classes or labels.
+        """Accuracy by name of the non-empty coalitions; a tie of k classes with the label among
+        them counts 1/k. Empty without classes or labels.
         """
         return self._by_coalition(self._hits / self._labelled)
 
     def class_accuracy(self, label: int) -> dict[str, float]:
-        """The same among the samples of one class; NaN where there is none."""
+        """Accuracy by coalition name over the samples of one class; NaN if it has no samples."""
         return self._by_coalition(self._class_hits[label] / self._class_samples[label])
 
     @property
     def macro_f1(self) -> dict[str, float]:
-        """F1 by coalition name, the mean over all classes; 0 for a class that is neither there nor
-        predicted. Of the empty coalition, "", that of predicting the most frequent class.
+        """Macro-averaged F1 by coalition name. A class that neither occurs nor is predicted counts
+        0. The empty coalition, "", predicts the most frequent class.
         """
         if not self._has_classes:
             return {}
@@ -214,30 +219,40 @@ class Summary:
 
     @property
     def stderr(self) -> dict[str, float]:
-        """Mean standard error of a contribution by modality; nothing where they are exact."""
+        """Mean standard error of contributions by modality; empty if they are exact."""
         return {m: self.mean(f"stderr_{m}") for m in self.modalities if self.has(f"stderr_{m}")}
 
     @property
     def extra(self) -> list[str]:
-        """The names of the further columns."""
+        """Names of the additional columns."""
         return list(self.layout.extra)
 
     def has(self, column: str) -> bool:
-        """Whether there is a column of that name."""
+        """Whether `mean` and `interval` know this column."""
         return column in self._names
 
     def mean(self, column: str) -> float:
-        """The mean of a column: `contribution_<modality>`, `low_<modality>`, `stderr_<modality>`
-        (where coalitions are drawn), `accuracy_<coalition>` (of `display_coalitions`) or a further
-        one.
+        """Mean of a column.
+
+        Args:
+            column: `contribution_<modality>`, `low_<modality>`, `stderr_<modality>` (if coalitions
+                were sampled), `accuracy_<coalition>` (for `display_coalitions`), or one of `extra`.
         """
         return float(self._means.mean[self._names.index(column)])
 
     def interval(
         self, column: str, level: float = 0.95, minus: "Summary | None" = None
     ) -> tuple[float, float]:
-        """The bootstrap interval of that mean, or of its difference to that of other samples
-        (`minus`, which had another seed); NaN before the first of them, and without replicates.
+        """Bootstrap interval of a mean, or of the difference of two means.
+
+        Args:
+            column: As for `mean`.
+            level: Confidence level, between 0 and 1.
+            minus: The summary of other, independent samples, with another seed: the interval is
+                then of the difference to its mean.
+
+        Returns:
+            Lower and upper end; NaN without samples or replicates.
         """
         other = None if minus is None else minus._means
         low, high = self._means.interval(level, other, self._names.index(column))[0].tolist()
@@ -254,15 +269,15 @@ class Summary:
 
 
 def low_contributing(contributions: Tensor, fair_share: float | None = 1.0) -> Tensor:
-    """Where a modality is low-contributing, φ < its fair share.
+    """Where a modality is low-contributing: its φ is below the fair share.
 
     Args:
-        contributions: `(samples, n)`.
-        fair_share: 1 with the paper's value; None for the mean of a sample's contributions, which
-            is its own (v(N) − v(∅)) / n.
+        contributions: Shapley values, `(samples, n)`.
+        fair_share: The fair share: 1 for the paper's value function. None uses the mean of each
+            sample's contributions, (v(N) − v(∅)) / n.
 
     Returns:
-        bool `(samples, n)`. A rounding error below the fair share does not count.
+        bool `(samples, n)`. Differences within rounding error do not count.
     """
     share = contributions.mean(-1, keepdim=True) if fair_share is None else fair_share
     return contributions < share - ROUNDING

@@ -1,6 +1,6 @@
-"""Writing the scores file: what every modality contributed to every sample, as Parquet.
+"""The scores file: its columns, and how they are written as Parquet.
 
-`docs/reference/scores.md` describes the file, `reading/scores.py` reads its details.
+`docs/reference/scores.md` describes the file; `reading/scores.py` reads its details.
 """
 
 import json
@@ -26,13 +26,13 @@ from mmcoop.files import atomic_write
 from mmcoop.reading.scores import METADATA_KEY
 from mmcoop.versions import versions
 
-#: The column of the value of the empty coalition, and that of tied classes.
+#: The columns of the empty coalition's value and of tied classes.
 BASE, TIES = "base_value", "ties"
 
-#: Rows of a row group, but for the last one.
+#: Rows per row group; the last one may be smaller.
 ROW_GROUP = 8192
 
-# What no compression takes away of a float64 that was a float32.
+# Bytes of a float64 converted from float32 that compression cannot remove.
 _NUMBER = 4
 
 
@@ -42,13 +42,16 @@ def scores_table(
     batch: ValuedBatch,
     extra: Mapping[str, Tensor] | None = None,
 ) -> pa.Table:
-    """The table rows of one valued batch.
+    """Convert a valued batch to table rows.
 
     Args:
-        modalities: Their names, in the order of the batch's columns.
-        split: The split of the samples; None where they are of none.
+        modalities: Names of the modalities, in the order of the batch's columns.
+        split: The split of the samples, or None.
         batch: The batch, which must have ids.
-        extra: Further columns by name, float64 `(batch,)`.
+        extra: Additional columns by name, float64 `(batch,)`.
+
+    Returns:
+        One row per sample.
     """
     names = coalition_names(modalities, batch.coalitions)
     columns = {
@@ -74,7 +77,18 @@ def values_table(
     labels: Tensor | None = None,
     predictions: Tensor | None = None,
 ) -> pa.Table:
-    """The table rows of samples with the values of all coalitions, float64 `(samples, 2**n)`."""
+    """Convert the values of all coalitions to table rows.
+
+    Args:
+        modalities: Names of the n modalities.
+        ids: Sample ids.
+        values: float64 `(samples, 2**n)`, in table order.
+        labels: Labels, `(samples, …)`.
+        predictions: Predictions from all modalities, like `labels`.
+
+    Returns:
+        One row per sample.
+    """
     columns = {
         **_about(ids, None, None),
         **_answers(len(ids), labels, predictions, None),
@@ -95,8 +109,8 @@ def _about(ids: Sequence[str], split: str | None, groups: Sequence[str] | None) 
 def _answers(
     rows: int, labels: Tensor | None, predictions: Tensor | None, right: Tensor | None
 ) -> dict[str, Any]:
-    """`label`, `prediction` and `correct`, which is null where a tie is undecided, and of several
-    labels or numbers.
+    """The columns `label`, `prediction` and `correct`. The last is null for ties that include the
+    label, and for multi-label tasks and regression.
     """
     if right is None and labels is not None and predictions is not None:
         classes = labels.dtype == torch.int64 and labels.dim() == 1
@@ -120,9 +134,9 @@ def _values(names: Sequence[str], values: Tensor) -> dict[str, Any]:
 
 
 def _correctness(names: Sequence[str], batch: ValuedBatch, choices: Tensor) -> dict[str, Any]:
-    """How right each coalition is, what it predicts, and the classes that are tied.
+    """Correctness and prediction of each coalition, and tied classes.
 
-    The prediction of the grand coalition, the last one, is in the column `prediction`.
+    The prediction of the grand coalition, the last one, is in the column `prediction` instead.
     """
     hits, nothing = batch.hits, pa.nulls(len(batch), pa.float64())
     columns = {
@@ -137,12 +151,12 @@ def _correctness(names: Sequence[str], batch: ValuedBatch, choices: Tensor) -> d
 
 
 _TIE = pa.struct([("coalition", pa.string()), ("class", pa.int64())])
-# Parquet's own name for the items, so that what is read back is of the same type
+# `element` is what Parquet calls list items, so the column has the same type when read back
 _TIE_LIST = pa.list_(pa.field("element", _TIE))
 
 
 def _ties(names: Sequence[str], batch: ValuedBatch) -> pa.Array:
-    """A list of `{coalition, class}` for each sample, null where nothing is tied."""
+    """A list of `{coalition, class}` per sample; null without ties."""
     if batch.ties is None:
         return pa.nulls(len(batch), _TIE_LIST)
     sample, coalition, tied = batch.ties[batch.ties[:, 0].argsort(stable=True)].unbind(1)
@@ -162,7 +176,7 @@ def _by_name(kind: str, modalities: Sequence[str], numbers: Tensor) -> dict[str,
 
 
 def _column(numbers: Tensor) -> pa.Array:
-    """A column of numbers; of several numbers a row, one of lists."""
+    """A column of numbers, or of lists if there are several numbers per row."""
     if numbers.dim() > 1:
         return pa.array(numbers.flatten(1).tolist(), pa.list_(_column(numbers[:0, ..., 0]).type))
     return pa.array(np.ascontiguousarray(numbers.numpy()))
@@ -173,13 +187,13 @@ class TableLayout:
     """Which columns a scores table has.
 
     Attributes:
-        modalities: Their names, in order.
-        coalitions: The names of the coalitions whose values are there, the empty one, "", first
-            and the grand one last.
-        drawn: Whether coalitions were drawn, so that contributions have standard errors.
-        classes: Whether the correctness and the predictions of every coalition are there.
+        modalities: Names of the modalities, in order.
+        coalitions: Names of the coalitions with a value column: the empty one, "", first, the
+            grand one last.
+        drawn: Whether coalitions were sampled, so that contributions have standard errors.
+        classes: Whether there are columns for the correctness and prediction of every coalition.
         grouped: Whether samples have groups.
-        extra: The names of the further columns.
+        extra: Names of the additional columns.
     """
 
     modalities: tuple[str, ...]
@@ -191,10 +205,14 @@ class TableLayout:
 
     @classmethod
     def of(cls, schema: pa.Schema, modalities: tuple[str, ...]) -> "TableLayout":
-        """The layout of a table with these columns.
+        """Derive the layout from a table's columns.
+
+        Args:
+            schema: The columns.
+            modalities: Names of the modalities, in order.
 
         Raises:
-            DataError: A column that every scores table has is missing.
+            DataError: A required column is missing.
         """
         present = dict.fromkeys(schema.names)
         coalitions = ("", *(n.removeprefix("value_") for n in present if n.startswith("value_")))
@@ -220,7 +238,7 @@ class TableLayout:
         """Which modalities are in each of the `coalitions`, bool `(k, n)`.
 
         Raises:
-            DataError: A coalition names what is no modality.
+            DataError: A coalition contains an unknown modality.
         """
         for name in self.coalitions:
             if name and not {*name.split("+")} <= {*self.modalities}:
@@ -231,15 +249,22 @@ class TableLayout:
 
     @property
     def value_columns(self) -> list[str]:
-        """The names of the columns of the `coalitions`' values."""
+        """Names of the columns that hold the values of the `coalitions`."""
         return [f"value_{name}" if name else BASE for name in self.coalitions]
 
 
 def numbers(table: pa.Table, columns: Sequence[str]) -> Tensor:
-    """Columns of numbers, float64 `(rows, len(columns))`; NaN where one is missing.
+    """Columns of a table as a tensor.
+
+    Args:
+        table: The table.
+        columns: Names of columns of numbers.
+
+    Returns:
+        float64 `(rows, len(columns))`; NaN for nulls.
 
     Raises:
-        DataError: A column is missing or has no numbers.
+        DataError: A column is missing or does not hold numbers.
     """
     found = torch.empty(len(columns), len(table), dtype=torch.float64)
     for k, name in enumerate(columns):
@@ -253,8 +278,14 @@ def numbers(table: pa.Table, columns: Sequence[str]) -> Tensor:
 
 
 def least_bytes(names: pa.Table, numbers: int) -> int:
-    """Bytes that so many rows take in a scores file at least: their `names` (ids, groups) and, of
-    each, so many numbers that differ between samples.
+    """Lower bound of the size of a scores file.
+
+    Args:
+        names: The text columns (ids, groups) of all rows.
+        numbers: Numbers per row that differ between samples.
+
+    Returns:
+        The size in bytes, extrapolated from the first row group.
     """
     if not len(names):
         return 0
@@ -268,12 +299,21 @@ def least_bytes(names: pa.Table, numbers: int) -> int:
 def valuation_details(
     how: ValuationConfig, n_modalities: int, absent: str = "zero"
 ) -> dict[str, Any]:
-    """How scores were worked out, for their file: names and versions."""
+    """How scores were computed, for the details of their file.
+
+    Args:
+        how: How samples are valued.
+        n_modalities: Number of modalities.
+        absent: Name of the imputer.
+
+    Returns:
+        Entries for JSON, with the versions of the libraries.
+    """
     return {**how.details(n_modalities), "absent": absent, "versions": versions()}
 
 
 class ScoresWriter:
-    """Receives valued batches and writes them in row groups as they come."""
+    """Writes valued batches as row groups while they arrive."""
 
     def __init__(self, path: Path, modalities: tuple[str, ...], details: Mapping[str, Any]) -> None:
         self._path = path
@@ -288,19 +328,22 @@ class ScoresWriter:
         self.write(scores_table(self._modalities, split, batch))
 
     def write(self, table: pa.Table) -> None:
-        """Append rows, of the same columns each time."""
+        """Append rows, which must have the same columns in every call."""
         self._waiting.append(table)
         if sum(map(len, self._waiting)) >= ROW_GROUP:
             self._flush(ROW_GROUP)
 
     def close(self) -> None:
-        """Write what is waiting and the end of the file."""
+        """Write pending rows and the file's footer."""
         self._flush(1)
         if self._writer is not None:
             self._writer.close()
 
     def _flush(self, least: int) -> None:
-        """Write row groups while there are so many rows; how they came makes no difference."""
+        """Write row groups while at least `least` rows are pending.
+
+        The bytes written do not depend on how the rows were batched.
+        """
         if not self._waiting:
             return
         table = pa.concat_tables(self._waiting)
@@ -314,7 +357,7 @@ class ScoresWriter:
 
 
 def check_scores_name(path: Path) -> None:
-    """Raise `UsageError` where a file is named as one of another kind than scores are."""
+    """Raise `UsageError` if the file name has the extension of another format."""
     if path.suffix.lower() not in (".parquet", ""):
         raise UsageError(
             f"{path}: scores are a Parquet file, name it {path.with_suffix('.parquet').name} "
@@ -326,9 +369,15 @@ def check_scores_name(path: Path) -> None:
 def scores_file(
     path: Path, modalities: tuple[str, ...], details: Mapping[str, Any]
 ) -> Iterator[ScoresWriter]:
-    """A scores file to write into; it appears, whole, when the block ends well.
+    """Write a scores file; it appears, complete, when the block ends without an error.
 
-    Raises `DataError` where nothing was written into it.
+    Args:
+        path: The scores file.
+        modalities: Names of the modalities, in column order.
+        details: How the scores were computed.
+
+    Raises:
+        DataError: Nothing was written.
     """
     with atomic_write(path) as temporary:
         writer = ScoresWriter(temporary, modalities, details)

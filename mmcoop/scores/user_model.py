@@ -1,4 +1,4 @@
-"""The model that is valued: one of the user's own, and how any model does without a modality."""
+"""A user-defined model: how it is loaded, and how it is made to work without a modality."""
 
 import inspect
 import sys
@@ -21,12 +21,21 @@ from mmcoop.weights import load_weights
 
 
 def load_own_model(name: str, weights: Path | None = None) -> Any:
-    """The model that `package.module:make_model` names, with the weights in a file.
+    """Import the model that `package.module:make_model` names, and load its weights.
 
-    The module is looked for in the current folder too. What it names is a function or class that
-    takes no argument and gives the model, or the model itself: any other callable. Raises
-    `UsageError` where there is no such thing or it fails, and `DataError` where the weights cannot
-    be read or are of another model.
+    The current folder is searched as well. The name refers to a function or class that returns the
+    model when called without arguments, or to the model itself: any other callable.
+
+    Args:
+        name: Where the model is, `package.module:attribute`.
+        weights: A file of weights; None leaves the model as it is.
+
+    Returns:
+        The model.
+
+    Raises:
+        UsageError: The name does not exist, importing or calling it fails, or it is not a model.
+        DataError: The weights cannot be read, or do not match the model.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -61,8 +70,13 @@ def load_own_model(name: str, weights: Path | None = None) -> Any:
 
 @contextmanager
 def own_errors(name: str, model: Any) -> Iterator[None]:
-    """What goes wrong in the code of the model that `--model` names is a `UsageError` that says
-    what and at which line; all else is left as it is.
+    """Turn errors raised by a user-defined model's code into `UsageError`s that name the line.
+
+    Errors from elsewhere pass through unchanged.
+
+    Args:
+        name: The model's name, for messages.
+        model: The model that is called in the block.
     """
     try:
         yield
@@ -72,7 +86,7 @@ def own_errors(name: str, model: Any) -> Iterator[None]:
         forward = model.forward if isinstance(model, nn.Module) else model
         try:
             code = inspect.getsourcefile(forward if inspect.isroutine(forward) else type(forward))
-        except TypeError:  # of a callable of C
+        except TypeError:  # a callable implemented in C
             code = None
         frames = traceback.extract_tb(error.__traceback__)
         if not (own := [frame for frame in frames if frame.filename == code]):
@@ -93,17 +107,17 @@ def own_errors(name: str, model: Any) -> Iterator[None]:
 
 
 def _is_of_arguments(error: TypeError, model: Any) -> bool:
-    """Whether Python says that the model's function cannot be called so."""
+    """Whether the error is Python's refusal of the arguments of the model's own call."""
     function = model.forward if isinstance(model, nn.Module) else model
     called = getattr(function, "__qualname__", f"{type(model).__name__}.__call__")
     return str(error).startswith(f"{called}() ")
 
 
 def _gives_model(name: str, found: Any) -> bool:
-    """Whether what `--model` names is to be called for the model, and is not the model itself."""
+    """Whether the object must be called to get the model, rather than being the model itself."""
     try:
         parameters = inspect.signature(found).parameters.values()
-    except (TypeError, ValueError):  # some callables of C have no signature
+    except (TypeError, ValueError):  # some callables implemented in C have no signature
         return False
     open_ended = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     needed = [p.name for p in parameters if p.default is p.empty and p not in open_ended]
@@ -119,7 +133,7 @@ def _gives_model(name: str, found: Any) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """What an error in a user's own code says, and the line that it came from."""
+    """The message of an error in user-defined code, with the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<")]
     own = [f for f in own if Path(f.filename).parent.name != "importlib"]
@@ -132,11 +146,11 @@ class ImputerSpec:
     """What replaces an absent modality.
 
     Attributes:
-        absent: `"zero"`, `"mean"` or `"marginal"`, as for `mmcoop.replace_inputs`. None leaves it
-            to a model that takes `present`, and means zero for any other model.
-        features: A submodule by modality, whose output is replaced instead of the input.
-        draws: Samples drawn for `"marginal"`.
-        seed: Seed of the draws.
+        absent: `"zero"`, `"mean"` or `"marginal"`, as for `mmcoop.replace_inputs`. None lets a
+            model that takes `present` decide, and means zero for any other model.
+        features: Submodules by modality, whose outputs are replaced instead of the inputs.
+        draws: Samples drawn per query for `"marginal"`.
+        seed: Seed of these draws.
     """
 
     absent: str | None = None
@@ -146,7 +160,7 @@ class ImputerSpec:
 
     @property
     def details(self) -> dict[str, Any]:
-        """The entries of a scores file that describe this, except for the name of the imputer."""
+        """The entries of a scores file's details that describe this, except the imputer's name."""
         drawn = {"absent_seed": self.seed} if self.absent == "marginal" else {}
         return {**({"features": dict(self.features)} if self.features else {}), **drawn}
 
@@ -157,21 +171,21 @@ class ImputerSpec:
         background: Callable[[], Any],
         output: Output = None,
     ) -> tuple[Any, str]:
-        """Make `model` answer without a modality.
+        """Wrap `model` so that it can be evaluated without some of its modalities.
 
         Args:
-            model: The model. One that takes `present` is returned unchanged, if `absent` is None.
+            model: The model. Returned unchanged if it takes `present` and `absent` is None.
             modalities: Names of the modalities, in order.
             background: Returns batches of the training split; called only if they are needed.
-            output: Which item of the model's output holds the predictions, if the model is wrapped.
+            output: Which item of a wrapped model's output holds the predictions.
 
         Returns:
             The model as `(inputs, present) -> logits`, and the name of the imputer.
 
         Raises:
-            UsageError: Features of a model that is no `torch.nn.Module`, or not of every modality;
-                and as of `mmcoop.replace_inputs`.
-            DataError: As of `mmcoop.replace_inputs`.
+            UsageError: `features` are set for a model that is not a `torch.nn.Module`, or do not
+                name every modality; and for the reasons of `mmcoop.replace_inputs`.
+            DataError: For the reasons of `mmcoop.replace_inputs`.
         """
         check_modalities(modalities)
         if self.absent is None and not self.features and takes_present(model):

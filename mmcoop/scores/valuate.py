@@ -1,4 +1,4 @@
-"""The library call: any model and batches in memory → what every modality contributed."""
+"""`mmcoop.valuate`: any model and batches in memory → the contribution of every modality."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -54,8 +54,8 @@ def valuate(
         value: A value function, by name or user-defined:
             `(outputs (rows, …), targets (rows, …), sizes (rows,)) -> values (rows,)`. `"paper"` is
             |S| if the prediction from S is right, else 0.
-        absent: How the model represents an absent modality, to be recorded with the scores; a
-            wrapped model records that itself.
+        absent: How the model represents an absent modality, recorded with the scores. Ignored for
+            a wrapped model, which records its own imputer.
         estimator: See `ValuationConfig`, also for the next four.
         budget: At most this many coalitions per sample, if they are sampled.
         tolerance: The standard error at which sampling stops.
@@ -69,8 +69,9 @@ def valuate(
         The scores, one row per sample.
 
     Raises:
-        UsageError: An unknown name, too small a budget, no model, or no iterable of batches.
-        DataError: No batch, or a batch, labels or outputs that do not fit.
+        UsageError: A name is unknown, the budget is too small, `model` is not callable, or
+            `batches` is not an iterable of batches.
+        DataError: There are no batches, or a batch, its labels or the outputs have the wrong form.
     """
     check_callable(model)
     names = check_modalities(modalities)
@@ -87,7 +88,7 @@ def valuate(
     tables: list[pa.Table] = []
     first: ValuedBatch | None = None
     for batch in value_batches(model, batches, modalities=names, how=how, output=output):
-        if first is None:  # a batch may be empty, and so false
+        if first is None:  # not `not first`: an empty batch is falsy
             first = batch
         if batch.numbered != first.numbered:
             raise DataError(

@@ -1,1 +1,1 @@
-"""Data sets: the folder on disk, how its samples become batches, and the recipes that build it."""
+"""Datasets: the folder on disk, loading of batches, and building blocks for recipes."""

@@ -1,7 +1,4 @@
-"""Media containers, opened with PyAV: their streams, their packets, and when each begins and ends.
-
-Times are in seconds.
-"""
+"""Media containers, opened with PyAV: streams, packets, and their times in seconds."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,16 +14,15 @@ from mmcoop.datasets.rejects import Unusable
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a media file; raises what PyAV raises."""
-    # an absolute path cannot be taken for a protocol, whatever colons its name has; titles and
-    # comments may be in any encoding
+    """Open a media file; errors of PyAV pass through."""
+    # FFmpeg could take a relative path with a colon for a protocol; metadata may be in any encoding
     return av.open(str(path.absolute()), metadata_errors="replace")
 
 
 def best_streams(container: InputContainer) -> tuple[VideoStream | None, AudioStream | None]:
-    """The video and the audio stream that FFmpeg holds for the best, None for what there is not.
+    """The video and audio streams that FFmpeg ranks best; None for a missing one.
 
-    The cover of a piece of music is no video.
+    Cover art does not count as video.
     """
     video = container.streams.best("video")
     if video is not None and video.disposition & Disposition.attached_pic:
@@ -40,7 +36,11 @@ def best_streams(container: InputContainer) -> tuple[VideoStream | None, AudioSt
 def streams_to_read(
     container: InputContainer, pictures: bool, sound: bool
 ) -> tuple[VideoStream | None, AudioStream | None]:
-    """The best streams of those asked for; `Unusable` where the file lacks one of them."""
+    """The best streams of the requested types; None for types that are not requested.
+
+    Raises:
+        Unusable: A requested stream is missing or cannot be decoded.
+    """
     video, audio = best_streams(container)
     if pictures and video is None:
         raise Unusable("no-video", "it has no picture")
@@ -54,22 +54,22 @@ def streams_to_read(
 
 
 def packets_of(container: InputContainer, streams: Iterable[Stream]) -> Iterator[Any]:
-    """The packets of some streams as they are stored, then an empty one of each."""
+    """Yield the packets of some streams in stored order, then an empty one per stream."""
     try:
         yield from container.demux(*streams)
     except IndexError:
-        # PyAV may end so, after the last packet, where a stream appeared on the way
+        # PyAV may raise this after the last packet if a stream appeared midway
         return
 
 
 def begin_of(piece: Any) -> float | None:
-    """When a packet or frame begins by the file's clock; None where it does not say."""
+    """The start of a packet or frame on the file's clock, in seconds; None if not stated."""
     ticks = piece.dts if piece.pts is None else piece.pts
     return None if ticks is None else float(ticks * piece.time_base)
 
 
 def lasts(piece: Any, stream: Stream) -> float:
-    """How long a packet or frame of a stream lasts."""
+    """The duration of a packet or frame, in seconds."""
     if isinstance(piece, av.AudioFrame):
         return piece.samples / piece.sample_rate
     if piece.duration:

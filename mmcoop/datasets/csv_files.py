@@ -1,4 +1,4 @@
-"""A CSV file read as it was written: its encoding, its separator, its header."""
+"""CSV files: detecting encoding, separator, header and decimal commas."""
 
 import codecs
 import csv
@@ -21,16 +21,16 @@ from mmcoop.errors import DataError, said
 from mmcoop.names import normalised
 from mmcoop.reading.arrow_tables import check_cells
 
-#: What may separate the cells, and what it is called.
+#: Supported separators, and what messages call them.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
-#: What a column without a name is called: by nobody, and by pandas.
+#: Names of a nameless column: as written, and as written by pandas.
 NAMELESS = ("", "Unnamed: 0")
 
-# So many records show how a file is separated.
+# The separator is detected from this many records.
 _RECORDS = 100
 
-# The byte order marks, the longer first: that of UTF-16 is the beginning of that of UTF-32.
+# Byte order marks. UTF-32 comes before UTF-16, whose mark is a prefix of its own.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -39,21 +39,25 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-# The line by which Excel is told how a file is separated.
+# The first line by which Excel recognises the separator.
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(?:[eE][+-]?\d+)?")
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
-# 1,234 may be a little more than one or a little more than a thousand.
+# Ambiguous: 1,234 may be 1.234 or 1234.
 _PERHAPS_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A CSV file whose encoding and separator are known.
+    """A CSV file with known encoding and separator.
 
-    `names`: those of the columns, normalised, in their order; "" where there is none. `header`:
-    the number of the line that has them, counted from 1.
+    Attributes:
+        path: The file.
+        encoding: Its encoding.
+        separator: Its separator.
+        names: Normalised names of the columns, in order; "" for a nameless one.
+        header: The line number of the header, counted from 1.
     """
 
     path: Path
@@ -64,12 +68,12 @@ class CsvFile:
 
     @property
     def index_columns(self) -> tuple[int, ...]:
-        """The column that pandas and R write the index of a table into, which has no name."""
+        """The first column if it is nameless: pandas and R write a table's index there."""
         return (0,) if self.names[0] in NAMELESS else ()
 
     @property
     def levels(self) -> dict[str, pd.Series]:
-        """The cells of the index by its name, which is empty."""
+        """The cells of the index, under the name ""; empty without an index."""
         return dict(zip([""], self.cells(self.index_columns), strict=False))
 
     @property
@@ -77,20 +81,27 @@ class CsvFile:
         return len(self._table)
 
     def cells(self, columns: Sequence[int]) -> list[pd.Series]:
-        """The cells of some columns, as they are written: a class may be called "None"."""
+        """The cells of some columns as written, without parsing: a class may be called "None"."""
         order = sorted(set(columns))
         texts = self.texts(usecols=order) if order else pd.DataFrame()
         return [texts.iloc[:, order.index(i)] for i in columns]
 
     def typed(self, i: int) -> pd.Series:
-        """The cells of a column, numbers as numbers if all are; missing ones missing."""
+        """The cells of a column: numbers if all cells are numbers, else text; NaN if missing."""
         return self._table.iloc[:, i]
 
     def numbers(self, i: int) -> np.ndarray | None:
-        """A column of numbers as float32 or float64 `(rows, 1)`, NaN where they are missing.
+        """Read a column of numbers.
 
-        None where it is not one. Raises `DataError` where its commas may be decimal ones or not,
-        and where float64 cannot hold what tells numbers apart.
+        Args:
+            i: Position of the column.
+
+        Returns:
+            float32 or float64 `(rows, 1)`, NaN for missing cells; None if it is not numeric.
+
+        Raises:
+            DataError: It is unclear whether commas are decimal commas, or float64 cannot resolve
+                the differences between the numbers.
         """
         column = self._table.iloc[:, i]
         if i in self._decimal_commas:
@@ -106,19 +117,20 @@ class CsvFile:
         return floats
 
     def texts(self, **how: Any) -> pd.DataFrame:
-        """All cells as they are written."""
+        """All cells as written; `how` is passed on to `pandas.read_csv`."""
         return self._read(dtype=str, na_filter=False, **how)
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        """Columns of numbers as numbers, all others as text; missing cells are missing."""
+        """The parsed table: columns of numbers as numbers, others as text, missing cells NaN."""
         return self._read(low_memory=False)
 
     @cached_property
     def _decimal_commas(self) -> set[int]:
-        """The columns of numbers with decimal commas.
+        """Positions of columns of numbers with decimal commas.
 
-        Raises `DataError` where commas may be of thousands, or points are decimal ones too.
+        Raises `DataError` if all commas may separate thousands, or if other columns have decimal
+        points.
         """
         texts = {
             i: _texts(column)
@@ -156,7 +168,7 @@ class CsvFile:
                     encoding=self.encoding,
                     skiprows=self.header - 1,
                     skipinitialspace=True,
-                    index_col=False,  # else longer rows make an index of the first column
+                    index_col=False,  # else rows that are too long turn column 1 into an index
                     **how,
                 )
             except pd.errors.ParserWarning:
@@ -169,15 +181,20 @@ class CsvFile:
 
 
 def open_csv(path: Path) -> CsvFile:
-    """Find out how a CSV file is written.
+    """Detect the encoding, separator and header of a CSV file.
 
-    Its encoding follows from its byte order mark or, for UTF-16, from its zero bytes, and is UTF-8
-    otherwise; its separator is the one that a first line `sep=;` names, or that gives every row as
-    many cells as the first one.
+    The encoding follows from the byte order mark or, for UTF-16, from zero bytes, and is UTF-8
+    otherwise. The separator is the one named by a first line such as `sep=;`, else the one that
+    splits all rows into equally many cells.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file, not yet read.
 
     Raises:
-        DataError: it cannot be read, is in another encoding, has no header, or more than one
-            separator would do.
+        DataError: The file cannot be read, is in another encoding, or its separator is ambiguous.
     """
     with reading(path):
         encoding = _encoding(path)
@@ -213,7 +230,7 @@ def _lines(path: Path) -> int:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in reading a file is a `DataError` that names it."""
+    """Turn errors in the block into `DataError`s that name the file."""
     try:
         yield
     except DataError:
@@ -228,7 +245,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def is_number(text: str) -> bool:
-    """Whether text is a number, with a decimal point or a decimal comma."""
+    """Whether text is a number, with a decimal point or comma."""
     try:
         float(text.replace(",", ".", 1))
     except ValueError:
@@ -237,9 +254,10 @@ def is_number(text: str) -> bool:
 
 
 def decimal(text: str) -> float:
-    """A number with a decimal point, or with a comma that can be nothing else.
+    """Parse a number with a decimal point or an unambiguous decimal comma.
 
-    Raises `ValueError` for anything else.
+    Raises:
+        ValueError: The text is anything else.
     """
     comma = _COMMA_NUMBER.fullmatch(text) and not _PERHAPS_THOUSANDS.fullmatch(text)
     return float(text.replace(",", ".") if comma else text)
@@ -251,7 +269,7 @@ def _encoding(path: Path) -> str:
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding
-    # of UTF-16 without a mark, one byte of each character of a table is mostly zero
+    # in UTF-16 without a mark, one of the two bytes of most characters is zero
     for encoding, zeros, others in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
         if head[zeros::2].count(0) > len(head) / 4 and not head[others::2].count(0):
             return encoding
@@ -259,7 +277,7 @@ def _encoding(path: Path) -> str:
 
 
 def _separator(path: Path, encoding: str) -> str:
-    """What separates the cells; `DataError` where that is not certain."""
+    """Detect the separator; `DataError` if it is ambiguous."""
     cells = {separator: _cells(path, encoding, separator) for separator in SEPARATORS}
     several = [s for s, counts in cells.items() if counts and counts[0] > 1]
     even = [s for s in several if len(set(cells[s])) == 1]
@@ -273,17 +291,17 @@ def _separator(path: Path, encoding: str) -> str:
 
 
 def _cells(path: Path, encoding: str, separator: str) -> list[int]:
-    """How many cells each of the first records would have."""
+    """Number of cells in each of the first records, for a separator."""
     with path.open(encoding=encoding, newline="") as file:
         records = csv.reader(file, delimiter=separator, skipinitialspace=True)
         try:
             return [len(record) for record in islice(records, _RECORDS) if record]
-        except csv.Error:  # a cell beyond all limits
+        except csv.Error:  # a cell above the parser's size limit
             return []
 
 
 def _texts(column: pd.Series) -> pd.Series:
-    """The cells that are not missing."""
+    """The cells that are present, as stripped text."""
     return column.dropna().astype(str).str.strip()
 
 

@@ -1,4 +1,4 @@
-"""One file of features, a table or an array, read: its numbers, and what it says of its rows."""
+"""Reading a file of features, a table or an array: its numbers, ids, labels, splits and groups."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from mmcoop.names import normalised
 from mmcoop.reading.arrays import open_array
 
 SUFFIXES = (".csv", ".parquet", ".npy")
-#: What a column may say of a row, other than its features.
+#: Columns that describe a row, as opposed to features.
 ABOUT = ("id", "label", "split", "group")
 
 _WHOLE = re.compile(r"\A(-?\d+)\.0+\Z")
@@ -26,11 +26,17 @@ _WHOLE = re.compile(r"\A(-?\d+)\.0+\Z")
 
 @dataclass(frozen=True)
 class Table:
-    """One file. `values` `(rows, features)` or `(rows, time, channels)` has the numbers, `features`
-    the names along its last axis. `about` has the columns of `ABOUT` that the file has, as text,
-    empty where nothing is said. `label`: which column of the file holds the labels, in words;
-    empty if none does. `by_index`: whether the ids are those of an index; `indexed`: whether such
-    an index says that rows are not simply in order.
+    """The content of one file.
+
+    Attributes:
+        path: The file.
+        values: Numbers, `(rows, features)` or `(rows, time, channels)`.
+        features: Names along the last axis of `values`.
+        about: Those of the columns `ABOUT` that the file has, as text; empty cells for missing
+            values.
+        label: Which column holds the labels, in words; empty if none does.
+        by_index: Whether the ids are from an index.
+        indexed: Whether that index is more than a count of the rows.
     """
 
     path: Path
@@ -43,10 +49,16 @@ class Table:
 
 
 def read_table(path: Path, label: str | None, id_column: str, only_labels: bool) -> Table:
-    """Read a file; `DataError` where it is not what it should be.
+    """Read a file of features or labels.
 
-    `label`: the column of the labels, "last" for the last one, or None for one that is called so.
-    `id_column`: that of the ids. `only_labels`: whether there are no features in the file.
+    Args:
+        path: A file with one of `SUFFIXES`.
+        label: The column of labels, "last" for the last column, or None for one named "label".
+        id_column: The column of ids.
+        only_labels: Whether the file has labels but no features.
+
+    Raises:
+        DataError: The file cannot be read, or does not have the expected columns.
     """
     if path.suffix.lower() == ".npy":
         return _read_array(path, only_labels)
@@ -54,7 +66,7 @@ def read_table(path: Path, label: str | None, id_column: str, only_labels: bool)
     levels = dict(file.levels)
     places = _places(file, levels, label, id_column, only_labels)
     if set(file.index_columns) & set(places.values()):
-        del levels[""]  # it was asked for as a column
+        del levels[""]  # the user named it as a column
     features = [] if only_labels else _left(file, places)
     if not file.rows or not (features or only_labels):
         raise DataError(f"{path} has no rows, or no column of numbers: a modality needs both")
@@ -83,11 +95,19 @@ def read_table(path: Path, label: str | None, id_column: str, only_labels: bool)
 
 
 def read_texts(path: Path) -> tuple[pd.DataFrame, int]:
-    """A table of text, and the number of its first row: 2 below a header in the first line.
+    """Read a table as text.
 
-    Columns are under their normalised names, cells as they are written, missing ones empty. An
-    index that says which rows are which is the column `id`, if there is no other. Raises
-    `DataError` where the table cannot be read, or two columns have one name.
+    An index that identifies rows becomes the column `id`, unless there is one.
+
+    Args:
+        path: A CSV or Parquet file.
+
+    Returns:
+        The table, with normalised column names, cells as written and missing ones empty; and the
+        line number of its first row, which is 2 below a header in the first line.
+
+    Raises:
+        DataError: The table cannot be read, or two columns have the same name.
     """
     if path.suffix.lower() == ".parquet":
         parquet = open_parquet(path)
@@ -95,7 +115,7 @@ def read_texts(path: Path) -> tuple[pd.DataFrame, int]:
         columns = parquet.cells(range(len(names)))
     else:
         file = open_csv(path)
-        # with its empty lines, so that those below them are counted right
+        # keeps empty lines, so that line numbers below them are right
         columns = [column for _, column in file.texts(skip_blank_lines=False).items()]
         names, first, index = file.names, file.header + 1, {}
         if file.index_columns:
@@ -121,13 +141,13 @@ def _open(path: Path) -> CsvFile | ParquetFile:
 
 
 def _left(file: CsvFile | ParquetFile, places: Mapping[str, int | str]) -> list[int]:
-    """The columns that say nothing of `ABOUT` and are no index."""
+    """The remaining columns: neither in `ABOUT` nor an index."""
     taken = {*places.values(), *file.index_columns}
     return [i for i in range(len(file.names)) if i not in taken]
 
 
 def _numbers(file: CsvFile | ParquetFile, columns: Sequence[int]) -> tuple[np.ndarray, list[str]]:
-    """Columns as numbers `(rows, features)`, float32 if that holds all of them, and their names."""
+    """Columns as numbers, `(rows, features)`, in float32 if that is exact, and their names."""
     parts, names = [], []
     for i in columns:
         part = file.numbers(i)
@@ -163,10 +183,10 @@ def _not_numeric(file: CsvFile | ParquetFile, i: int) -> DataError:
 def _index_ids(
     path: Path, levels: Mapping[str, pd.Series], rows: int, has_ids: bool
 ) -> tuple[pd.Series | None, bool]:
-    """The ids that an index holds, and whether it says that rows are not simply in order.
+    """The ids in an index, and whether it is more than a count of the rows.
 
-    None where there are others, or it only counts the rows. Raises `DataError` where it is not
-    clear what it says.
+    None if the file has other ids or the index is unnamed and only counts rows. Raises `DataError`
+    if the index is ambiguous.
     """
     if has_ids:
         for name in filter(None, levels):
@@ -187,7 +207,7 @@ def _index_ids(
 
 
 def _read_array(path: Path, only_labels: bool) -> Table:
-    """Open an array, memory-mapped; one of labels is read."""
+    """Open an array of features, memory-mapped, or read an array of labels."""
     array = open_array(path)
     if 0 in array.shape:
         raise DataError(f"{path} has shape {array.shape}: there is nothing in it")
@@ -216,7 +236,7 @@ def _read_array(path: Path, only_labels: bool) -> Table:
 
 
 def _array_text(path: Path, array: np.ndarray) -> pd.Series:
-    """The text in an array; `DataError` where a cell holds numbers that are no characters."""
+    """The text in an array; `DataError` for code points that are not characters."""
     try:
         texts = array.astype(str).tolist()
         "".join(texts).encode()
@@ -226,14 +246,14 @@ def _array_text(path: Path, array: np.ndarray) -> pd.Series:
 
 
 def _check_header(path: Path, names: Sequence[str], index: Sequence[int]) -> None:
-    """Raise `DataError` where the first row cannot be the columns' names, or leaves one out."""
+    """Raise `DataError` if the first row cannot be a header, or lacks a name."""
     nameless = [i for i, name in enumerate(names) if not name and i not in index]
     if nameless:
         raise DataError(f"column {nameless[0] + 1} of {path} has no name: name it, or take it out")
     numbered = [name for i, name in enumerate(names) if i not in index]
     if not numbered or not all(is_number(name) for name in numbered):
         return
-    # columns may be numbered; the last may be the label, under any number
+    # columns may be numbered 0, 1, 2, …; the last, a label, may have any number
     numbers = [float(name.replace(",", ".")) for name in numbered]
     counted = [numbers[0] + i for i in range(len(numbers) - 1)]
     digits = all(name.isdigit() for name in numbered)
@@ -246,8 +266,10 @@ def _check_header(path: Path, names: Sequence[str], index: Sequence[int]) -> Non
 def _check_is_header(
     file: CsvFile, places: Mapping[str, int | str], about: pd.DataFrame, named: bool
 ) -> None:
-    """Raise `DataError` where the first row may be a row of data: where a label has the name of its
-    column, or every name could be a cell of its column. `named`: whether the label's was given.
+    """Raise `DataError` if the first row may be data instead of a header.
+
+    That is so if the name of the label's column is also a label, or if every name could be a cell
+    of its column. `named` is whether the user named the label's column.
     """
     at = places.get("label")
     if at is not None and (named or file.names[int(at)] == "label"):
@@ -259,7 +281,7 @@ def _check_is_header(
                 f"{file.path} has the label {name!r} in its first row too, where the columns' "
                 "names should be: put a row with the names above it"
             )
-    found = {*places, *file.index_columns} - {"label"}  # what only a row of names has
+    found = {*places, *file.index_columns} - {"label"}  # only a header has these names
     if not found and all(
         _could_be_data(name, file.typed(i), is_label=i == at) for i, name in enumerate(file.names)
     ):
@@ -271,8 +293,10 @@ def _check_is_header(
 
 
 def _could_be_data(name: str, column: pd.Series, is_label: bool) -> bool:
-    """Whether the name of a column could be one of its cells: a number among numbers, which occurs
-    there if it could number the column; words among words. A label occurs again.
+    """Whether a column's name could be one of its cells.
+
+    A number could be among numbers, but a digit, which may be the column's number, only if it
+    occurs there. A word could be among words, but a label only if it occurs again.
     """
     if pd.api.types.is_numeric_dtype(column):
         counts = name.isdigit()
@@ -288,7 +312,7 @@ def _places(
     id_column: str,
     only_labels: bool,
 ) -> dict[str, int | str]:
-    """Where what `ABOUT` lists is in a table: the position of a column, or a level of the index."""
+    """Where the columns `ABOUT` are in a table: positions of columns, or names of index levels."""
     label = label and normalised(label)
     wanted = {"id": normalised(id_column), "split": "split", "group": "group"}
     wanted = {what: column for what, column in wanted.items() if column != label}
@@ -314,7 +338,7 @@ def _places(
 
 
 def _words(cells: pd.Series) -> list[str]:
-    """Cells as text: empty for missing ones, numbers that are whole without a point."""
+    """Cells as text: empty for missing ones, whole numbers without a decimal point."""
     return [
         "" if missing else _word(cell) for cell, missing in zip(cells, cells.isna(), strict=True)
     ]
@@ -327,5 +351,5 @@ def _word(cell: Any) -> str:
 
 
 def _texts(cells: pd.Series) -> list[str]:
-    """The same, normalised, text that is a whole number included."""
+    """Cells as normalised text; also "1.0" as text becomes "1"."""
     return [_WHOLE.sub(r"\1", normalised(word)) for word in _words(cells)]

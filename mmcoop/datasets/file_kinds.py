@@ -1,4 +1,4 @@
-"""What kind of file a source file is: by its ending or, where that says nothing, by its content."""
+"""The type of a source file, by its extension or, if that is unknown, by its content."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _SOUND = (
 )
 _PICTURE = "jpg jpeg jpe jfif png bmp dib webp tif tiff gif ppm pgm pbm pnm avif avifs jp2 j2k"
 
-#: Endings by kind of file. A .gif may be a picture or a film.
+#: Extensions by kind of file. A .gif may be a picture or a video.
 ENDINGS: Mapping[str, frozenset[str]] = {
     kind: frozenset(f".{ending}" for ending in endings.split())
     for kind, endings in (
@@ -25,11 +25,11 @@ ENDINGS: Mapping[str, frozenset[str]] = {
     )
 }
 
-# What ends so is not all there yet, or a small copy that a camera keeps of another file.
+# Extensions of unfinished downloads, and of previews that cameras store beside a video.
 _UNFINISHED = "part partial crdownload download opdownload tmp temp aria2 ytdl lrv thm"
 _NEVER = frozenset(f".{ending}" for ending in _UNFINISHED.split())
 
-# FFmpeg's formats that begin with a signature: others it may see in any bytes.
+# FFmpeg's formats that have a signature. It may detect others in arbitrary bytes.
 _SIGNED = (
     "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm avi asf flv gif mpeg mpegvideo mpegts mxf rm "
     "yuv4mpegpipe wav w64 flac mp3 ogg aac ac3 eac3 aiff au caf amr amrnb amrwb nistsphere voc wv "
@@ -43,16 +43,16 @@ _HEAD = 1024
 
 
 def kinds_by_ending(path: Path) -> frozenset[str]:
-    """The keys of `ENDINGS` that a file's name stands for; none where its ending is unknown."""
+    """The kinds (keys of `ENDINGS`) that a file's extension may have; empty if it is unknown."""
     ending = path.suffix.lower()
     return frozenset(kind for kind, endings in ENDINGS.items() if ending in endings)
 
 
 def kinds_by_content(path: Path) -> frozenset[str]:
-    """The keys of `ENDINGS` that a file's content stands for.
+    """The kinds (keys of `ENDINGS`) that a file's content may be, from reading its beginning.
 
-    None where it is text, is not recognised with certainty or cannot be read, and where its ending
-    says that it is not complete. Only as much of a file is read as that takes.
+    Empty if it is text, cannot be read, is not recognised with certainty, or has the extension of
+    an unfinished download.
     """
     if path.suffix.lower() in _NEVER:
         return frozenset()
@@ -63,17 +63,17 @@ def kinds_by_content(path: Path) -> frozenset[str]:
         return frozenset()
     if head.startswith(_NUMPY):
         return frozenset(["array"])
-    # FFmpeg would follow playlists and lists of files, which are text
+    # text is skipped because FFmpeg would follow playlists and lists of files
     return _picture(path) or (frozenset() if _is_text(head) else _media(path))
 
 
 def file_kinds(path: Path) -> frozenset[str]:
-    """The kinds of a file by its ending or, where that is unknown, by its content."""
+    """The kinds of a file by its extension or, if that is unknown, by its content."""
     return kinds_by_ending(path) or kinds_by_content(path)
 
 
 def stem(path: Path) -> str:
-    """The name of a file without its ending; the name itself where what follows a dot is none."""
+    """The name of a file without its extension, if what follows the last dot looks like one."""
     suffix = path.suffix
     ends = kinds_by_ending(path) or re.fullmatch(r"\.[A-Za-z][A-Za-z0-9_]*", suffix)
     return path.name.removesuffix(suffix) if ends else path.name
@@ -81,7 +81,7 @@ def stem(path: Path) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        # the last character may be cut off
+        # the head may end within a character
         text = head.decode("utf-8", "strict" if len(head) < _HEAD else "ignore")
     except UnicodeDecodeError:
         return False
@@ -103,7 +103,7 @@ def _media(path: Path) -> frozenset[str]:
     from av.stream import Disposition
 
     try:
-        # an absolute path cannot be taken for a protocol
+        # FFmpeg could take a relative path with a colon for a protocol
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
             if container.format.name not in _FFMPEG:
                 return frozenset()

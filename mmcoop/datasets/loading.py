@@ -1,4 +1,4 @@
-"""Rows of a split → batches."""
+"""Training examples of a split → batches."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ from mmcoop.errors import UsageError, check_given
 
 
 class _BatchSource(TorchDataset[Batch]):
-    """Batch number b of some rows. Absent modalities are neither read nor decoded."""
+    """The batches of some training examples, by number; absent modalities are not read."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class _BatchSource(TorchDataset[Batch]):
     def __getitem__(self, position: int) -> Batch:
         chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
         sample, present = self.rows.sample[chosen], self.rows.present[chosen]
-        # random changes depend on the seed and the batch alone, not on who loads it when
+        # transforms depend on the seed and the batch only, not on which process loads it when
         with seeded(derive_seed(self.seed or 0, "batch", position)):
             inputs = {}
             for column, (name, transform) in enumerate(self.transforms.items()):
@@ -84,12 +84,12 @@ def load_batches(
             dataset's.
         batch_size: Training examples per batch.
         seed: Seed of the training transforms; None for the evaluation transforms.
-        workers: Processes that load ahead. The batches do not depend on it.
+        workers: Processes that load ahead. Batches do not depend on their number.
         with_ids: Whether batches have the ids and groups of their samples.
         pin_memory: Whether batches are in pinned memory, for a copy to a GPU.
 
     Returns:
-        An iterable that can be repeated.
+        An iterable that gives the same batches each time.
 
     Raises:
         UsageError: `split` is not a split, or its dataset does not have the modalities.
@@ -107,5 +107,5 @@ def load_batches(
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # else it draws from torch's own, which is the caller's
+        generator=torch.Generator(),  # by default it would draw from the caller's global generator
     )

@@ -1,4 +1,4 @@
-"""What a data set says about one modality."""
+"""Description of one modality of a dataset."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from mmcoop.errors import DataError
 from mmcoop.reading.json_files import AS_WRITTEN
 
-#: What a modality may be, and the shape of one sample of it.
+#: Kinds of modality, and the shape of one sample.
 KINDS = {
     "frames": "(frames, 3, height, width), each frame stored as JPEG",
     "image": "(channels, height, width)",
@@ -22,7 +22,7 @@ KINDS = {
     "vector": "(features,)",
 }
 
-#: Which axis of a sample's shape is that of its channels: normalisation may differ along it.
+#: The channel axis of a sample, along which normalisation may differ.
 _CHANNEL_AXIS = {
     "frames": -3,
     "image": -3,
@@ -38,7 +38,7 @@ _DTYPES = ("uint8", "float16", "float32", "float64")
 #: The longest side of frames that are resized.
 _LONGEST_SIDE = 16384
 
-#: The most numbers of one sample: Arrow counts those of a list in 32 bits.
+#: The most numbers per sample: Arrow's lists have 32-bit lengths.
 _LARGEST = 2**31 - 1
 
 
@@ -58,7 +58,7 @@ Shape = Annotated[
 
 @with_config(AS_WRITTEN)
 class ModalityContent(TypedDict):
-    """What `dataset.json` holds of a modality: the fields of `Modality`."""
+    """The entry of a modality in `dataset.json`: the fields of `Modality`."""
 
     kind: str
     shape: Shape
@@ -73,18 +73,27 @@ class ModalityContent(TypedDict):
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality of a data set, as `dataset.json` records it.
+    """One modality of a dataset, as recorded in `dataset.json`.
 
-    `kind` is one of `KINDS`; `shape` is that of one stored sample; `dtype` is uint8, float16,
-    float32 or, for numbers that differ by less than float32 can tell apart, float64. What a model
-    sees is `(stored − mean) / std` in float32, worked out in float64 where that is stored; mean and
-    std are each one number or one a channel (for a vector, one a feature). `encoder` is the one it
-    trains with unless asked otherwise. `training` holds the arguments of its training transform, by
-    name (see `transforms.py`); evaluation uses none of the random ones. `size` resizes frames to
-    `size × size` pixels; then the stored pictures may have any height and width, and `shape` has
-    those after resizing. `segments` is how many of the stored frames, or fields of flow, a model
-    sees: one out of each of so many equal segments, drawn in training, the middle one in
-    evaluation; all of them without it.
+    A model sees `(stored − mean) / std` in float32, computed in float64 if that is stored.
+
+    Attributes:
+        kind: One of `KINDS`.
+        shape: Shape of one stored sample.
+        dtype: `uint8`, `float16`, `float32`, or, for numbers whose differences float32 cannot
+            resolve, `float64`.
+        encoder: Name of the default encoder.
+        mean: One number, or one per channel (for a vector, per feature).
+        std: Likewise.
+        size: Frames are resized to `size × size` pixels. Stored frames may then have any height
+            and width, and `shape` has the sizes after resizing. None: not resized.
+        training: Arguments of the random training transforms by name (`transforms.py`).
+        segments: How many of the stored frames or flow fields a model sees: one from each of this
+            many equal segments, drawn at random in training, the middle one in evaluation. None
+            uses all of them.
+
+    Raises:
+        DataError: A field has an invalid value.
     """
 
     kind: str
@@ -124,13 +133,13 @@ class Modality:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample as an encoder gets it."""
+        """Shape of one sample as an encoder receives it."""
         shape = (*self.shape[:-2], self.size, self.size) if self.size else self.shape
         return (self.segments, *shape[1:]) if self.segments else shape
 
     @property
     def no_motion(self) -> float:
-        """The stored number that means no displacement, for flow: unsigned bytes are centred."""
+        """The stored number that means no displacement, for flow: 128 in bytes, else 0."""
         return 128.0 if self.dtype == "uint8" else 0.0
 
     @property
@@ -144,7 +153,7 @@ class Modality:
         return numbers.reshape(-1, *(1,) * (-1 - _CHANNEL_AXIS[self.kind]))
 
     def by_channel(self, sample: np.ndarray) -> np.ndarray:
-        """The numbers of one sample as `(…, channels)`, a column for each channel."""
+        """Reshape one sample to two axes, `(numbers, channels)`."""
         last = np.moveaxis(sample, _CHANNEL_AXIS[self.kind], -1)
         return last.reshape(-1, last.shape[-1])
 
@@ -152,7 +161,7 @@ class Modality:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name != "segments" or value is not None  # data sets from before it was there
+            if name != "segments" or value is not None  # as in datasets of earlier versions
         }
 
     @classmethod

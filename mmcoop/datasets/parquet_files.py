@@ -1,4 +1,4 @@
-"""A Parquet file as columns of text and of numbers, and the index that pandas keeps in it."""
+"""Parquet files: columns of text and numbers, and the index that pandas stores with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 
 @with_config(AS_WRITTEN)
 class _CountedIndex(TypedDict):
-    """An index that only counts, as pandas describes it."""
+    """A range index, as pandas describes it."""
 
     name: str | None
     start: _Whole
@@ -42,18 +42,22 @@ class _CountedIndex(TypedDict):
 
 @with_config(AS_WRITTEN)
 class PandasMetadata(TypedDict):
-    """What pandas notes in a Parquet file, so far as it is read here."""
+    """The part of pandas' metadata in a Parquet file that is used here."""
 
     index_columns: NotRequired[list[str | _CountedIndex]]
 
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A Parquet file, read.
+    """The content of a Parquet file.
 
-    `names`: those of the columns, normalised, in their order. `levels`: the cells of the index that
-    pandas has written by the names of its levels, "" for the first without one. `index_columns`:
-    the first column, if it is an index that pandas has read from a CSV file without a name.
+    Attributes:
+        path: The file.
+        names: Normalised names of the columns, in order.
+        columns: The columns.
+        levels: The cells of the index that pandas stored, by level name; "" for a nameless level.
+        rows: Number of rows.
+        index_columns: The first column, if it is nameless: an index that went through a CSV file.
     """
 
     path: Path
@@ -64,7 +68,7 @@ class ParquetFile:
     index_columns: tuple[int, ...]
 
     def cells(self, columns: Sequence[int]) -> list[pd.Series]:
-        """The cells of some columns as Python objects, missing ones missing."""
+        """The cells of some columns as Python objects; missing ones are null."""
         return [_cells(self.columns[i]) for i in columns]
 
     def typed(self, i: int) -> pd.Series:
@@ -72,11 +76,18 @@ class ParquetFile:
         return _cells(self.columns[i])
 
     def numbers(self, i: int) -> np.ndarray | None:
-        """A column of numbers, or of lists of as many numbers, as float32 or float64.
+        """Read a column of numbers, or of equally long lists of numbers.
 
-        `(rows, 1)`, or `(rows, k)` of lists of k numbers; NaN where they are missing; None where
-        the column is neither. Raises `DataError` for lists of different lengths, and where float64
-        cannot hold what tells numbers apart.
+        Args:
+            i: Position of the column.
+
+        Returns:
+            float32 or float64, `(rows, 1)`, or `(rows, k)` for lists of k numbers; NaN for missing
+            cells. None if the column is neither.
+
+        Raises:
+            DataError: Lists differ in length, or float64 cannot resolve the differences between
+                the numbers.
         """
         column = self.columns[i]
         if types.is_dictionary(column.type):
@@ -112,7 +123,11 @@ class ParquetFile:
 
 
 def open_parquet(path: Path) -> ParquetFile:
-    """Read a Parquet file; `DataError` where it cannot be read."""
+    """Read a Parquet file.
+
+    Raises:
+        DataError: The file cannot be read, or its index is not one that pandas writes.
+    """
     table = read_parquet(path)
     metadata = (table.schema.metadata or {}).get(b"pandas", b"{}")
     try:
@@ -125,7 +140,7 @@ def open_parquet(path: Path) -> ParquetFile:
     names = [normalised(table.column_names[k]) for k in kept]
     index = (0,) if names and names[0] in NAMELESS else ()
     if index:
-        # beside an index that only counts, which every table has
+        # in addition to the range index, which every table has
         levels["" if "__index_level_0__" not in described else names[0]] = _cells(
             table.column(kept[0])
         )
@@ -133,28 +148,28 @@ def open_parquet(path: Path) -> ParquetFile:
 
 
 def _levels(table: pa.Table, described: Sequence[Any]) -> dict[str, pd.Series]:
-    """The index of a table by the names of its levels, as the metadata of pandas describe it."""
+    """The index of a table by level name, as pandas' metadata describe it."""
     levels: dict[str, pd.Series] = {}
     for level in described:
         if isinstance(level, dict):
             counted = range(level["start"], level["stop"], level["step"])
-            # pandas leaves it as it was where rows were added or taken out by another program
+            # stale if another program added or removed rows: ignored then
             if len(counted) == len(table):
                 levels[normalised(level["name"] or "")] = pd.Series(counted)
         elif level in table.column_names:
-            # what pandas calls a level that has no name
+            # pandas' name for a nameless level
             name = "" if level == "__index_level_0__" else normalised(level)
             levels[name] = _cells(table[level])
     return levels
 
 
 def _cells(column: pa.ChunkedArray) -> pd.Series:
-    # whole numbers stay whole where some are missing
+    # integers stay integers even if some are missing
     return pd.Series(column.to_pandas(integer_object_nulls=True), dtype=object)
 
 
 def _floats(array: pa.Array, where: str) -> np.ndarray:
-    """Numbers of any type; `DataError` where float64 cannot hold what tells them apart."""
+    """Numbers as float64; `DataError` if it cannot resolve the differences between them."""
     floats: np.ndarray = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if types.is_integer(array.type) or types.is_decimal(array.type):
         check_float64(floats, lambda: array.drop_null().to_pylist(), where)
@@ -170,6 +185,6 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _float_type(kind: pa.DataType) -> type[np.floating]:
-    """float32 where it holds all numbers of a type as they are."""
+    """float32 if it represents all numbers of a type exactly, else float64."""
     narrow = types.is_boolean(kind) or (_is_real(kind) and kind.bit_width <= 16)
     return np.float32 if narrow or types.is_float32(kind) else np.float64

@@ -1,7 +1,7 @@
-"""What of numbers survives in float32, in which models compute.
+"""Which numbers lose precision in float32, in which models compute.
 
-A clock in seconds since 1970 differs from row to row by less than float32 can tell apart at that
-size. Such numbers are kept in float64 until their mean has been taken off.
+Timestamps in seconds since 1970, for example, may differ from row to row by less than float32
+resolves at that magnitude. Such numbers stay in float64 until their mean has been subtracted.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,17 +12,17 @@ import numpy as np
 
 from mmcoop.errors import DataError
 
-#: By how much of its standard deviation rounding may move a number.
+#: The largest acceptable rounding error, in standard deviations.
 TOLERANCE = 1e-4
 
 
 class Spread:
-    """Mean, standard deviation and rounding errors of numbers that come in parts.
+    """Mean, standard deviation and float32 rounding errors of numbers, computed in parts.
 
-    Parts are arrays `(rows, channels)` of finite numbers; what is found of them is float64
-    `(channels,)`. Parts are merged as by Chan, Golub and LeVeque (1983), "Algorithms for computing
-    the sample variance", after the first row has been taken off all of them, so that a large
-    offset costs no digits and numbers that are all equal have a deviation of exactly 0.
+    Parts are arrays `(rows, channels)` of finite numbers; results are float64 `(channels,)`. Parts
+    are merged following Chan, Golub and LeVeque (1983), "Algorithms for computing the sample
+    variance". The first row is subtracted from all rows first, so that a large offset costs no
+    digits and equal numbers have a deviation of exactly 0.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Spread:
         self._error = np.zeros(0)
 
     def add(self, numbers: np.ndarray) -> None:
-        """Count a part in, which may be empty."""
+        """Add a part, which may be empty."""
         if not len(numbers):
             return
         x = np.asarray(numbers, np.float64)
@@ -53,7 +53,7 @@ class Spread:
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviations of a population; 0 where numbers differ by their last bits alone."""
+        """Population standard deviations; 0 where numbers differ in their last bits only."""
         std = np.sqrt(self._squares / max(self._rows, 1))
         return np.where(std > 8 * np.finfo(np.float64).eps * np.abs(self.mean), std, 0.0)
 
@@ -61,17 +61,21 @@ class Spread:
     def lost(self) -> np.ndarray:
         """Whether float32 rounds numbers by more than `TOLERANCE` deviations, bool `(channels,)`.
 
-        Of numbers that are all equal nothing is lost.
+        False for constant channels.
         """
         return self._matters(self._error)
 
     @property
     def off_centre(self) -> np.ndarray:
-        """The same of the mean, which would leave numbers uncentred when it is taken off."""
+        """Whether float32 rounds the mean by that much, which would leave numbers uncentred."""
         return self._matters(np.abs(self.mean.astype(np.float32) - self.mean))
 
     def too_close(self, names: Sequence[str]) -> str:
-        """What float32 would lose, in words, of the channels called `names`; empty if nothing."""
+        """Describe the first channel that loses precision in float32; empty if none does.
+
+        Args:
+            names: Names of the channels.
+        """
         if not self.lost.any():
             return ""
         i = int(self.lost.argmax())
@@ -87,23 +91,23 @@ class Spread:
 
 
 def check_float64(rounded: np.ndarray, exact: Callable[[], Sequence[Any]], where: str) -> None:
-    """Check that float64 has moved no number by more than `TOLERANCE` of their deviations.
+    """Check that float64 rounds no number by more than `TOLERANCE` standard deviations.
 
-    It does so to counts above 2⁵³, such as nanoseconds since 1970, that differ by little.
+    It may do so for integers above 2⁵³ that are close together, such as nanoseconds since 1970.
 
     Args:
-        rounded: The finite numbers as float64, or NaN for missing ones.
-        exact: Gives the numbers themselves, whole ones or decimals; asked where it matters alone.
-        where: What has them, for the message.
+        rounded: The numbers as float64, finite, or NaN for missing ones.
+        exact: Returns the exact integers or decimals; called only if needed.
+        where: Where the numbers are, for the message.
 
     Raises:
-        DataError: float64 cannot hold what tells the numbers apart.
+        DataError: float64 cannot resolve the differences between the numbers.
     """
     if not np.nanmax(np.abs(rounded), initial=0) > 2**53:
         return
     numbers = [Fraction(x) for x in exact()]
     low = min(numbers)
-    # differences are taken before numbers are rounded
+    # subtract before rounding
     spread = np.std([float(x - low) for x in numbers])
     if max(abs(Fraction(float(x)) - x) for x in numbers) > TOLERANCE * spread:
         raise DataError(

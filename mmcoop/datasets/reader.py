@@ -1,6 +1,6 @@
-"""The dataset folder, opened: memory-mapped Arrow shards, described by `dataset.json`.
+"""Reading a dataset folder: memory-mapped Arrow shards, described by `dataset.json`.
 
-`docs/reference/dataset-folder.md` describes the files; `writer.py` makes them.
+`docs/reference/dataset-folder.md` describes the files; `writer.py` writes them.
 """
 
 import json
@@ -35,11 +35,11 @@ from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, Text,
 FORMAT, FORMAT_VERSION = "mmcoop dataset", 2
 SPLITS = ("train", "validation", "test")
 
-#: What did not get in, and the columns of that file.
+#: The file of rejected items, and its columns.
 REJECTS_FILE = "rejects.parquet"
 REJECTS = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
-# Of the mapped shards at most about so much stays in the memory of the process.
+# About this much of the mapped shards stays resident in the process.
 _KEEP_BYTES = 32 * 2**20
 
 
@@ -65,7 +65,7 @@ class _SplitContent(TypedDict):
 
 @with_config(AS_WRITTEN)
 class DatasetContent(TypedDict):
-    """What `dataset.json` holds."""
+    """The content of `dataset.json`."""
 
     name: str
     recipe: str
@@ -112,13 +112,13 @@ class Split:
         return sum(self._rows) if self._kept is None else len(self._kept)
 
     def __getstate__(self) -> dict[str, Any]:
-        # memory maps stay where they are: another process opens its own
+        # memory maps cannot be pickled: another process opens its own
         mapped = ("_maps", "_stored", "_dense", "_starts", "labels")
         return {k: v for k, v in self.__dict__.items() if k not in mapped}
 
     @cached_property
     def _maps(self) -> list[mmap.mmap]:
-        """The shards in memory."""
+        """The mapped shards."""
         maps = []
         for path in self._paths:
             with path.open("rb") as file:
@@ -143,7 +143,7 @@ class Split:
 
     @cached_property
     def _stored(self) -> pa.Table:
-        """All that the shards hold, memory-mapped."""
+        """All rows of the shards, memory-mapped and checked against `dataset.json`."""
         expected = shard_schema(self.dataset.columns, self.dataset.modalities)
         tables = []
         for path, rows, content in zip(self._paths, self._rows, self._maps, strict=True):
@@ -191,7 +191,7 @@ class Split:
         index = self._place(index)
         which = np.searchsorted(self._starts, index, side="right") - 1
         if spec.kind == "frames":
-            stored = self._stored[modality].chunks  # taking from all of them would join them first
+            stored = self._stored[modality].chunks  # `take` on the column would concatenate them
             frames: list[list[bytes]] = [
                 stored[chunk][row].as_py()
                 for chunk, row in zip(which, index - self._starts[which], strict=True)
@@ -207,12 +207,14 @@ class Split:
         return out
 
     def _place(self, index: np.ndarray) -> np.ndarray:
-        """Where the samples at the positions `index` are among those that are stored."""
+        """Convert positions among the kept samples to stored rows."""
         return index if self._kept is None else self._kept[index]
 
     def _count(self, read: int) -> None:
-        """Let go of the mapped pages now and then, else a pass over the data keeps all of it
-        resident. They stay in the system's cache, and come back from there when asked for.
+        """Count bytes read, and release mapped pages from time to time.
+
+        Otherwise one pass over the data would keep all of it resident. Released pages stay in the
+        system's page cache.
         """
         self._bytes_read += read
         if self._bytes_read > _KEEP_BYTES and hasattr(mmap.mmap, "madvise"):
@@ -228,7 +230,7 @@ class Split:
 
     @cached_property
     def _dense(self) -> dict[str, list[np.ndarray]]:
-        """Dense modalities as views of the mapped memory, one array a record batch."""
+        """Dense modalities as views of the mapped memory, one array per record batch."""
         found = {}
         for name, spec in self.dataset.modalities.items():
             if spec.kind == "frames":
@@ -244,16 +246,16 @@ class DatasetFolder:
     """An open dataset folder.
 
     Attributes:
-        modalities: Kind, shape and normalisation by modality, in the order of sorted names, which
-            is the order of the columns of every table.
-        classes: The names of the classes.
-        rows: The number of samples of each split.
+        modalities: Kind, shape and normalisation by modality, sorted by name, which is the order
+            of columns in every table.
+        classes: Names of the classes.
+        rows: Number of samples by split.
         defaults: Recommended training settings.
-        rejects: The number of rejected samples by reason.
-        leakage: The number of groups shared between splits, such as `{"train+test": 7}`.
-        report: Facts that the recipe reports.
-        fingerprint: The sha256 of everything that samples and labels depend on.
-        whole: The dataset itself, or the one of which it is a restricted view.
+        rejects: Number of rejected items by reason.
+        leakage: Number of groups shared between splits, such as `{"train+test": 7}`.
+        report: Additional facts recorded by the recipe.
+        fingerprint: The sha256 of everything that determines samples and labels.
+        whole: The complete dataset if this is a restricted view, else the dataset itself.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -287,7 +289,7 @@ class DatasetFolder:
             name: `train`, `validation` or `test`.
 
         Raises:
-            UsageError: Another name.
+            UsageError: The name is not a split's.
             DataError: A shard is missing or damaged.
         """
         if name not in SPLITS:
@@ -299,16 +301,16 @@ class DatasetFolder:
         return Split(self.folder, name, self._splits[name], self, kept)
 
     def restricted(self, train: np.ndarray) -> "DatasetFolder":
-        """View the dataset with only some of its training samples, in their order.
+        """Return a view with only some of the training samples, in their original order.
 
         Args:
-            train: Positions in the training split, in any order. The other splits are the same.
+            train: Positions in the training split, in any order. Other splits are unaffected.
 
         Returns:
-            A view with a name and a fingerprint of its own, the same for the same samples.
+            A view with its own name and fingerprint, which depend only on the chosen samples.
 
         Raises:
-            DataError: No position, one given twice, or one outside the split.
+            DataError: There are no positions, or some are repeated or outside the split.
         """
         positions = np.sort(np.asarray(train))
         rows = self.rows["train"]
@@ -330,7 +332,7 @@ class DatasetFolder:
         return view
 
     def verify(self) -> None:
-        """Check the sha256 of every shard of every split.
+        """Check every shard of every split against its sha256.
 
         Raises:
             DataError: A shard is missing or damaged.
@@ -357,16 +359,20 @@ def is_dataset(folder: Path) -> bool:
 
 
 def open_dataset(folder: Path | str) -> DatasetFolder:
-    """Open a dataset folder. No sample is read yet.
+    """Open a dataset folder, without reading any samples.
 
     Args:
-        folder: The folder that `mmcoop build-dataset` wrote.
+        folder: A folder written by `mmcoop build-dataset`.
 
     Returns:
         The dataset.
 
     Raises:
-        DataError: There is no dataset, or this version cannot read it.
+        DataError: The folder is not a dataset, or this version cannot read it.
+
+    Example:
+        >>> dataset = mmcoop.open_dataset("data/keypad")
+        >>> len(dataset.split("train"))
     """
     check_path_given(folder, "the dataset folder")
     folder = Path(folder)
@@ -396,7 +402,7 @@ def open_dataset(folder: Path | str) -> DatasetFolder:
 
 
 def is_rejects(path: Path) -> bool:
-    """Whether `path` is a file of rejects, such as the `rejects.parquet` of a dataset folder."""
+    """Whether `path` is a file of rejects, like the `rejects.parquet` of a dataset folder."""
     try:
         return bool(parquet_schema(path).equals(REJECTS))
     except DataError:
@@ -404,14 +410,23 @@ def is_rejects(path: Path) -> bool:
 
 
 def read_rejects(path: Path) -> list[Reject]:
-    """The rejects in a file, by id; `DataError` where it cannot be read."""
+    """Read a file of rejects, in stored order.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     table = read_parquet(path, schema=REJECTS, what="a file of rejects")
     check_no_nulls(table, REJECTS.names, path)
     return [Reject(**row) for row in table.to_pylist()]
 
 
 def shard_schema(columns: Mapping[str, str], modalities: Mapping[str, Modality]) -> pa.Schema:
-    """The columns of a shard: what every data set has, further columns, modalities by name."""
+    """The schema of a shard: the standard columns, additional ones, then modalities by name.
+
+    Args:
+        columns: Arrow types of the additional columns, by name.
+        modalities: The modalities by name.
+    """
     fields = [("id", pa.string()), ("label", pa.int64()), ("group", pa.string())]
     fields += [(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
     for name in sorted(modalities):

@@ -2,24 +2,30 @@
 
 import numpy as np
 
-#: Samples a second of the sound it is made of.
+#: Sampling rate of the sound, in Hz.
 SAMPLE_RATE = 16_000
 MEL_BINS = 128
 STEPS_PER_SECOND = 100
-TIME_STEPS = 1024  # those of the paper, for clips of 10 s
+TIME_STEPS = 1024  # as in the paper, for clips of 10 s
 SHORTEST = 400  # samples: one window of 25 ms
 
-#: Mean, and twice the standard deviation, of AudioSet, with which the paper normalises.
+#: AudioSet's mean, and twice its standard deviation: the paper's normalisation.
 MEAN = -4.503877
 STD = 2 * 5.141276
 
 
 def filter_bank(sound: np.ndarray, steps: int = TIME_STEPS) -> np.ndarray:
-    """Log filter bank float16 `(1, 128, steps)` of mono sound `(samples,)` at 16 kHz.
+    """Compute a log mel filter bank with Kaldi's method.
 
-    The sound's mean is removed; Hanning windows of 25 ms, 10 ms apart; no dither, no energy, HTK's
-    order. Cut to `steps`, or padded with zeros. Not normalised yet (`MEAN`, `STD`). Needs
-    `SHORTEST` samples.
+    Hanning windows of 25 ms, 10 ms apart; no dither, no energy, HTK's order; the mean of the sound
+    is subtracted first. The result is not normalised yet (`MEAN`, `STD`).
+
+    Args:
+        sound: Mono sound at 16 kHz, `(samples,)`, at least `SHORTEST` samples.
+        steps: Number of time steps, to which the result is cut or padded with zeros.
+
+    Returns:
+        float16 `(1, 128, steps)`.
     """
     import torch
     from torchaudio.compliance.kaldi import fbank

@@ -1,7 +1,7 @@
-"""From stored samples to what an encoder sees.
+"""Stored samples → inputs of an encoder.
 
-Each modality has two transforms: the evaluation transform, which is fixed, and the training
-transform, which adds the random changes that its data set asks for. Valuation always uses the
+Each modality has two transforms: the deterministic evaluation transform, and the training
+transform, which adds the random changes that its dataset specifies. Valuation always uses the
 evaluation transform.
 """
 
@@ -24,10 +24,19 @@ Transform = Callable[[Any], Tensor]
 
 
 def build_transform(modality: Modality, *, training: bool) -> Transform:
-    """The training or the evaluation transform of a modality.
+    """Build the training or the evaluation transform of a modality.
 
-    Random changes draw from torch's default generator: seed it to have them again. Raises
-    `DataError` for a training transform nobody wrote, or with arguments it does not take.
+    Random changes draw from torch's default generator; seed it to reproduce them.
+
+    Args:
+        modality: The modality.
+        training: Whether to apply the random changes.
+
+    Returns:
+        A function from stored samples to a float32 tensor `(batch, *input_shape)`.
+
+    Raises:
+        DataError: A training transform is unknown, or does not take its arguments.
     """
     for name, arguments in modality.training.items():
         if name not in RANDOM:
@@ -52,7 +61,7 @@ def _transformed(modality: Modality, training: bool, stored: Any) -> Tensor:
     x = ((x - mean) / std).float()
     shape = x.shape
     if modality.kind in ("frames", "flow"):
-        x = x.flatten(0, 1)  # every frame is changed by itself
+        x = x.flatten(0, 1)  # frames are transformed independently
     for name, arguments in (modality.training if training else {}).items():
         if name == "flip" and modality.kind == "flow":
             no_motion = float(((modality.no_motion - mean) / std).flatten()[0])
@@ -62,7 +71,7 @@ def _transformed(modality: Modality, training: bool, stored: Any) -> Tensor:
 
 
 def _one_of_each_segment(modality: Modality, training: bool, stored: Any) -> Any:
-    """The frames or fields of flow that a model sees: drawn in training, else the middle ones."""
+    """One frame or flow field per segment: a random one in training, else the middle one."""
     assert modality.segments is not None
     each = modality.shape[0] // modality.segments
     drawn = torch.full((len(stored), modality.segments), each // 2)
@@ -75,9 +84,9 @@ def _one_of_each_segment(modality: Modality, training: bool, stored: Any) -> Any
 
 
 def shift(x: Tensor, height: int, width: int) -> Tensor:
-    """Move each sample of `(batch, …, H, W)` by up to `height` rows and `width` columns.
+    """Shift each sample of `(batch, …, H, W)` by up to `height` rows and `width` columns.
 
-    Zeros, the mean after normalisation, move in from the border.
+    The border is filled with zeros, the mean after normalisation.
     """
     batch, (rows, columns) = x.shape[0], x.shape[-2:]
     padded = F.pad(x, (width, width, height, height))
@@ -90,10 +99,10 @@ def shift(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def flip(x: Tensor, flow_zero: float | None = None) -> Tensor:
-    """Mirror half of the samples of `(batch, …, W)`, chosen at random, left to right.
+    """Mirror samples of `(batch, …, W)` left to right, each with probability ½.
 
     With `flow_zero`, the value of no motion, `x` is optical flow `(batch, 2, H, W)`, whose
-    horizontal displacement changes its direction when it is mirrored.
+    horizontal displacement is reversed as well.
     """
     mirrored = x.flip(-1)
     if flow_zero is not None:
@@ -103,9 +112,9 @@ def flip(x: Tensor, flow_zero: float | None = None) -> Tensor:
 
 
 def crop(x: Tensor) -> Tensor:
-    """Cut a random part out of each sample of `(batch, …, H, W)` and resize it to `(H, W)`.
+    """Crop each sample of `(batch, …, H, W)` at random and resize it to `(H, W)`.
 
-    Of 8-100 % of the area and an aspect of 3:4 to 4:3.
+    Crops have 8-100 % of the area and an aspect ratio of 3:4 to 4:3.
     """
     from torchvision.transforms import v2
 
@@ -118,7 +127,7 @@ def noise(x: Tensor, scale: float) -> Tensor:
     return x + scale * torch.randn_like(x)
 
 
-#: Random changes that a data set may ask for in training, by name.
+#: Random changes that a dataset may specify for training, by name.
 RANDOM: dict[str, Callable[..., Tensor]] = {
     "shift": shift,
     "crop": crop,
@@ -128,11 +137,10 @@ RANDOM: dict[str, Callable[..., Tensor]] = {
 
 
 def _decoded(frames: list[bytes], modality: Modality, training: bool) -> Tensor:
-    """JPEG frames of one clip → float `(frames, 3, height, width)` in 0…1.
+    """JPEG frames of one clip → float `(frames, 3, height, width)` in [0, 1].
 
-    Training takes a random crop of each frame by itself (of 8-100 % of the area and an aspect of
-    3:4 to 4:3) and resizes it; evaluation resizes the whole picture. Raises `DataError` for a frame
-    that is not a picture.
+    Training resizes a random crop of each frame (8-100 % of the area, aspect ratio 3:4 to 4:3),
+    evaluation the complete frame. Raises `DataError` for a frame that is not a picture.
     """
     from torchvision.transforms import v2  # seconds to import: only for frames
 

@@ -1,11 +1,11 @@
-"""How a data set is best trained, by what its modalities are: encoders, epochs, learning rate."""
+"""Recommended encoders and training settings, by the kinds of a dataset's modalities."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from mmcoop.datasets.modality import Modality
 
-#: The encoder that each kind of modality trains with, unless a recipe or a user says otherwise.
+#: The default encoder of each kind of modality.
 ENCODERS = {
     "frames": "resnet18",
     "image": "resnet18",
@@ -15,7 +15,7 @@ ENCODERS = {
     "vector": "mlp",
 }
 
-# Small encoders learn well at a rate that is too high for the paper's ResNet18s.
+# Small encoders tolerate a learning rate that is too high for the paper's ResNet18.
 _SMALL = {"lr": 1e-3, "weight_decay": 0.0}
 
 
@@ -26,17 +26,16 @@ def training_advice(
     warmup: int = 5,
     enhance_epochs: int = 20,
 ) -> dict[str, dict[str, Any]]:
-    """The settings to train and to enhance a model with, where they are not the paper's.
+    """Recommend settings for training and enhancement that differ from the paper's.
 
-    They follow from the modalities alone, whatever recipe they come from: the paper's settings, the
-    defaults of `TrainConfig`, where any of them is encoded by a ResNet18; else a higher learning
-    rate over fewer epochs.
+    If any modality has a ResNet18, the paper's settings, which are the defaults of `TrainConfig`,
+    are recommended; otherwise a higher learning rate and fewer epochs.
 
     Args:
-        modalities: Those of the data set, by name.
-        epochs: How long to train small encoders.
-        warmup: How many of these epochs are ordinary ones.
-        enhance_epochs: How long to enhance them.
+        modalities: The dataset's modalities by name.
+        epochs: Epochs of training for small encoders.
+        warmup: How many of these are warm-up epochs.
+        enhance_epochs: Epochs of enhancement for small encoders.
 
     Returns:
         Fields of `TrainConfig` under "train" and "enhance"; empty for the paper's settings.

@@ -1,8 +1,8 @@
-"""How many samples of each kind to keep: the mixed-integer linear program behind `debiasing.py`.
+"""The mixed-integer linear program behind `debiasing.py`: how many samples of each kind to keep.
 
-Whole numbers say how many samples of a kind stay, a kind being those of one split, class and row
-of contributions, and yes-or-no variables which classes stay. HiGHS solves it, by SciPy. With the
-paper's values there are few kinds, whatever the number of samples.
+Samples of equal split, class and contributions are of one kind. Integer variables count the
+samples kept of each kind, binary variables select classes. SciPy's HiGHS solves it. With the
+paper's value function there are few kinds, regardless of the number of samples.
 """
 
 import math
@@ -14,24 +14,24 @@ from numpy.typing import ArrayLike
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array, vstack
 
-#: Up to this many kinds the program is solved at once and exactly; with 2,500 that takes minutes.
+#: Up to this many kinds, one exact search is made. With 2,500 it would take minutes.
 EXACT_KINDS = 500
-#: Above, the classes are chosen by the program in which kinds may be taken in part, to within this
-#: share of the samples; its bound also holds for whole samples.
+#: With more kinds, classes are chosen by the program with continuous sample counts, to within this
+#: share of the samples. Its bound also holds for integer counts.
 _CLASSES_GAP = 1e-3
-#: Then all kinds but this many are settled by the relaxed program and the others are searched, to
-#: within this share. The later numbers are for where the first leaves too little choice.
+#: Then the linear relaxation fixes all kinds but this many, and the others are searched, to within
+#: this share. The second number is tried if the first leaves too little choice.
 _UNSETTLED = (300, 2000)
 _SAMPLES_GAP = 1e-4
-#: A search ends after this many branches: a limit in seconds would give another answer on another
+#: A search ends after this many branches: with a limit in seconds, results would depend on the
 #: machine.
 BRANCHES = 2000
 
-#: A share of a sample, or a difference of means, below this is a rounding error.
+#: Fractions of a sample and differences of means below this are rounding errors.
 ROUNDING = 1e-9
-#: The solver meets bounds to within this.
+#: The solver's tolerance for bounds.
 _SLACK = 1e-6
-#: SciPy's status of a program that is proven to have no solution.
+#: SciPy's status of a program that is proven to be infeasible.
 _INFEASIBLE = 2
 
 
@@ -43,10 +43,15 @@ class Demands(NamedTuple):
 
 @dataclass(frozen=True)
 class Kinds:
-    """Kinds of samples; arrays have them first.
+    """Kinds of samples. All arrays but `before` have one row per kind.
 
-    `split`, `label`: whole numbers from 0. `contributions`: `(kinds, n)`. `spread`: that of a
-    sample. `samples`: how many there are. `before`: the spread of each split, `(splits,)`.
+    Attributes:
+        split: Split number, from 0, `(kinds,)`.
+        label: Class number, from 0, `(kinds,)`.
+        contributions: Contributions to one sample, `(kinds, n)`.
+        spread: Largest minus smallest contribution, `(kinds,)`.
+        samples: Number of samples, `(kinds,)`.
+        before: Mean spread of each complete split, `(splits,)`.
     """
 
     split: np.ndarray
@@ -60,7 +65,7 @@ class Kinds:
         return len(self.samples)
 
     def where(self, chosen: np.ndarray) -> "Kinds":
-        """The kinds that `chosen`, bool or positions, picks."""
+        """Select kinds by a bool mask or positions."""
         return Kinds(
             self.split[chosen],
             self.label[chosen],
@@ -76,7 +81,7 @@ class Kinds:
         return replace(part, split=0 * part.split, before=self.before[[split]])
 
     def class_sizes(self) -> np.ndarray:
-        """Number of samples, `(splits, classes)`."""
+        """Number of samples by split and class, int `(splits, classes)`."""
         sizes = np.zeros((len(self.before), int(self.label.max()) + 1), int)
         np.add.at(sizes, (self.split, self.label), self.samples)
         return sizes
@@ -84,10 +89,11 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the search found.
+    """The result of a search.
 
-    `keep`: samples to keep of every kind, int `(kinds,)`, or None where nothing was found. `bound`:
-    no subset that meets the demands has more samples; 0 proves that there is none.
+    Attributes:
+        keep: Number of samples to keep of each kind, int `(kinds,)`; None if nothing was found.
+        bound: Upper bound of the size of subsets that meet the demands; 0 proves there is none.
     """
 
     keep: np.ndarray | None
@@ -102,17 +108,17 @@ def largest_counts(
     exact_kinds: int = EXACT_KINDS,
     branches: int = BRANCHES,
 ) -> Counts:
-    """How many samples of every kind to keep so that as many as possible stay.
+    """Compute how many samples of each kind to keep, so that as many as possible are kept.
 
     Args:
-        kinds: What there is.
+        kinds: All kinds of samples.
         demands: What the subset must meet.
-        margin: Distance that sums keep from their bounds, in units of contributions.
-        exact_kinds: Up to this many kinds one search over whole samples settles everything.
-        branches: Branches after which a search ends with what it has.
+        margin: Safety margin of the constraints, in units of contributions.
+        exact_kinds: The most kinds for which a single exact search is made.
+        branches: Number of branches after which a search ends with its best result.
 
     Returns:
-        The counts, with a bound that is proven: the largest subset has at most `bound` samples.
+        The counts, with a proven upper bound.
     """
     if len(kinds) <= exact_kinds:
         return _Program(kinds, demands, margin).counts(gap=0.0, branches=branches)
@@ -145,11 +151,11 @@ class _Solution(NamedTuple):
 
 
 class _Program:
-    """The program as HiGHS gets it: maximise the samples that stay.
+    """The program in the form that HiGHS takes: maximise the number of samples kept.
 
-    Its columns are, by name: `take`, samples kept of every kind; `keep`, whether a class stays;
-    `most`, in every split no less than its largest class; `size`, samples of every split and
-    class; `level`, of every split and class, whether this class or a smaller one stays.
+    Its variables (columns) are `take`, samples kept of each kind; `keep`, whether a class is kept;
+    `most`, for each split at least the size of its largest class; `size`, samples by split and
+    class; `level`, by split and class, whether this class or a smaller one is kept.
     """
 
     def __init__(self, kinds: Kinds, demands: Demands, margin: float) -> None:
@@ -206,7 +212,7 @@ class _Program:
             kind = self.take[(kinds.split == split) & (kinds.label == label)]
             self._row([*kind, size], [*np.ones(len(kind)), -1], low=0, high=0)
             self._row([size, most], [1, -1], high=0)
-            # a class that goes has no sample; one that stays has one, and most / class_ratio
+            # a dropped class has no samples; a kept one at least 1, and at least most / class_ratio
             self._row([size, keep], [1, -have[label]], high=0)
             self._row([size, keep], [1, -1], low=0)
             self._row(
@@ -214,9 +220,9 @@ class _Program:
                 [1, -1 / class_ratio, -largest / class_ratio],
                 low=-largest / class_ratio,
             )
-        # `most` is bounded by every class that stays. Said of each alone that is so weak a
-        # relaxation that 100 classes take seconds; said of them in order of size (the convex hull
-        # of a mixing set) it is tight.
+        # Every kept class bounds `most`. One constraint per class is so weak a relaxation that 100
+        # classes take seconds; constraints over classes ordered by size (the convex hull of a
+        # mixing set) are tight.
         order = np.argsort(have, kind="stable")
         bound = np.minimum(class_ratio * have[order], largest)
         level = self.level[split, order]
@@ -230,7 +236,7 @@ class _Program:
     def _matrix(self) -> tuple[csr_array, np.ndarray, np.ndarray]:
         columns, factors, low, high = zip(*self._rows, strict=True)
         starts = np.cumsum([0, *map(len, columns)])
-        # SciPy before 1.15 hands HiGHS 32 bits an index, whatever it is given
+        # SciPy before 1.15 passes indices to HiGHS as 32 bits, whatever their type
         column, start = np.concatenate(columns).astype(np.int32), starts.astype(np.int32)
         shape = (len(columns), len(self.upper))
         matrix = csr_array((np.concatenate(factors), column, start), shape=shape)
@@ -243,13 +249,15 @@ class _Program:
         return cost
 
     def settle_classes(self, kinds: Kinds, stay: np.ndarray) -> None:
-        """Leave no choice but that the classes `stay`, bool `(classes,)`, stay and others go."""
+        """Fix the classes to keep: `stay`, bool `(classes,)`."""
         self.lower[self.keep] = self.upper[self.keep] = stay
         self.upper[self.take[~stay[kinds.label]]] = 0
 
     def settle_samples(self, unsettled: int) -> None:
-        """Take of every kind what the relaxed program takes, without a choice but for those taken
-        in part and `unsettled` others: those that matter least to it.
+        """Fix most counts to those of the linear relaxation.
+
+        Kinds with fractional counts stay free, and so do the `unsettled` others with the lowest
+        reduced costs.
         """
         matrix, low, high = self._matrix()
         above, below = np.isfinite(low), np.isfinite(high)
@@ -266,7 +274,7 @@ class _Program:
         price = np.abs(relaxed.lower.marginals + relaxed.upper.marginals)[self.take]
         price[in_part] = -1
         price[self.upper[self.take] == 0] = np.inf
-        # many may matter equally little: some of every split and class are to be among the first
+        # shuffle, so that among many equal costs every split and class is represented
         shuffled = np.random.default_rng(0).permutation(len(price))
         order = shuffled[np.argsort(price[shuffled].round(9), kind="stable")]
         settled = order[in_part.sum() + unsettled :]
@@ -274,15 +282,21 @@ class _Program:
         self.lower[columns] = self.upper[columns] = taken[settled].round()
 
     def counts(self, *, gap: float, branches: int) -> Counts:
-        """Whole samples to keep of every kind."""
+        """Solve for integer counts of all kinds."""
         columns, bound = self.solve(gap=gap, branches=branches)
         keep = None if columns is None else columns[self.take].round().astype(int)
         return Counts(keep, bound)
 
     def solve(self, *, integral: bool = True, gap: float, branches: int) -> _Solution:
-        """The best columns to within the share `gap`, None where none were found, and the bound.
+        """Solve the program.
 
-        Without `integral`, classes stay or go but kinds may be taken in part.
+        Args:
+            integral: Whether counts must be integers. Selecting classes is always binary.
+            gap: Relative gap to the bound at which the search ends.
+            branches: Number of branches after which the search ends.
+
+        Returns:
+            The best values of the variables, None if none were found, and the bound.
         """
         matrix, low, high = self._matrix()
         whole = np.zeros(len(self.upper))

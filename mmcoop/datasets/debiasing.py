@@ -1,7 +1,7 @@
-"""The largest part of a data set on which every modality contributes about equally on average.
+"""Selecting the largest subset of a dataset to which all modalities contribute about equally.
 
-Contributions may differ from sample to sample as before: it is their means that are brought
-together, in every split. How many samples of each kind stay, `balanced_counts.py` finds out.
+Only the mean contributions are balanced, in every split; contributions to single samples still
+differ. `balanced_counts.py` computes how many samples of each kind to keep.
 """
 
 import math
@@ -23,8 +23,8 @@ from mmcoop.datasets.balanced_counts import (
 )
 from mmcoop.errors import DataError, UsageError, setting
 
-#: Sums must keep this distance from their bounds, where the solver's own slack of about 1e-6, or
-#: a rounding error of the means, carried a first answer across.
+#: Safety margins tried in turn: with 0, the solver's tolerance of about 1e-6 or rounding errors of
+#: the means may violate a bound.
 _MARGINS = (0.0, 1e-5, 1e-3)
 
 
@@ -32,9 +32,12 @@ _MARGINS = (0.0, 1e-5, 1e-3)
 class Balance:
     """How evenly modalities contribute to some samples.
 
-    `means`: the mean contribution by modality. `gap`: the largest of them less the smallest.
-    `spread`: the mean over samples of the sample's own largest contribution less its smallest.
-    `by_class`: number of samples by label, of the labels that occur.
+    Attributes:
+        samples: Number of samples.
+        means: Mean contribution of each modality.
+        gap: Largest minus smallest mean contribution.
+        spread: Mean over samples of the largest minus the smallest contribution to a sample.
+        by_class: Number of samples by label, for labels that occur.
     """
 
     samples: int
@@ -45,16 +48,17 @@ class Balance:
 
     @property
     def class_ratio(self) -> float:
-        """Samples of the largest class by those of the smallest that occurs."""
+        """Size of the largest class divided by that of the smallest that occurs."""
         return max(self.by_class.values()) / min(self.by_class.values())
 
 
 @dataclass(frozen=True)
 class BalancedSubset:
-    """A balanced subset, and how large one could be.
+    """A balanced subset.
 
-    `kept`: which samples to keep, bool `(samples,)`. `bound`: proven number of samples that no
-    balanced subset exceeds, at least as many as are kept.
+    Attributes:
+        kept: Which samples to keep, bool `(samples,)`.
+        bound: Proven upper bound of the size of any balanced subset.
     """
 
     kept: np.ndarray
@@ -62,14 +66,16 @@ class BalancedSubset:
 
     @property
     def gap(self) -> float:
-        """Share of `bound` that the subset may lack, 0…1; 0 where it is proven to be largest."""
+        """Share of `bound` missing from the subset, in [0, 1]; 0 if it is proven to be largest."""
         return 1 - int(self.kept.sum()) / self.bound
 
 
 def balance(contributions: np.ndarray, labels: np.ndarray) -> Balance:
-    """The balance of one split, which has a sample at least.
+    """Measure the balance of one split, which must have samples.
 
-    `contributions`: float `(samples, n)`, `labels`: int `(samples,)`.
+    Args:
+        contributions: float `(samples, n)`.
+        labels: int `(samples,)`.
     """
     means = tuple(_mean(column) for column in contributions.T)
     classes, counts = np.unique(labels, return_counts=True)
@@ -83,7 +89,7 @@ def balance(contributions: np.ndarray, labels: np.ndarray) -> Balance:
 
 
 def check_demands(tolerance: float, class_ratio: float, min_spread: float) -> None:
-    """Raise `UsageError` for demands that no subset or every subset would meet."""
+    """Raise `UsageError` if an argument of `balanced_subset` is out of range."""
     for name, value, fits, rule in (
         ("tolerance", tolerance, tolerance > 0, "a number above 0"),
         ("class_ratio", class_ratio, class_ratio >= 1, "a number, 1 or more"),
@@ -106,35 +112,38 @@ def balanced_subset(
     exact_kinds: int = EXACT_KINDS,
     branches: int = BRANCHES,
 ) -> BalancedSubset:
-    """The largest subset found that is balanced in every split, and a bound on the largest.
+    """Find the largest subset that is balanced in every split.
 
     In every split of the subset
 
-    - the mean contributions of the modalities are at most `tolerance` apart, to within 1e-9,
-    - the largest class has at most `class_ratio` times the samples of the smallest,
-    - the spread (see `Balance`) is at least `min_spread` times that of the split as it was.
+    - the mean contributions of the modalities differ by at most `tolerance`, to within 1e-9,
+    - the largest class has at most `class_ratio` times as many samples as the smallest,
+    - the spread (see `Balance`) is at least `min_spread` times that of the complete split.
 
-    Two classes or more stay, the same in every split. Up to `exact_kinds` different rows of split,
-    class and contributions the subset is proven to be the largest unless the search reaches its
-    limit; above, classes are chosen first and samples then, and `bound` tells how far from the
-    largest it can be at most, usually one or two samples in a thousand.
+    At least two classes are kept, the same in every split. Samples of equal split, class and
+    contributions are of one kind. With up to `exact_kinds` kinds, the subset is proven to be the
+    largest, unless the search reaches its limit. With more, classes are chosen first, then samples;
+    the subset is then usually within one or two thousandths of `bound`.
 
     Args:
-        contributions: Float `(samples, n)`, n ≥ 2.
-        labels: Int `(samples,)`.
+        contributions: float `(samples, n)`, n ≥ 2.
+        labels: int `(samples,)`.
         splits: Name or number of each sample's split, `(samples,)`.
         tolerance: Largest difference of mean contributions, above 0.
         class_ratio: Largest ratio of class sizes, at least 1.
-        min_spread: Share of the spread to keep, 0…1.
-        seed: Decides which of several samples of equal split, class and contributions stay.
+        min_spread: Share of the spread to keep, 0 to 1.
+        seed: Seed for choosing among samples of one kind.
         modalities: Names of the modalities, for messages.
-        exact_kinds: Rows up to which one search settles everything.
-        branches: Branches after which a search ends with the best it has.
+        exact_kinds: The most kinds for which a single exact search is made.
+        branches: Number of branches after which a search ends with the best subset so far.
+
+    Returns:
+        The subset, and an upper bound of its size.
 
     Raises:
-        UsageError: For demands out of range.
-        DataError: For contributions that are not finite or of a single modality, where no such
-            subset exists, with what prevents it, and where the search ended without finding one.
+        UsageError: An argument is out of range.
+        DataError: Contributions are not finite or are of a single modality; no such subset exists;
+            or the search ended without finding one.
     """
     check_demands(tolerance, class_ratio, min_spread)
     contributions = np.asarray(contributions, np.float64)
@@ -153,7 +162,7 @@ def balanced_subset(
     bound = 0
     for margin in _MARGINS:
         counts = search(kinds, demands, margin)
-        bound = bound or counts.bound  # the first one, without a margin, holds for every subset
+        bound = bound or counts.bound  # only the bound without a margin holds for every subset
         if counts.keep is None:
             break
         for chosen in (_evened(kinds, counts.keep), counts.keep):
@@ -175,7 +184,7 @@ def _kinds(
 ) -> tuple[Kinds, np.ndarray]:
     """The kinds, sorted, and the kind of every sample, int `(samples,)`."""
     label = np.unique(labels, return_inverse=True)[1]
-    # contributions that a rounding error keeps apart are equal; + 0 makes -0 a 0
+    # rounding merges contributions that differ by rounding errors; + 0 turns -0 into 0
     key = np.column_stack([split, label, contributions.round(9) + 0.0])
     _, first, kind_of, samples = np.unique(
         key, axis=0, return_index=True, return_inverse=True, return_counts=True
@@ -187,8 +196,10 @@ def _kinds(
 
 
 def _evened(kinds: Kinds, counts: np.ndarray) -> np.ndarray:
-    """As many samples of each row of contributions as `counts` has, but what goes is taken from the
-    classes that are largest by then: the means do not depend on it.
+    """Keep as many samples as `counts` with the same contributions, but of more even classes.
+
+    Samples are removed from the class that is largest at that point. This does not change the mean
+    contributions.
     """
     stays = np.isin(kinds.label, kinds.label[counts > 0])
     evened = np.where(stays, kinds.samples, 0)
@@ -197,7 +208,7 @@ def _evened(kinds: Kinds, counts: np.ndarray) -> np.ndarray:
     alike_of = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(np.where(stays, alike_of, -1), kind="stable")[np.sum(~stays) :]
     alike = np.split(order, np.flatnonzero(np.diff(alike_of[order])) + 1)
-    # those of one class alone first: there is nothing to choose
+    # kinds without an alternative first
     for here in sorted(alike, key=len):
         if len(here) == 1:
             sizes[kinds.split[here], kinds.label[here]] -= evened[here] - counts[here]
@@ -212,7 +223,7 @@ def _evened(kinds: Kinds, counts: np.ndarray) -> np.ndarray:
 
 
 def _draw(kind_of: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
-    """Take `counts` samples of each kind at random: bool `(samples,)`."""
+    """Draw `counts` samples of each kind at random: bool `(samples,)`."""
     order = np.random.default_rng(seed).permutation(len(kind_of))
     order = order[np.argsort(kind_of[order], kind="stable")]
     kind = kind_of[order]
@@ -229,7 +240,7 @@ def _meets(
     split: np.ndarray,
     kept: np.ndarray,
 ) -> bool:
-    """Whether a subset is what was asked for, as measured on its samples."""
+    """Whether a subset meets the demands, as measured on its samples."""
     classes = set(labels[kept].tolist())
     if len(classes) < 2:
         return False
@@ -254,7 +265,7 @@ def _why_none(
     splits: list[str],
     modalities: list[str],
 ) -> str:
-    """What stands in the way of a balanced subset, and what to loosen."""
+    """Explain why there is no balanced subset, and which demands to loosen."""
     shared: np.ndarray = kinds.class_sizes().min(0) > 0
     if shared.sum() < 2:
         return (
@@ -300,5 +311,5 @@ def _means(kinds: Kinds) -> np.ndarray:
 
 
 def _mean(numbers: np.ndarray) -> float:
-    """The mean without the rounding errors of a long sum."""
+    """The mean, from an exactly rounded sum."""
     return math.fsum(numbers) / len(numbers)

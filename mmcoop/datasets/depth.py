@@ -1,4 +1,4 @@
-"""Pictures whose pixels are single numbers of more than a byte, such as depth maps."""
+"""Pictures with one channel of more than eight bits, such as depth maps."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,22 +10,25 @@ from PIL import Image, ImageOps
 from mmcoop.datasets.media import has_levels, open_picture
 from mmcoop.datasets.rejects import Unusable
 
-# So many pictures, evenly spaced, are read to learn the mean and deviation of their numbers.
+# Mean and standard deviation are measured on this many pictures, evenly spaced.
 _MEASURED = 100
 
 
 def read_levels(path: Path, side: int) -> np.ndarray:
-    """A picture of such numbers, turned upright and scaled to `side × side`.
+    """Read a picture, turned upright and scaled to `side × side`.
 
-    A pixel is the nearest one of the file: no number arises that is not in it, as between two
-    depths.
+    Nearest-neighbour scaling, so that no value arises between two depths.
+
+    Args:
+        path: The picture.
+        side: Side of the result, in pixels.
 
     Returns:
-        The numbers as the file has them, float32 `(side, side)`.
+        The stored numbers, float32 `(side, side)`.
 
     Raises:
-        Unusable: unreadable, where the file is damaged, its pixels are bytes or colours, or its
-            numbers are not those of the file once they are float32.
+        Unusable: `unreadable`: the file is damaged, its pixels are bytes or colours, or float32
+            cannot represent its numbers.
     """
     with open_picture(path) as picture:
         if not has_levels(picture):
@@ -49,9 +52,14 @@ def read_levels(path: Path, side: int) -> np.ndarray:
 
 
 def measured(paths: Sequence[Path], side: int) -> tuple[float, float] | None:
-    """Mean and standard deviation of the numbers of pictures; None where they are ordinary ones.
+    """Measure mean and standard deviation of pictures with more than eight bits.
 
-    The first picture that can be opened says which they are. A deviation of 0 is given as 1.
+    Args:
+        paths: The pictures. The first that can be opened decides of which kind all are.
+        side: Side to which they are scaled, in pixels.
+
+    Returns:
+        Mean and standard deviation (1 instead of 0), or None for ordinary pictures.
     """
     if not _first_has_levels(paths):
         return None

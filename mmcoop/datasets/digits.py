@@ -1,7 +1,7 @@
-"""Digits seen and heard: what the recipes with handwriting and planted noise share.
+"""Handwritten and spoken digits with noise, shared by `keypad` and `av-digits`.
 
-Noise is planted by a known amount in each modality of each sample, so which modality is
-informative there is known, and valuations can be checked against it.
+A known amount of noise is added to each modality of each sample. It is therefore known which
+modality is informative, and valuations can be checked against it.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from mmcoop.datasets.modality import Modality
 
-#: Samples a second of every recording here.
+#: Sampling rate of all recordings, in Hz.
 SAMPLE_RATE = 8000
 #: Side of a picture, in pixels.
 PICTURE_SIDE = 28
@@ -23,9 +23,12 @@ DIGITS = [str(digit) for digit in range(10)]
 
 @cache
 def handwriting() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 scanned digits: pictures float32 `(1797, 28, 28)`, labels `(1797,)`.
+    """Load scikit-learn's 1,797 scanned digits.
 
     The 8 × 8 scans (0…16) are scaled to 0…1 and enlarged bilinearly.
+
+    Returns:
+        Pictures, float32 `(1797, 28, 28)` in [0, 1], and labels, int64 `(1797,)`.
     """
     import torch
     from sklearn.datasets import load_digits
@@ -41,16 +44,21 @@ def handwriting() -> tuple[np.ndarray, np.ndarray]:
 def pictures_by_split(
     shares: tuple[float, float, float], rng: np.random.Generator
 ) -> list[list[np.ndarray]]:
-    """Positions in `handwriting()` by split, then by digit: disjoint, in random order.
+    """Divide the pictures among the splits at random.
 
-    `shares` are those of training, validation and test and sum to 1.
+    Args:
+        shares: Shares of training, validation and test; they sum to 1.
+        rng: Source of randomness.
+
+    Returns:
+        Positions in `handwriting()` by split, then by digit: disjoint, in random order.
     """
     labels = handwriting()[1]
     splits: list[list[np.ndarray]] = [[], [], []]
     for digit in range(10):
         mine = rng.permutation(np.flatnonzero(labels == digit))
         first, second = np.round(np.cumsum(shares[:2]) * len(mine)).astype(int)
-        # every split gets a picture of every digit, however small its share
+        # every split gets a picture of every digit, even if its share is small
         first = np.clip(first, 1, len(mine) - 2)
         second = np.clip(second, first + 1, len(mine) - 1)
         for split, part in zip(splits, np.split(mine, [first, second]), strict=True):
@@ -59,7 +67,7 @@ def pictures_by_split(
 
 
 def noisy_picture(picture: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """The picture plus Gaussian noise of `sigma` times its own standard deviation."""
+    """Add Gaussian noise of `sigma` times the picture's standard deviation."""
     return picture + rng.normal(0, sigma * picture.std(), picture.shape)
 
 
@@ -71,9 +79,17 @@ def picture_snr(sigma: float) -> float:
 def noisy_sound(
     sound: np.ndarray, snr: float, start: int, length: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`sound` placed at `start` in a clip of `length` samples of white noise.
+    """Place a sound in a clip of white noise.
 
-    `snr` (dB) compares the mean power of `sound` with that of the noise; infinity adds none.
+    Args:
+        sound: The sound, `(samples,)`.
+        snr: Mean power of the sound relative to that of the noise, in dB; infinity adds no noise.
+        start: The clip's sample at which the sound starts.
+        length: Length of the clip, in samples.
+        rng: Source of randomness.
+
+    Returns:
+        The clip, `(length,)`.
     """
     clip = np.zeros(length)
     clip[start : start + len(sound)] = sound
@@ -82,9 +98,13 @@ def noisy_sound(
 
 
 def log_mel(sounds: np.ndarray) -> np.ndarray:
-    """Log-mel spectrograms float32 `(clips, 1, 40, length // 128)` of clips `(clips, length)`.
+    """Compute log-mel spectrograms, after scaling each clip to unit power.
 
-    Windows of 512 samples (64 ms), 16 ms apart, each clip scaled to unit power first.
+    Args:
+        sounds: Clips at 8 kHz, `(clips, length)`.
+
+    Returns:
+        float32 `(clips, 1, 40, length // 128)`, from windows of 512 samples (64 ms), 16 ms apart.
     """
     import torch
     from torchaudio.transforms import MelSpectrogram
@@ -98,7 +118,7 @@ def log_mel(sounds: np.ndarray) -> np.ndarray:
 
 
 def sound_modality(log_mels: np.ndarray) -> Modality:
-    """The audio modality, normalised by these (training) spectrograms."""
+    """The audio modality, normalised by these training spectrograms `(n, 1, 40, steps)`."""
     return Modality(
         kind="spectrogram",
         shape=tuple(log_mels.shape[1:]),
@@ -111,7 +131,7 @@ def sound_modality(log_mels: np.ndarray) -> Modality:
 
 
 def picture_modality(pictures: np.ndarray) -> Modality:
-    """The visual modality, normalised by these (training) pictures `(n, 1, 28, 28)`."""
+    """The visual modality, normalised by these training pictures `(n, 1, 28, 28)`."""
     return Modality(
         kind="image",
         shape=tuple(pictures.shape[1:]),

@@ -1,8 +1,8 @@
-"""Optical flow between neighbouring frames, computed or read from pictures computed before.
+"""Optical flow between consecutive frames, computed or read from precomputed pictures.
 
 A flow field is uint8 `(2, side, side)`: horizontal and vertical displacement in pixels of the
-field itself, clipped to ±20 pixels and centred at 128. Precomputed `u` and `v` pictures are coded
-in the same way, but in pixels of their own size: they are converted.
+field, clipped to ±20 pixels and centred at 128. Precomputed `u` and `v` pictures are encoded in
+the same way, but in pixels of their own size, and are converted.
 """
 
 from pathlib import Path
@@ -16,14 +16,18 @@ from mmcoop.datasets.media import read_picture
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.errors import DataError, setting
 
-#: The largest displacement that is told apart, in pixels.
+#: The largest displacement that can be stored, in pixels.
 BOUND = 20.0
 CENTRE = 128
 _LEVELS = 127 / BOUND
 
 
 def require_opencv() -> Any:
-    """OpenCV; `DataError` saying how to install it where it is absent."""
+    """Import OpenCV.
+
+    Raises:
+        DataError: It is not installed.
+    """
     try:
         import cv2
     except ImportError:
@@ -36,9 +40,17 @@ def require_opencv() -> Any:
 
 
 def dense_flow(frame: np.ndarray, following: np.ndarray, side: int) -> np.ndarray:
-    """The flow field from one picture, uint8 `(height, width, 3)`, to the next one.
+    """Compute the flow field from one picture to the next.
 
-    By the DIS method (Kroeger et al., ECCV 2016) on the pictures scaled to `side × side`.
+    Uses the DIS method (Kroeger et al., ECCV 2016) on the pictures scaled to `side × side`.
+
+    Args:
+        frame: A picture, uint8 `(height, width, 3)`.
+        following: The next one.
+        side: Side of the flow field, in pixels.
+
+    Returns:
+        uint8 `(2, side, side)`.
     """
     cv2 = require_opencv()
     cv2.setNumThreads(1)
@@ -53,18 +65,27 @@ def dense_flow(frame: np.ndarray, following: np.ndarray, side: int) -> np.ndarra
 
 
 def coded(displacement: np.ndarray) -> np.ndarray:
-    """Displacement in pixels, float → uint8."""
+    """Encode displacements in pixels as uint8, as described above."""
     clipped = np.clip(displacement, -BOUND, BOUND)
     levels: np.ndarray = np.round(clipped * _LEVELS + CENTRE).astype(np.uint8)
     return levels
 
 
 def stored_flow(folder: Path, clip: str, count: int, side: int) -> np.ndarray:
-    """`count` flow fields of a clip, evenly spaced, from `folder`: `(count, 2, side, side)`.
+    """Read evenly spaced precomputed flow fields of a clip.
 
-    The folder has `u/CLIP/` and `v/CLIP/`, each with one grey picture per frame, in the order of
-    their names. Their displacements, in pixels of the picture, become those in pixels of the field.
-    Raises `Unusable` where they are missing, differ in number or cannot be read.
+    Args:
+        folder: A folder with `u/CLIP/` and `v/CLIP/`, each with one grey picture per frame, in
+            the order of their names.
+        clip: Name of the clip.
+        count: Number of fields.
+        side: Side of a field, in pixels, to which displacements are scaled.
+
+    Returns:
+        uint8 `(count, 2, side, side)`.
+
+    Raises:
+        Unusable: Pictures are missing, differ in number, or cannot be read.
     """
     pictures = stored_pictures(folder, clip)
     length = len(pictures[0])
@@ -80,9 +101,10 @@ def stored_flow(folder: Path, clip: str, count: int, side: int) -> np.ndarray:
 
 
 def stored_pictures(folder: Path, clip: str) -> list[list[Path]]:
-    """The pictures of a clip's horizontal and of its vertical flow; see `stored_flow`.
+    """Find the pictures of a clip's horizontal and vertical flow; see `stored_flow`.
 
-    Raises `Unusable` where they are missing or differ in number.
+    Raises:
+        Unusable: Pictures are missing or differ in number.
     """
     pictures = [_pictures(folder / direction / clip) for direction in ("u", "v")]
     lengths = [len(found) for found in pictures]
@@ -95,7 +117,7 @@ def stored_pictures(folder: Path, clip: str) -> list[list[Path]]:
 
 
 def _stored_field(path: Path, axis: int, side: int) -> np.ndarray:
-    """Displacement along one axis (0 across, 1 down) as stored in a picture → `(side, side)`."""
+    """A stored picture of displacements along one axis (0: x, 1: y) → uint8 `(side, side)`."""
     levels = Image.fromarray(read_picture(path, None, "L"))
     resized = np.asarray(levels.convert("F").resize((side, side), Image.Resampling.BILINEAR))
     return coded((resized - CENTRE) / _LEVELS * side / levels.size[axis])

@@ -1,4 +1,4 @@
-"""Turning decoded pictures the way up that their file states, mirror images included."""
+"""Rotating and mirroring decoded frames as their file states."""
 
 import math
 import struct
@@ -9,29 +9,28 @@ import numpy as np
 
 from mmcoop.datasets.rejects import Unusable
 
-# How far an axis may lean, as the sine of its angle, and still count as a multiple of 90°: one
-# degree, more than the rounding of any file.
+# Tolerance for multiples of 90°, as the sine of an angle: one degree, more than any rounding error.
 _LEAN = math.sin(math.radians(1))
 
-# a, b, c and d of a picture that is stored as it is shown.
+# a, b, c and d of a picture that is stored upright.
 _UPRIGHT = (1, 0, 0, 1)
 
 
 def turn_upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Turn and mirror the pixels of a decoded frame as its display matrix states.
+    """Rotate and mirror the pixels of a decoded frame according to its display matrix.
+
+    By ISO/IEC 14496-12, 6.2.2, a stored pixel (x, y) is shown at (a·x + c·y, b·x + d·y).
 
     Args:
-        picture: The frame's pixels as they are stored, `(height, width, …)`.
+        picture: The frame's pixels as stored, `(height, width, …)`.
         frame: The frame, which carries the matrix.
 
     Returns:
-        The picture as it is to be shown, contiguous.
+        The upright picture, contiguous.
 
     Raises:
-        Unusable: `orientation`, where the matrix turns by an angle that is no multiple of 90°,
-            or skews or flattens the picture.
-
-    Source: ISO/IEC 14496-12, 6.2.2: a stored pixel (x, y) is shown at (a·x + c·y, b·x + d·y).
+        Unusable: `orientation`: the matrix rotates by an angle that is not a multiple of 90°, or
+            skews or flattens the picture.
     """
     a, b, c, d = _display_matrix(frame)
     if abs(a) + abs(d) > abs(b) + abs(c):
@@ -43,13 +42,13 @@ def turn_upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[float, float, float, float]:
-    """a, b, c and d of a frame's display matrix, each axis of the shown picture of length 1."""
+    """a, b, c and d of a frame's display matrix, with both axes scaled to length 1."""
     stored: Any = frame.side_data.get("DISPLAYMATRIX")
     if stored is None:
         return _UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", stored)
     if not (a or b or c or d):
-        return _UPRIGHT  # written by some recorders that leave the matrix out
+        return _UPRIGHT  # some recorders write zeros instead of omitting the matrix
     across, down = math.hypot(a, c), math.hypot(b, d)
     if across and down:
         turned = a / across, b / down, c / across, d / down

@@ -1,4 +1,4 @@
-"""Who is in which split: what users call splits, and cuts that keep a group on one side."""
+"""Assigning samples to splits and folds, with groups kept together."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from mmcoop.core.seeds import derive_seed
 from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import normalised
 
-#: What users call the splits.
+#: Accepted names of the splits.
 NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
@@ -18,10 +18,17 @@ NAMES = {
 
 
 def split_names(words: Iterable[str | None], where: str = "the split") -> list[str | None]:
-    """The splits meant by `words`, in any case: train, validation or test.
+    """Normalise names of splits.
 
-    None, for a sample without a split, stays None. Raises `DataError` for any other word; `where`
-    begins its message ("the column split of a.csv").
+    Args:
+        words: Names in any case, such as "dev"; None for a sample without a split.
+        where: Where they are from, for the message: "the column split of a.csv".
+
+    Returns:
+        "train", "validation", "test" or None for each.
+
+    Raises:
+        DataError: A name is unknown.
     """
     known = {word: split for split, synonyms in NAMES.items() for word in synonyms}
     found: list[str | None] = []
@@ -40,15 +47,25 @@ def fill_splits(
     test: float,
     seed: int,
 ) -> list[str]:
-    """The split of every sample, where users give all three, some, or none (None everywhere).
+    """Complete the splits: a missing validation or test split is cut from the training samples.
 
-    What is missing is cut out of the training samples, by `cut_by_group`; where no split is given,
-    those are all samples. `validation` and `test` are shares of them. What is given stays as it
-    is. A class of three groups or more, all of that class alone, is in train and in every split
-    that was cut.
+    Given splits do not change. A class with at least three groups that have no other class is in
+    train and in every split that is cut.
 
-    Raises `UsageError` for shares that are not above 0, or leave nothing to train on, and
-    `DataError` where some samples have a split and others none, or none is for training.
+    Args:
+        splits: Split of each sample; None for every sample if no split is given.
+        groups: Group of each sample; see `cut_by_group`.
+        labels: Class number of each sample.
+        validation: Share of the training samples to cut for validation, above 0.
+        test: Likewise for test.
+        seed: Seed of the cuts.
+
+    Returns:
+        The split of each sample.
+
+    Raises:
+        UsageError: A share is not above 0, or they leave nothing to train on.
+        DataError: Only some samples have a split, or none is for training.
     """
     check_shares(validation, test)
     given = {split for split in splits if split is not None}
@@ -71,7 +88,7 @@ def fill_splits(
             shares[split],
             seed,
             f"{split} split",
-            leave=len(missing) - k,  # a group for each cut to come, and one to train on
+            leave=len(missing) - k,  # one group per remaining cut, and one to train on
         )
         for i, goes in zip(pool, cut, strict=True):
             filled[i] = split if goes else "train"
@@ -79,7 +96,7 @@ def fill_splits(
 
 
 def check_shares(validation: float, test: float) -> None:
-    """Raise `UsageError` for shares that are not above 0 or leave nothing to train on."""
+    """Raise `UsageError` if a share is not above 0, or they leave nothing to train on."""
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise UsageError(
             f"{setting('validation')} {validation} {setting('test')} {test}: both must be "
@@ -95,15 +112,24 @@ def cut_by_group(
     purpose: str,
     leave: int = 1,
 ) -> np.ndarray:
-    """Which samples are in a cut of about `share` of every class, bool `(N,)`.
+    """Cut about the same share of every class, without dividing groups.
 
-    No group is on both sides. A class's groups are taken in random order while that brings the cut
-    nearer to its share, which it meets to within half a group. Of a class of two groups or more at
-    least one is taken, and at least `leave` stay, or all but one if there are no more; a class's
-    only group stays. A group of several classes goes wholly and counts for all of them: shares are
-    met less well then, and a class may have no group that can be taken.
+    Groups of a class are taken in random order as long as that brings the cut closer to its share,
+    which is met to within half a group. At least one group of a class is taken, and at least
+    `leave` remain, or all but one if there are not more; a class's only group remains. A group
+    with several classes counts for all of them: shares are then met less precisely, and some class
+    may have no group that can be taken.
 
-    The cut depends on `seed` and `purpose`, and not on the order of the samples.
+    Args:
+        groups: Group of each sample.
+        labels: Class number of each sample.
+        share: Share of each class to take, between 0 and 1.
+        seed: Seed. The cut does not depend on the order of the samples.
+        purpose: What the cut is for; different purposes give different cuts.
+        leave: How many groups of each class should remain.
+
+    Returns:
+        Which samples are taken, bool `(samples,)`.
     """
     sizes = _class_sizes(groups, labels)
     shuffled = sorted(sizes)
@@ -134,14 +160,23 @@ def cut_by_group(
 def folds_by_group(
     groups: Sequence[str], labels: Sequence[int], folds: int, seed: int
 ) -> np.ndarray:
-    """The fold of every sample, 0 to `folds` − 1, int64 `(N,)`.
+    """Divide samples into folds of about equal size, without dividing groups.
 
-    No group is in two folds. Groups go to folds in random order, the largest first, each to the
-    fold that has fewest samples of its classes, and fewest samples in all among equals: classes are
-    spread, folds are about as large, and none is empty. The folds depend on `seed`, and not on the
-    order of the samples.
+    Groups are assigned from the largest to the smallest, in random order among equals. Each goes
+    to the fold with the fewest samples of its classes and, among equals, the fewest samples. No
+    fold is empty.
 
-    Raises `UsageError` for fewer than two folds, and for more than there are groups.
+    Args:
+        groups: Group of each sample.
+        labels: Class number of each sample.
+        folds: Number of folds, at least 2.
+        seed: Seed. The folds do not depend on the order of the samples.
+
+    Returns:
+        Fold of each sample, from 0, int64 `(samples,)`.
+
+    Raises:
+        UsageError: There are fewer than two folds, or more folds than groups.
     """
     sizes = _class_sizes(groups, labels)
     if not 2 <= folds <= len(sizes):
@@ -167,7 +202,7 @@ def folds_by_group(
 
 
 def _class_sizes(groups: Sequence[str], labels: Sequence[int]) -> dict[str, Counter[int]]:
-    """How many samples of each class each group has."""
+    """Number of samples by group and class."""
     sizes: dict[str, Counter[int]] = defaultdict(Counter)
     for group, label in zip(groups, labels, strict=True):
         sizes[group][int(label)] += 1

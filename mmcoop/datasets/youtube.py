@@ -1,9 +1,9 @@
-"""Clips of YouTube videos, as published lists and common download tools name them.
+"""File names of YouTube clips, as used by published lists and common download tools.
 
-A name is a video's id of 11 characters, alone or followed by the second, or millisecond, at which
-the clip starts, and perhaps by the one at which it ends: `dQw4w9WgXcQ`, `dQw4w9WgXcQ_30`,
-`dQw4w9WgXcQ_000030_000040`, `dQw4w9WgXcQ_30000_40000`. A whole video may have its title before its
-id: `Title [dQw4w9WgXcQ]`.
+A name is a video's id of 11 characters, optionally followed by the second or millisecond at which
+the clip starts, and by the one at which it ends: `dQw4w9WgXcQ`, `dQw4w9WgXcQ_30`,
+`dQw4w9WgXcQ_000030_000040`, `dQw4w9WgXcQ_30000_40000`. A complete video may have its title before
+its id: `Title [dQw4w9WgXcQ]`.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mmcoop.datasets.source_files import SourceFiles
 
-#: How long a clip lasts where its name only says where it starts, in seconds.
+#: Length of a clip, in seconds, if its name only has its start.
 CLIP_SECONDS = 10
 
 _TITLED = re.compile(r".* \[([A-Za-z0-9_-]{11})\]", re.DOTALL)
@@ -21,7 +21,7 @@ _NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d{1,9}))?(?:_(\d{1,9}))?")
 
 
 class ClipName(NamedTuple):
-    """A video and a window of it, in seconds, as far as the name says."""
+    """A video's id and a window; None for what the name does not state."""
 
     video: str
     start: int | None
@@ -29,7 +29,7 @@ class ClipName(NamedTuple):
 
 
 def parse_name(name: str) -> ClipName | None:
-    """What a clip's name says; None for a name of another form."""
+    """Parse a clip's name; None for a name of another form."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -38,7 +38,7 @@ def parse_name(name: str) -> ClipName | None:
 
 
 class YouTubeFiles:
-    """The files of a folder, by the video and window in their names."""
+    """Finds the files of clips in a folder by the video and window in their names."""
 
     def __init__(self, files: SourceFiles) -> None:
         self._exact = files.by_stem
@@ -49,11 +49,17 @@ class YouTubeFiles:
                 self._of_video[name.video].append((name, path))
 
     def find(self, name: str, folder: str | None = None) -> tuple[Path, bool] | None:
-        """The file of a clip, and whether it is, by its name, the whole video.
+        """Find the file of a clip.
 
-        A file of the very name comes first, then one of the same window, then the whole video; of
-        several, one in a folder called `folder`, such as the class, and else the first by path.
-        A clip without a window may be any clip of its video.
+        Prefers a file of exactly this name, then one of the same window, then the complete video.
+        For a clip without a window, any clip of its video will do.
+
+        Args:
+            name: Name of the clip.
+            folder: Name of a folder, such as the class, whose files are preferred among several.
+
+        Returns:
+            The file, and whether, by its name, it is the complete video; None if there is no file.
         """
         clip = parse_name(name)
         found = [(path, False) for path in self._exact.get(name, [])]

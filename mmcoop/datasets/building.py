@@ -1,8 +1,8 @@
-"""A plan of clips → a dataset folder, read by several processes.
+"""A plan of clips → a dataset folder, using several processes.
 
 Clips are read out of order and written in order, so the bytes do not depend on the number of
-processes. A clip that cannot be used is rejected and never stops the build. A build that is cut
-off goes on where it was when the same one is started again.
+processes. Clips that cannot be used are rejected and never stop the build. An interrupted build
+resumes when it is started again with the same plan.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from mmcoop.files import NoRoom
 from mmcoop.processes import processors, result_of, worker_processes
 from mmcoop.progress import SILENT, Progress
 
-# So many clips a process are read ahead: enough to keep all busy while a slow one is waited for,
-# few enough that what waits to be written stays small.
+# Clips read ahead per process: enough to keep all busy behind a slow clip, few enough that little
+# is held in memory.
 _AHEAD = 8
 
 _PRELOAD = ("mmcoop.datasets.clip_reader", "torchaudio.compliance.kaldi")
 
-# Those whose version may decide what a clip is read as.
+# Packages whose version may change what is read from a clip.
 _PACKAGES = (
     "av",
     "mmcoop",
@@ -51,9 +51,14 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What is to be built: `clips`, in the order of their rows, and how each is read.
+    """What to build.
 
-    `rejects` are known beforehand. A clip that takes longer than `time_limit` seconds is rejected.
+    Attributes:
+        header: Description of the dataset.
+        reading: What to read from every clip.
+        clips: The clips, in the order of their rows.
+        rejects: Items already known to be unusable.
+        time_limit: Seconds after which a clip is rejected.
     """
 
     header: Header
@@ -63,9 +68,9 @@ class BuildPlan:
     time_limit: float = 60.0
 
     def digest(self) -> str:
-        """Differs where anything differs that decides the data set's bytes.
+        """A hash of everything that determines the dataset's bytes, except for the report.
 
-        But for the report: it is written last, and does not say what is read.
+        The report is written last and does not affect what is read.
         """
         files = [
             (str(path), found.st_size, found.st_mtime_ns)
@@ -86,12 +91,22 @@ def build_clips(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> None:
-    """Build the dataset folder of a plan, with so many processes that read clips.
+    """Build the dataset folder of a plan.
 
-    Raises `UsageError` where `folder` may not be made, `DataError` where a split stays empty, the
-    disk is full or no process can be started, `Interrupted` on Ctrl-C. What is done is kept then,
-    and the same call goes on with it. A script that calls this needs the usual
-    `if __name__ == "__main__":`.
+    After an interruption, or if the disk is full, finished work is kept, and the same call
+    resumes. A script that calls this needs the usual `if __name__ == "__main__":` guard.
+
+    Args:
+        folder: The dataset folder to make.
+        plan: What to build.
+        workers: Processes that read clips; by default one per processor.
+        overwrite: Replace an existing dataset.
+        progress: Receives progress and notes.
+
+    Raises:
+        UsageError: `folder` exists and may not be replaced, or `workers` is below 1.
+        DataError: A split is empty, the disk is full, or no process can be started.
+        Interrupted: On Ctrl-C.
     """
     if workers is None:
         workers = processors()
@@ -144,7 +159,7 @@ def build_clips(
 
 
 def _add(writer: DatasetWriter, clip: Clip, row: dict[str, Any]) -> Unusable | None:
-    """Add the row of a clip; if it cannot be, why."""
+    """Add the row of a clip; return the reason if that is not possible."""
     try:
         writer.add(clip.split, id=clip.id, label=clip.label, group=clip.group, **row)
     except Unusable as error:
@@ -155,7 +170,7 @@ def _add(writer: DatasetWriter, clip: Clip, row: dict[str, Any]) -> Unusable | N
 def _outcomes(
     clips: Sequence[Clip], plan: BuildPlan, workers: int
 ) -> Generator[tuple[Clip, dict[str, Any] | Unusable]]:
-    """Every clip with its row or why it has none, in order."""
+    """Yield every clip, in order, with its row or the reason why it has none."""
     done = 0
     while done < len(clips):
         before = done
@@ -165,7 +180,7 @@ def _outcomes(
                     done += 1
                     yield each
         except RuntimeError as error:
-            # a process that died while it had nothing to do brings the pool down: take a new one
+            # a process that dies while idle brings the pool down: start a new one
             if done == before:
                 raise DataError(
                     "the processes that read clips end before they begin, or cannot be started: "
@@ -176,11 +191,11 @@ def _outcomes(
 def _pooled(
     clips: Sequence[Clip], plan: BuildPlan, workers: int
 ) -> Generator[tuple[Clip, dict[str, Any] | Unusable]]:
-    """As `_outcomes`; `RuntimeError` where the pool of processes breaks down."""
+    """As `_outcomes`, but raises `RuntimeError` if the pool of processes breaks down."""
     workers = min(workers, len(clips))
     ahead: deque[tuple[Clip, Any]] = deque()
     coming = iter(clips)
-    # one clip is one thread: there are as many processes as processors
+    # one thread per clip, since there are as many processes as processors
     with worker_processes(workers, preload=_PRELOAD, threads=1) as pool:
         while True:
             while len(ahead) < _AHEAD * workers and (clip := next(coming, None)) is not None:
@@ -207,7 +222,7 @@ def _read(clip: Clip, reading: Reading) -> dict[str, Any] | Unusable:
         return read_clip(clip, reading)
     except Unusable as error:
         return error
-    except Exception as error:  # noqa: BLE001 - whatever a strange file leads to, the others go on
+    except Exception as error:  # noqa: BLE001 - no file, however malformed, may stop the build
         return Unusable("unreadable", f"{type(error).__name__}: {error}")
 
 

@@ -1,7 +1,7 @@
-"""Reading media files: films and sound with PyAV, pictures with Pillow.
+"""Reading media files: video and sound with PyAV, pictures with Pillow.
 
-A slice_ of a file is decoded once, for its frames and its sound together. Times are in seconds
-from the beginning of the file.
+A span of a file is decoded once, for frames and sound together. Times are in seconds from the
+beginning of the file.
 """
 
 import math
@@ -36,33 +36,35 @@ from mmcoop.datasets.timeline import (
     states_length,
 )
 
-#: The longest slice_ that is read, in seconds, and the largest picture, in pixels.
+#: The longest span that is read, in seconds, and the largest picture, in pixels.
 LONGEST = 3600
 LARGEST_PICTURE = 2**26
 
-# The decoder starts at the key frame before a slice_; a little earlier costs nothing, and covers
-# sound whose packets were written ahead of the pictures they belong to.
+# Decoding starts at the key frame before a span, and this much earlier: it costs little, and covers
+# sound whose packets were written ahead of the frames they belong to.
 _RUN_UP = 1.0
-# How much of the sound before a slice_ is kept, in seconds, for the resampler's filter.
+# How much sound before a span is kept, in seconds, for the resampler's filter.
 _LEAD = 0.05
-# Sound that is missing for longer than this, in seconds, is silence, and of sound that overlaps for
-# longer the first is kept: it stays with its pictures.
+# Gaps in the sound longer than this, in seconds, are filled with silence, and where sound overlaps
+# for longer, the first is kept, so that sound and frames stay in sync.
 _GAP = 0.1
-# Samples a second that sound may have. Beyond is what damaged files say, and resampling takes ages.
+# Accepted sampling rates, in Hz. Damaged files state others, with which resampling takes very long.
 _RATES = range(1000, 1_000_001)
-# By what part of its length a slice_ may be longer or shorter than stated before its frames are
-# shared out anew.
+# If the video is longer or shorter than stated by more than this share, its frames are chosen again
+# from its actual length.
 _INEXACT = 0.02
 
 
 @dataclass(frozen=True)
 class Footage:
-    """What was read of a slice_ of a file.
+    """Frames and sound of a span of a file.
 
-    `frames`: the pictures asked for, uint8 `(height, width, 3)` RGB. `following`: to each of them
-    the next one in the file, for optical flow. `sound`: float32 `(samples,)` in −1…1.
-    `seconds`: how much there is of the slice_, of pictures and sound both. `lacking`: how many
-    seconds more the file states that there are.
+    Attributes:
+        frames: The requested frames, RGB uint8 `(height, width, 3)`.
+        following: For each of them the next one in the file, for optical flow.
+        sound: float32 `(samples,)` in [−1, 1]; None if it was not requested.
+        seconds: How long both frames and sound last within the span.
+        lacking: How many seconds are missing from what the file states.
     """
 
     frames: list[np.ndarray]
@@ -83,18 +85,29 @@ def read_footage(
     rate: int | None = None,
     threads: int = 0,
 ) -> Footage:
-    """Frames and sound of a slice_ of a file, the whole file unless `start` and `end` say else.
+    """Read frames and sound of a span of a file.
 
-    `frames` pictures are taken evenly: each is the one shown in the middle of one of so many equal
-    parts of the slice_. They are turned upright and, where `short_side` is given, scaled down so
-    that their shorter side has so many pixels. `pairs` asks for the next picture of each, too;
-    the last one of a file has none, so the one before stands in for it. With a `rate`, the sound
-    is mixed to mono and resampled to so many samples a second, silent where the file has none. Of
-    several streams FFmpeg's "best" is taken. `threads` are those of the decoder, 0 for as many as
-    it likes.
+    Of several streams, the one that FFmpeg ranks best is read.
 
-    Raises `Unusable`: unreadable, no-audio, no-video, orientation, timestamps, outside-file,
-    too-large.
+    Args:
+        path: The file.
+        start: Start of the span, in seconds; None for the beginning of the file.
+        end: End of the span, in seconds; None for the end of the file.
+        frames: Number of frames. Each is the one shown in the middle of one of this many equal
+            parts of the span, turned upright.
+        pairs: Whether to read the frame after each one as well. For the last frame of the file,
+            which has none, the pair is that frame and the one before it.
+        short_side: Frames whose shorter side has more pixels are scaled down to it.
+        rate: Sampling rate, in Hz, to which the sound is resampled, mixed to mono, with silence in
+            gaps; None to read no sound.
+        threads: Threads of the decoder; 0 lets FFmpeg choose.
+
+    Returns:
+        The frames and the sound.
+
+    Raises:
+        Unusable: `unreadable`, `no-audio`, `no-video`, `orientation`, `timestamps`,
+            `outside-file` or `too-large`.
     """
     span = (0.0 if start is None else start), (math.inf if end is None else end)
     wanted = _Wanted(frames, pairs, short_side, rate, threads)
@@ -109,10 +122,17 @@ def read_footage(
 
 
 def read_audio(path: Path, rate: int) -> np.ndarray:
-    """The sound of a whole file, mixed to mono and resampled to `rate` samples a second.
+    """Read all sound of a file, mixed to mono by averaging channels.
 
-    float32 `(samples,)` in −1…1, the mean of the channels. Raises `Unusable` where the file cannot
-    be read or has no sound.
+    Args:
+        path: The file.
+        rate: Sampling rate to which it is resampled, in Hz.
+
+    Returns:
+        float32 `(samples,)` in [−1, 1].
+
+    Raises:
+        Unusable: The file cannot be read or has no sound.
     """
     sound = read_footage(path, rate=rate).sound
     assert sound is not None
@@ -120,10 +140,15 @@ def read_audio(path: Path, rate: int) -> np.ndarray:
 
 
 def file_seconds(path: Path, *, pictures: bool = True, sound: bool = True) -> float:
-    """How long a media file is, in seconds: its pictures, if they are asked for, else its sound.
+    """Length of a media file in seconds, as stated or, if not, to the end of its last packet.
 
-    What the file states or, where it states nothing, the end of its last packet. Raises `Unusable`
-    where it cannot be read or lacks what is asked for.
+    Args:
+        path: The file.
+        pictures: Whether the file must have video, whose length is then returned.
+        sound: Whether the file must have sound. Its length is returned without `pictures`.
+
+    Raises:
+        Unusable: The file cannot be read, or lacks video or sound.
     """
     try:
         return _surveyed(path, pictures, sound).length
@@ -132,10 +157,18 @@ def file_seconds(path: Path, *, pictures: bool = True, sound: bool = True) -> fl
 
 
 def read_picture(path: Path, side: int | None, mode: str = "RGB") -> np.ndarray:
-    """A picture, turned upright and scaled to `side × side`: uint8 `(side, side, 3)`.
+    """Read a picture and turn it upright.
 
-    None leaves its size. With the mode "L" grey, `(side, side)`. Raises `Unusable`: unreadable,
-    too-large.
+    Args:
+        path: The picture.
+        side: Side to which it is scaled, in pixels; None keeps its size.
+        mode: "RGB", or "L" for grey.
+
+    Returns:
+        uint8 `(height, width, 3)`, or `(height, width)` for grey.
+
+    Raises:
+        Unusable: `unreadable` or `too-large`.
     """
     with open_picture(path) as picture:
         _check_bytes(picture)
@@ -147,21 +180,22 @@ def read_picture(path: Path, side: int | None, mode: str = "RGB") -> np.ndarray:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[ImageFile]:
-    """A picture opened by Pillow; what goes wrong in the block is told as `Unusable`.
+    """Open a picture with Pillow; errors in the block become `Unusable`.
 
-    It is `unreadable`, too, where the file has several pictures, `too-large` beyond the limit.
+    Raises:
+        Unusable: `unreadable`, also for a file of several pictures, or `too-large`.
     """
     try:
         with Image.open(path) as picture:
             if picture.width * picture.height > LARGEST_PICTURE:
                 raise Unusable("too-large", f"it has {picture.width} × {picture.height} pixels")
             pictures = _pictures_in(picture)
-            if pictures > 1 and picture.format != "MPO":  # the second one is the other eye's
+            if pictures > 1 and picture.format != "MPO":  # stereo: the second is the other eye's
                 raise Unusable("unreadable", f"it has {pictures} pictures, and one is expected")
             yield picture
     except Image.DecompressionBombError as error:
         raise Unusable("too-large", f"{path}: {error}") from None
-    except (OSError, ValueError, SyntaxError, OverflowError) as error:  # PIL's for damaged files
+    except (OSError, ValueError, SyntaxError, OverflowError) as error:  # Pillow on damaged files
         raise _unusable(path, error) from None
 
 
@@ -173,12 +207,12 @@ def _pictures_in(picture: ImageFile) -> int:
 
 
 def has_levels(picture: Image.Image) -> bool:
-    """Whether the pixels of a picture are single numbers of more than a byte."""
+    """Whether a picture has one channel of more than eight bits."""
     return picture.mode[0] in "IF"
 
 
 def _check_bytes(picture: ImageFile) -> None:
-    """Raise `Unusable` for more than eight bits a colour: Pillow would cut them down to eight."""
+    """Raise `Unusable` for more than eight bits per channel: Pillow would truncate them."""
     raw = [(tile.codec_name, *_arguments(tile)) for tile in picture.tile]
     scaled = any(codec == "ppm" and arguments[-1] > 255 for codec, *arguments in raw)
     if has_levels(picture) or scaled or any(";16" in str(part) for parts in raw for part in parts):
@@ -215,7 +249,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is to be read of a slice_: as the arguments of `read_footage`."""
+    """What to read, as in the arguments of `read_footage`."""
 
     frames: int
     pairs: bool
@@ -226,10 +260,15 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What is known of a file before it is decoded.
+    """What is known about a file before it is decoded.
 
-    `pictures`, `sound`: what is asked for. `stated`: the ends of the streams asked for that state
-    one, in seconds by their type; `whole`: that of the file.
+    Attributes:
+        path: The file.
+        pictures: Whether frames are requested.
+        sound: Whether sound is requested.
+        timeline: How its clock maps to seconds.
+        stated: Stated ends of the requested streams, in seconds, by type ("video", "audio").
+        whole: Stated length of the file, in seconds; None if it is not stated.
     """
 
     path: Path
@@ -241,7 +280,7 @@ class _Survey:
 
     @property
     def length(self) -> float:
-        """How long the file is: its pictures, if they are asked for, else its sound."""
+        """Length in seconds of the video if frames are requested, else of the sound."""
         name = "video" if self.pictures else "audio"
         for known in (self.timeline.ends.get(name), self.stated.get(name), self.whole):
             if known is not None:
@@ -249,7 +288,12 @@ class _Survey:
         return read_timeline(self.path).ends.get(name, 0.0)
 
     def lacking(self, span: tuple[float, float], ends: Mapping[str, float]) -> float:
-        """By how many seconds what was found of a span ends before it is said to."""
+        """By how many seconds the streams of a span end before their stated ends.
+
+        Args:
+            span: Start and end.
+            ends: Actual ends by stream type.
+        """
         stated = {name: min(end, span[1]) for name, end in self.stated.items() if name in ends}
         if not stated and self.whole is not None:
             stated, ends = {"": min(self.whole, span[1])}, {"": max(ends.values())}
@@ -276,15 +320,15 @@ def _surveyed(path: Path, pictures: bool, sound: bool) -> _Survey:
 
 def _footage(survey: _Survey, span: tuple[float, float], wanted: _Wanted) -> Footage:
     begin, until = span
-    # what a file states of its length is not always true: without an end, all of it is read
+    # stated lengths may be wrong: without an end, the file is read to its actual end
     stated = survey.length if until == math.inf else until
     if stated - begin > LONGEST:
         raise _too_long(stated - begin)
     found = _read(survey, span, _middles(begin, stated, wanted.frames), wanted)
     picker, video_end = found.picker, found.ends.get("video", until)
     if wanted.frames and abs(stated - video_end) > _INEXACT * (video_end - begin) > 0:
-        # the pictures last longer than the file says, or end before it says, or before the
-        # slice_ does: share out what there is
+        # the video is longer or shorter than stated, or ends within the span: choose frames again,
+        # evenly over its actual length
         times = _middles(begin, video_end, wanted.frames)
         picker = _read(survey, (begin, video_end), times, replace(wanted, rate=None)).picker
     seconds = min(found.ends.values()) - begin
@@ -296,7 +340,7 @@ def _footage(survey: _Survey, span: tuple[float, float], wanted: _Wanted) -> Foo
 
 
 def _picture(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
-    """A decoded frame → an upright RGB array, scaled down on the way."""
+    """A decoded frame → an upright RGB array, scaled down if needed."""
     if frame.width * frame.height > LARGEST_PICTURE:
         raise Unusable("too-large", f"its pictures have {frame.width} × {frame.height} pixels")
     scale = min(1.0, (short_side or math.inf) / min(frame.width, frame.height))
@@ -310,7 +354,7 @@ def _picture(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
 
 
 class _Picker:
-    """Picks the frames that are shown at some times, rising, out of all frames as they come."""
+    """Picks, out of all frames in order, those shown at some ascending times."""
 
     def __init__(self, times: Sequence[float], wanted: _Wanted) -> None:
         self.frames: list[np.ndarray] = []
@@ -324,13 +368,13 @@ class _Picker:
         return not self._waiting
 
     def see(self, frame: av.VideoFrame, time: float) -> None:
-        """The next frame, and the time from which it is shown."""
+        """Process the next frame, shown from `time` on."""
         while self._waiting and self._shown and time > self._waiting[0]:
             self._take(self._shown[-1], frame)
         self._shown.append(frame)
 
     def end(self) -> None:
-        """No frame comes any more: the last one is shown at all times that are left."""
+        """End the video: the last frame is shown at all remaining times."""
         while self._waiting and self._shown:
             self._take(self._shown[0 if self._wanted.pairs else -1], self._shown[-1])
 
@@ -342,7 +386,7 @@ class _Picker:
 
 
 class _Sound:
-    """Collects decoded sound from `start` to `end` as mono at another rate."""
+    """Collects decoded sound from `start` to `end`, as mono at another sampling rate."""
 
     def __init__(self, rate: int, start: float, end: float) -> None:
         self._rate = rate
@@ -351,18 +395,18 @@ class _Sound:
         self._resampler: av.AudioResampler | None = None
         self._of: tuple[str, str, int] | None = None
         self._parts: list[np.ndarray] = []
-        self._begin = 0.0  # of what was collected
-        self._next = 0.0  # its end so far, by the number of its samples
+        self._begin = 0.0  # when the collected sound starts
+        self._next = 0.0  # when it ends so far, by the number of samples
         self._overlaps = False
 
     def see(self, frame: av.AudioFrame, time: float) -> None:
-        """The next frame, and the time from which it is heard."""
+        """Process the next frame, heard from `time` on."""
         lasts = frame.samples / frame.sample_rate
         if time + lasts <= self._start - _LEAD:
-            return  # what follows a seek need not be sound yet, nor as long as it says
+            return  # right after a seek, frames may be invalid
         if frame.sample_rate not in _RATES:
             raise Unusable("unreadable", f"its sound has {frame.sample_rate} samples a second")
-        time = min(time, self._end)  # of what begins later only that it is silent until then
+        time = min(time, self._end)  # a later frame only shows that there is silence until the end
         of = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._of is None:
             self._begin = self._next = time
@@ -381,7 +425,7 @@ class _Sound:
         self._next += lasts
 
     def heard(self) -> np.ndarray:
-        """What was heard; silence before the first sound."""
+        """The sound of the span, float32 `(samples,)`, with silence before its first frame."""
         self._flush()
         if not self._parts:
             return np.zeros(0, np.float32)
@@ -400,7 +444,7 @@ class _Sound:
 
 
 def _mono(sound: av.AudioFrame) -> np.ndarray:
-    # of packed samples: PyAV 18 crashes on a frame of eight or more planes
+    # expects packed samples, because PyAV 18 crashes on frames with eight or more planes
     channels = sound.layout.nb_channels
     mean: np.ndarray = sound.to_ndarray().reshape(-1, channels).mean(1)
     return mean
@@ -408,7 +452,7 @@ def _mono(sound: av.AudioFrame) -> np.ndarray:
 
 @dataclass
 class _Found:
-    """What one pass found: pictures, sound, and where each of those asked for ends, by its type."""
+    """The result of one pass: frames, sound, and the end of each requested stream by type."""
 
     picker: _Picker
     sound: np.ndarray | None
@@ -416,13 +460,13 @@ class _Found:
 
 
 class _ClockWentBackError(Exception):
-    """The clock of a file is not the timeline that it was taken for."""
+    """The clock of a file goes back, so it cannot be used as its timeline."""
 
 
 def _read(
     survey: _Survey, span: tuple[float, float], times: Sequence[float], wanted: _Wanted
 ) -> _Found:
-    """Decode a span of a file once, with the pictures that are shown at `times`."""
+    """Decode a span of a file once, and pick the frames shown at `times`."""
     if span[0] > _RUN_UP and survey.timeline.sought:
         found = _Pass(survey, span, times, wanted, seeks=True).run()
         if found is not None:
@@ -433,7 +477,7 @@ def _read(
 
 
 class _Pass:
-    """Decodes a file up to the end of a span, from a key frame before it or from the start."""
+    """Decodes a file up to the end of a span, from the beginning or from a key frame before it."""
 
     def __init__(
         self,
@@ -452,14 +496,14 @@ class _Pass:
         self._picker = _Picker(times, wanted)
         self._sound = _Sound(wanted.rate, *span) if wanted.rate else None
         self._rate = wanted.rate
-        # by type: a stream cannot be asked for anything once its file is closed
-        self._decoded: dict[str, float] = {}  # how far each stream was decoded
-        self._reach: dict[str, float] = {}  # … and how far its packets go, in any order
-        self._last: dict[str, float] = {}  # when its last frame begins
-        self._clock: dict[str, float] = {}  # when its last packet was to be decoded
+        # keyed by type, because streams cannot be used after their file is closed
+        self._decoded: dict[str, float] = {}  # end of the decoded frames
+        self._reach: dict[str, float] = {}  # end of the packets, in any order
+        self._last: dict[str, float] = {}  # start of the last frame
+        self._clock: dict[str, float] = {}  # decoding time of the last packet
 
     def run(self) -> _Found | None:
-        """None where seeking does not lead to where the span can be read, as without an index."""
+        """Decode the span; None if seeking did not lead to a usable position."""
         with open_container(self._survey.path) as container:
             wanted = streams_to_read(container, self._pictures, self._rate is not None)
             if self._seeks:
@@ -488,7 +532,7 @@ class _Pass:
         return _Found(self._picker, sound, ends)
 
     def _decode(self, packets: Iterator[Any], waiting: set[str]) -> bool:
-        """Decode until no stream is `waiting` for more; False where seeking led too far."""
+        """Decode until no stream is `waiting` for more; False if seeking overshot the start."""
         numbers: Counter[str] = Counter()
         for packet in packets:
             name = packet.stream.type
@@ -500,17 +544,17 @@ class _Pass:
             begin = self._begin(packet, self._reach.setdefault(name, 0.0))
             if begin - self._start > LONGEST and self._end == math.inf:
                 raise _too_long(begin - self._start)
-            if packet.size:  # the last one only says that there are no more
+            if packet.size:  # an empty packet marks the end of its stream
                 self._reach[name] = max(self._reach[name], begin + lasts(packet, packet.stream))
             if name == "video" and self._picker.done:
-                # nothing is to be seen any more, but how long the pictures last
+                # all frames are found: only the end of the video is still unknown
                 reached = self._reach[name] >= self._end
             else:
                 try:
                     frames: list[Any] = packet.decode()
                 except av.FFmpegError as error:
                     if begin < self._start:
-                        continue  # the run-up may begin in the middle of something
+                        continue  # before the span, decoding may start within a group of frames
                     if self._seeks:
                         return False
                     raise Unusable(
@@ -526,7 +570,7 @@ class _Pass:
         return True
 
     def _see(self, frames: Sequence[Any], stream: Stream) -> bool:
-        """Pass on frames as they come from the decoder; False where seeking led too far."""
+        """Process decoded frames; False if seeking overshot the start of the span."""
         name = stream.type
         for frame in frames:
             begin = self._begin(frame, self._decoded.get(name, math.inf if self._seeks else 0.0))
@@ -541,7 +585,7 @@ class _Pass:
         return True
 
     def _check_clock(self, packet: Any) -> None:
-        """Raise where a clock that was taken for the timeline goes back."""
+        """Raise `_ClockWentBackError` if the clock, used as the timeline, goes back."""
         if packet.dts is None or self._survey.timeline.ends:
             return
         time = float(packet.dts * packet.time_base)
@@ -551,6 +595,6 @@ class _Pass:
         self._clock[name] = time
 
     def _begin(self, piece: Any, otherwise: float) -> float:
-        """When a packet or frame begins, in seconds from the beginning of the file."""
+        """Start of a packet or frame in seconds; `otherwise` if it does not state one."""
         by_clock = begin_of(piece)
         return otherwise if by_clock is None else by_clock - self._survey.timeline.zero

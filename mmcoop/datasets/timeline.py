@@ -1,10 +1,9 @@
-"""The timeline of a media file: what its clock says → seconds from its beginning.
+"""The timeline of a media file: timestamps → seconds from its beginning.
 
-In a stream (MPEG-TS, MPEG-PS, FLV, Ogg) the clock is only a counter: where segments were joined
-end to end, or a capture lost its source, it jumps for all that follows. What is stored after the
-jump then comes after what is stored before it, and picture and sound move together. In a file with
-an index (MP4, Matroska, …) the clock is the timeline, and a gap in it is a gap, but it never goes
-back.
+In streaming formats (MPEG-TS, MPEG-PS, FLV, Ogg) the clock is only a counter: it jumps where
+segments were joined, or where a capture lost its source. What is stored after a jump then follows
+directly, and frames and sound shift together. In files with an index (MP4, Matroska, …) the clock
+is the timeline: a gap in it is a real gap, and it must not go back.
 """
 
 import math
@@ -29,31 +28,33 @@ from mmcoop.datasets.containers import (
 )
 from mmcoop.datasets.rejects import Unusable
 
-#: By how much the clock of a stream may go back from one packet to the next, in seconds: what
-#: encoders correct, and what reordered pictures without a time of decoding amount to.
+#: By how much a stream's clock may go back between packets without a jump, in seconds: covers
+#: corrections by encoders, and reordered frames without decoding times.
 BACK = 0.5
-# Beyond how many seconds without any packet the clock of a stream has jumped. The ffmpeg program
-# draws the line there, too. The streams of a part begin within as much of each other.
+# A gap without packets longer than this, in seconds, is a jump of the clock, as for ffmpeg. All
+# streams of a part begin within this time of each other.
 _AHEAD = 10.0
-# Formats, by FFmpeg's flag or their name, whose clock is only a counter.
+# Streaming formats: FFmpeg's flag for them, and the names of others.
 _TS_DISCONT = 0x200
 _STREAMED = ("flv",)
-# How far apart in time, and how different in size, a jump may be in the streams of one file.
+# By how many seconds one jump may differ between streams, in time and in size.
 _APART = 2.0
-# How often the clock of a stream may jump: more is damage, not recordings that were joined.
+# The most jumps of a clock: more are a sign of damage rather than of joined recordings.
 _MOST_JUMPS = 2000
-# Streams that appear after the beginning are not read: what they may have of a file, at most.
+# Streams that start midway are not read: the largest share of a file that they may hold.
 _UNREAD = 0.1
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When what is stored in a file is shown and heard.
+    """How the timestamps of a file map to seconds.
 
-    `zero`: the beginning of the file by its own clock. `bounds`: by stream, "video" and "audio",
-    before which of its packets, counted from 0, the clock jumps, rising; `shifts`: what is added
-    to the clock from each of these jumps on. `ends`: how many seconds there are of each stream;
-    empty for a file whose packets were not looked at.
+    Attributes:
+        zero: The beginning of the file on its own clock, in seconds.
+        bounds: Packet numbers before which the clock jumps, ascending, by stream ("video",
+            "audio").
+        shifts: Seconds to add to the clock from each of these jumps on.
+        ends: Length of each stream in seconds; empty if packets were not read.
     """
 
     zero: float
@@ -63,11 +64,11 @@ class Timeline:
 
     @property
     def sought(self) -> bool:
-        """Whether the clock leads to a place in the file."""
+        """Whether positions in the file can be found by seeking."""
         return not self.shifts
 
     def place(self, packet: Any, number: int) -> None:
-        """Set the times of packet `number` of its stream as if the clock had never jumped."""
+        """Correct the timestamps of packet `number` of its stream for jumps of the clock."""
         part = bisect_right(self.bounds.get(packet.stream.type, ()), number)
         if part:
             ticks = round(self.shifts[part - 1] / packet.time_base)
@@ -76,32 +77,32 @@ class Timeline:
 
 
 def stated_timeline(container: InputContainer) -> Timeline:
-    """The timeline of an open file whose clock is taken as it is."""
+    """The timeline of an open file whose clock is taken as correct."""
     return Timeline((container.start_time or 0) / av.time_base)
 
 
 def is_streamed(container: InputContainer) -> bool:
-    """Whether the clock of an open file is only a counter."""
+    """Whether an open file has a streaming format, whose clock is only a counter."""
     return not states_length(container) or container.format.name in _STREAMED
 
 
 def states_length(container: InputContainer) -> bool:
-    """Whether an open file can say how long it is; of others FFmpeg estimates it by their clock."""
+    """Whether an open file states its length; for others FFmpeg estimates it from the clock."""
     return not container.format.flags & _TS_DISCONT
 
 
 def read_timeline(path: Path) -> Timeline:
-    """The timeline of a file by all packets of its best streams.
+    """Read the timeline of a file from all packets of its best streams.
 
-    Raises `Unusable`: `timestamps`, where the clock of one stream jumps and that of the other does
-    not, or much of the file belongs to streams that begin in the middle of it: nothing says then
-    which sound belongs to which picture.
+    Raises:
+        Unusable: `timestamps`: the clock of only one stream jumps, or much of the file belongs to
+            streams that start midway. Sound can then not be matched with frames.
     """
     found = path.stat()
     return _read_timeline(path, found.st_size, found.st_mtime_ns)
 
 
-@lru_cache(maxsize=4)  # windows of one file are asked for one after the other
+@lru_cache(maxsize=4)  # windows of one file are usually read one after the other
 def _read_timeline(path: Path, size: int, changed: int) -> Timeline:
     with open_container(path) as container:
         zero = stated_timeline(container).zero
@@ -129,17 +130,22 @@ def _read_timeline(path: Path, size: int, changed: int) -> Timeline:
 
 
 def streams_of(container: InputContainer) -> list[Stream]:
-    """The streams by whose packets a timeline is read: the best video and the best audio."""
+    """The streams whose packets determine the timeline: the best video and the best audio."""
     return [stream for stream in best_streams(container) if stream is not None]
 
 
 @dataclass
 class _Jump:
-    """A jump of a stream's clock, by `size` seconds, between its packets at two bytes.
+    """A jump of a stream's clock between two packets.
 
-    `number`: that of the packet after it in its stream. `time`: that of the packet before it.
-    `certain`: whether the clock of the file jumps, and not this stream alone has nothing for a
-    while. `made`: whether it is counted.
+    Attributes:
+        before: Byte position of the packet before the jump.
+        at: Byte position of the packet after it.
+        number: Number of the packet after it in its stream.
+        time: Time of the packet before it, in seconds.
+        size: Size of the jump, in seconds.
+        certain: Whether the file's clock jumps, rather than this stream having a gap.
+        made: Whether the jump is already accounted for.
     """
 
     before: int
@@ -153,7 +159,7 @@ class _Jump:
 
 @dataclass
 class _Track:
-    """The clock of one stream: the bytes of its first and its last packet, and its jumps."""
+    """The clock of one stream: byte positions of its first and last packet, and its jumps."""
 
     first: int
     at: int
@@ -162,9 +168,15 @@ class _Track:
     jumps: list[_Jump] = field(default_factory=list)
 
     def bound(self, jump: _Jump, at: int) -> float | None:
-        """Before which of its packets this stream makes a jump that one of the streams makes.
+        """The number of the packet before which this stream makes a jump of the file's clock.
 
-        `at`: the byte where that is at the earliest. None where it does not make it.
+        Args:
+            jump: The jump, as seen by some stream.
+            at: The earliest byte position of the jump.
+
+        Returns:
+            The packet number, infinity if the stream ends before the jump, or None if the stream
+            does not make it.
         """
         for own in self.jumps:
             if own is jump or own.before < at <= own.at:
@@ -181,9 +193,9 @@ class _Track:
 
 @dataclass
 class _Part:
-    """A slice_ of a file in which the clock does not jump: where each stream begins and ends."""
+    """A part of a file without jumps of the clock: where each stream begins and ends."""
 
-    zero: float | None = None  # of what does not say when it begins
+    zero: float | None = None  # start of streams that do not state theirs
     begins: dict[str, float] = field(default_factory=dict)
     ends: dict[str, float] = field(default_factory=dict)
 
@@ -208,11 +220,11 @@ class _Part:
 
 
 def _tracks(container: InputContainer, zero: float) -> tuple[dict[str, _Track], _Part]:
-    """The clocks of the best streams of an open file, and all of it as one part."""
+    """The clocks of the best streams of an open file, and the complete file as one part."""
     tracks: dict[str, _Track] = {}
     part = _Part(zero)
     streamed = is_streamed(container)
-    clock = math.inf  # by the packet before, of any stream
+    clock = math.inf  # time of the previous packet of any stream
     try:
         for packet in container.demux(*streams_of(container)):
             if not packet.size:
@@ -220,7 +232,7 @@ def _tracks(container: InputContainer, zero: float) -> tuple[dict[str, _Track], 
             part.see(packet)
             at = packet.pos or 0
             track = tracks.setdefault(packet.stream.type, _Track(at, at, math.nan))
-            at = max(at, track.at)  # where it does not say, as the one before it
+            at = max(at, track.at)  # if it states no position, that of the previous packet
             if packet.dts is not None:
                 time = float(packet.dts * packet.time_base)
                 size = time - track.time
@@ -234,7 +246,7 @@ def _tracks(container: InputContainer, zero: float) -> tuple[dict[str, _Track], 
             track.at = at
             track.count += 1
     except IndexError:
-        # PyAV ends so, after the last packet, where a stream appeared on the way
+        # PyAV raises this after the last packet if a stream appeared midway
         last = max((track.at for track in tracks.values()), default=0)
         if streamed and last < (1 - _UNREAD) * container.size:
             raise Unusable(
@@ -244,10 +256,10 @@ def _tracks(container: InputContainer, zero: float) -> tuple[dict[str, _Track], 
 
 
 def _bounds(tracks: Mapping[str, _Track]) -> dict[str, list[float]]:
-    """Before which packets of each stream the clock of a file jumps.
+    """Numbers of the packets of each stream before which the file's clock jumps.
 
-    A stream sees a jump somewhere after its last packet before, so where films are joined, the
-    first stream to see it is the nearest. In a broadcast, the sound may follow a little later.
+    A stream shows a jump only at its next packet, so where videos were joined, the first stream to
+    show it is the closest. In a broadcast, the sound may follow slightly later.
     """
     jumps = sorted((jump for track in tracks.values() for jump in track.jumps), key=lambda j: j.at)
     bounds: dict[str, list[float]] = {name: [] for name in tracks}

@@ -1,4 +1,4 @@
-"""Clips → samples: what is read of a clip, for each of its modalities."""
+"""Clips → samples: reading the modalities of a clip from its files."""
 
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -19,22 +19,22 @@ from mmcoop.datasets.modality import Modality
 from mmcoop.datasets.rejects import Unusable
 from mmcoop.reading import arrays
 
-# Mean and standard deviation of ImageNet's pictures, 0…1, by colour: the field's usual ones.
+# The usual ImageNet mean and standard deviation by colour channel, for pixels in [0, 1].
 _COLOUR_MEAN = (0.485, 0.456, 0.406)
 _COLOUR_STD = (0.229, 0.224, 0.225)
-# Flow has no colours: the mean of these deviations, in levels of a byte.
+# For flow, which has no colours, the mean of these deviations, for pixels in 0…255.
 _FLOW_STD = 57.6
 
 _JPEG_QUALITY = 90
 
-# A clip is noted where it lacks more than so many seconds, and than this share, of what its file
-# states; where its sound varies by less than a level of 16 bits; and where it lasts longer than its
-# spectrogram by this factor.
+# A clip gets a note if it lacks more than this many seconds, and more than this share, of what its
+# file states; if its sound varies by less than one 16-bit level; or if its sound is longer than the
+# spectrogram by more than this factor.
 _LACKING, _LACKING_SHARE = 0.5, 0.1
 _SILENT = 2.0**-15
 _LONGER = 1.1
 
-#: Kinds of modality that come from a video or sound file, and so share one decoding.
+#: Kinds of modality read from a video or sound file, which is decoded once for all of them.
 MEDIA_KINDS = ("frames", "spectrogram", "flow")
 
 #: The kinds of files that each kind of modality can be read from.
@@ -50,13 +50,21 @@ FILES_OF_KIND: Mapping[str, Collection[str]] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip that is asked for.
+    """A requested clip.
 
-    `paths`: its files by column ("path" where there is one). `start`, `end`: the window, in
-    seconds, None for the whole file. `perhaps_cut`: a file that is hardly longer than the window
-    is the clip already, not the video it was cut from. `columns`: further columns of its row.
-    `absent`: the modalities for which a file was asked for that is not there, by its path as it was
-    asked for; none where clips are not asked for by their paths.
+    Attributes:
+        id: Id of the sample.
+        split: Its split.
+        label: Its class number.
+        group: Its group.
+        paths: Its files by column ("path" if there is only one).
+        start: Start of the window, in seconds; None for the beginning of the file.
+        end: End of the window, in seconds; None for the end of the file.
+        perhaps_cut: Whether a file that is hardly longer than the window is taken to be the clip
+            itself, already cut from the video.
+        columns: Additional columns of its row.
+        absent: Modalities whose requested file does not exist, by path as requested; empty if clips
+            are not requested by path.
     """
 
     id: str
@@ -73,14 +81,20 @@ class Clip:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of every clip.
+    """What to read from every clip.
 
-    `kinds`: by modality, its kind and the column of its file. Of `stored_frames` frames (or as many
-    fields of flow), stored with a shorter side of at most `short_side` pixels, a model sees
-    `frames`, at `size × size`; by default all are seen. Clips of less than `min_seconds` and files
-    above `max_bytes` are rejected. `time_steps`: of a spectrogram. `flow_folder`: precomputed flow.
-    `arrays`: what is recorded of arrays, by modality. `levels`: mean and standard deviation, by
-    modality, of pictures whose pixels are numbers of more than a byte.
+    Attributes:
+        kinds: Kind and column of the file, by modality.
+        frames: Number of frames or flow fields that a model sees.
+        stored_frames: Number that is stored, from which training draws; None for `frames`.
+        short_side: Stored frames have a shorter side of at most this many pixels.
+        size: Side of the frames, flow fields and pictures that a model sees, in pixels.
+        min_seconds: Shorter clips are rejected.
+        max_bytes: Larger files are rejected.
+        time_steps: Length of a spectrogram.
+        flow_folder: Folder of precomputed flow; None computes it.
+        arrays: Descriptions of array modalities, by name.
+        levels: Mean and standard deviation of modalities of pictures with more than eight bits.
     """
 
     kinds: Mapping[str, tuple[str, str]]
@@ -97,19 +111,19 @@ class Reading:
 
     @property
     def taken(self) -> int:
-        """How many frames are taken of a clip."""
+        """Number of frames stored per clip."""
         return self.stored_frames or self.frames
 
     def modalities(self) -> dict[str, Modality]:
-        """How the data set describes its modalities."""
+        """Descriptions of the modalities, for the dataset."""
         return {name: self._modality(name, kind) for name, (kind, _) in self.kinds.items()}
 
     def of_column(self, column: str) -> dict[str, str]:
-        """The kinds of the modalities whose files are in a column, by their names."""
+        """Kinds of the modalities whose files are in a column, by name."""
         return {name: kind for name, (kind, of) in self.kinds.items() if of == column}
 
     def least_seconds(self, kinds: Collection[str]) -> float:
-        """How long a clip has to be for modalities of these kinds."""
+        """The shortest acceptable clip for modalities of these kinds, in seconds."""
         if "spectrogram" not in kinds:
             return self.min_seconds
         return max(self.min_seconds, spectrogram.SHORTEST / spectrogram.SAMPLE_RATE)
@@ -163,9 +177,16 @@ class Reading:
 
 
 def check_clip(clip: Clip, reading: Reading) -> None:
-    """Raise `Unusable` where a clip cannot be read, as far as it can be known without decoding it:
-    by the size and kind of its files, its window, the heads of its arrays and the names of flow
-    pictures.
+    """Check a clip as far as possible without decoding it.
+
+    Checks size and type of its files, its window, headers of arrays, and names of flow pictures.
+
+    Args:
+        clip: The clip.
+        reading: What will be read from it.
+
+    Raises:
+        Unusable: The clip cannot be read.
     """
     for column, path in clip.paths.items():
         _check_file(path, reading.max_bytes)
@@ -182,10 +203,18 @@ def check_clip(clip: Clip, reading: Reading) -> None:
 
 
 def read_clip(clip: Clip, reading: Reading) -> dict[str, Any]:
-    """The row of a clip: its modalities, further columns, `duration` in seconds and `notes`.
+    """Read a clip, decoding each of its files once.
 
-    The notes are some of `NOTES`, separated by spaces. Every file is decoded once, whatever is
-    taken from it. Raises `Unusable`.
+    Args:
+        clip: The clip.
+        reading: What to read from it.
+
+    Returns:
+        The columns of its row: modalities, additional columns, `duration` in seconds (None without
+        video and sound) and `notes`, some of `NOTES` separated by spaces.
+
+    Raises:
+        Unusable: The clip cannot be read.
     """
     check_clip(clip, reading)
     row: dict[str, Any] = dict(clip.columns)
@@ -218,20 +247,20 @@ def _read_media(
     row: dict[str, Any],
     notes: set[str],
 ) -> float:
-    """Add the media modalities of one file to `row`, and what is odd about it to `notes`.
+    """Add the media modalities of one file to `row`, and notes on it to `notes`.
 
-    Returns how many seconds there are of the clip.
+    Returns the length of the clip in seconds.
     """
     wanted = set(kinds.values())
     sound = "spectrogram" in wanted
     computes_flow = "flow" in wanted and reading.flow_folder is None
     pictures = "frames" in wanted or computes_flow
-    if not pictures and not sound:  # flow alone, and precomputed
+    if not pictures and not sound:  # only flow, and that is precomputed
         footage, seconds = None, file_seconds(path, sound=False)
     else:
         start, end = clip.start, clip.end
         if clip.perhaps_cut and start is not None and end is not None:
-            # a second more than asked for is what cutting at key frames leaves
+            # cutting at key frames leaves up to a second more than requested
             whole = file_seconds(path, pictures=pictures, sound=sound)
             if whole <= end - start + 1:
                 start, end = None, None
@@ -282,14 +311,20 @@ def _notes(footage: Footage, reading: Reading) -> set[str]:
 
 
 def open_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
-    """A `.npy` array of numbers, mapped into memory; `Unusable` where it is none, or has another
-    shape. Reads no more than the head of the file.
+    """Open a `.npy` array of numbers, memory-mapped; only its header is read.
+
+    Args:
+        path: The file.
+        shape: The expected shape, or None.
+
+    Raises:
+        Unusable: The file is not an array of numbers, or has another shape.
     """
     try:
         stored = arrays.open_array(path)
         if stored.dtype.kind not in "biuf":
             raise ValueError(f"it has {stored.dtype}")
-    except ValueError as error:  # as every DataError is
+    except ValueError as error:  # includes every DataError
         raise Unusable("unreadable", f"{path}: not an array of numbers: {error}") from None
     if shape is not None and stored.shape != tuple(shape):
         raise Unusable("wrong-shape", f"{path}: shape {stored.shape}, the first one's is {shape}")
@@ -299,8 +334,16 @@ def open_array(path: Path, shape: Sequence[int] | None = None) -> np.ndarray:
 def read_array(
     path: Path, shape: Sequence[int] | None = None, dtype: str = "float32"
 ) -> np.ndarray:
-    """A `.npy` array of numbers as `dtype`; `Unusable` where it is none, has another shape, or has
-    numbers that float32 cannot hold, in which models compute.
+    """Read a `.npy` array of numbers.
+
+    Args:
+        path: The file.
+        shape: The expected shape, or None.
+        dtype: The dtype of the result.
+
+    Raises:
+        Unusable: The file is not an array of numbers, has another shape, or has numbers that are
+            not finite in float32, in which models compute.
     """
     stored = open_array(path, shape)
     with np.errstate(over="ignore"):
@@ -325,9 +368,10 @@ def _check_length(path: Path, seconds: float, needed: float) -> None:
 
 
 def _check_kind_of_file(path: Path, name: str, kind: str) -> None:
-    """Raise `Unusable` for a sound where pictures are needed, a picture where a video is, ….
+    """Raise `Unusable` for a file of the wrong type, such as sound instead of video.
 
-    Only a file whose ending promises another kind is opened: some endings are used for several.
+    Only files whose extension suggests another type are opened: some extensions are used for
+    several types.
     """
     needed = FILES_OF_KIND[kind]
     if not (by_ending := kinds_by_ending(path)) or by_ending.intersection(needed):

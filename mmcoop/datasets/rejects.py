@@ -1,4 +1,4 @@
-"""What was asked for and did not get into a data set, and why."""
+"""Items that could not be added to a dataset, and the reasons."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mmcoop.errors import DataError
 from mmcoop.printable import printable
 
-#: How many examples a report names of what there may be thousands of.
+#: How many examples a report lists.
 FIRST = 5
 
 #: The reasons in `rejects.parquet`, and what each means.
@@ -31,7 +31,7 @@ REASONS = {
     "not-a-number": "it has numbers that are NaN or infinite",
 }
 
-#: What may be odd about a clip that did get in, in its column `notes`, and what each means.
+#: Notes on clips that were added despite a defect (column `notes`), and what each means.
 NOTES = {
     "cut-short": "it has less than its file states",
     "silent-sound": "all samples of its sound are equal",
@@ -40,7 +40,7 @@ NOTES = {
 
 
 class Reject(NamedTuple):
-    """Something asked for that did not get in: one of `REASONS`, and in detail."""
+    """A rejected item: its id, one of `REASONS`, and details."""
 
     id: str
     reason: str
@@ -48,7 +48,7 @@ class Reject(NamedTuple):
 
 
 class Unusable(DataError):
-    """Something that cannot get into a data set: one of `REASONS`, and in detail."""
+    """An item cannot be added to a dataset, for one of `REASONS`, with details."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -60,12 +60,12 @@ class Unusable(DataError):
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many there are for each reason, by its name."""
+    """Number of rejects by reason, sorted by name."""
     return dict(sorted(Counter(reject.reason for reject in rejects).items()))
 
 
 def why_not(rejects: Collection[Reject]) -> str:
-    """ " (5 rejected: …)" for a message: how many for each reason, and the first by id."""
+    """Summarise rejects for a message, " (5 rejected: …)": counts by reason, and the first id."""
     if not rejects:
         return ""
     first = min(rejects)

@@ -1,4 +1,4 @@
-"""The files in a source folder."""
+"""Finding files in a source folder."""
 
 import os
 from collections import Counter, defaultdict
@@ -12,13 +12,25 @@ from mmcoop.names import normalised
 
 
 class SourceFiles:
-    """The files in a folder that are of one of `kinds`, links and all, by name.
+    """The files of some kinds in a folder and its subfolders, sorted by name.
 
-    Kinds are those of `file_kinds`; of several collections of them, a file is of one in each.
-    Endings decide; where no file has an ending of such a kind, the content of those with unknown
-    endings does. `others` are the other files, `broken` the links so named that lead to no file.
-    Links to folders are followed, each real folder once: a loop of links ends. Hidden files and
-    folders are passed over. Raises `DataError` where `folder` is not a folder.
+    File extensions decide. If no file has a matching extension, the content of files with unknown
+    extensions does. Links are followed, each real folder once, so that loops end. Hidden files and
+    folders are ignored.
+
+    Args:
+        folder: The folder.
+        *kinds: Kinds of files, as in `file_kinds`. With several collections, a file must be of a
+            kind in each of them.
+
+    Attributes:
+        paths: The matching files.
+        others: All other files.
+        broken: Broken links with a matching extension.
+        by_stem: The matching files by normalised name without extension.
+
+    Raises:
+        DataError: `folder` is not a folder.
     """
 
     def __init__(self, folder: Path, *kinds: Collection[str]) -> None:
@@ -46,7 +58,7 @@ class SourceFiles:
             self.by_stem[normalised(stem(path))].append(path)
 
     def some_names(self, most: int = 3) -> str:
-        """The first names in the folder, for a message; where none is wanted, the endings too."""
+        """The first matching names, for a message; without any, the names and extensions there."""
         if self.paths:
             return _first([str(path.relative_to(self.folder)) for path in self.paths], most)
         seen = Counter(path.suffix.lower() for path in self.others)
@@ -56,7 +68,7 @@ class SourceFiles:
 
 
 def names_in(folder: Path, most: int = 3) -> str:
-    """The first names of what is in a folder, for a message."""
+    """The first names in a folder, for a message."""
     check_source(folder)
     return _first(sorted(path.name for path in folder.iterdir()), most)
 
@@ -66,7 +78,7 @@ def _first(names: Sequence[str], most: int) -> str:
 
 
 def check_source(folder: Path) -> None:
-    """Raise `DataError` where `folder` is not a folder."""
+    """Raise `DataError` if `folder` is not a folder."""
     if not folder.is_dir():
         raise DataError(
             f"{setting('source')} {folder} is not a folder: give the folder of the clips"
@@ -74,10 +86,17 @@ def check_source(folder: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` in `folder`, as it is spelt there.
+    """Resolve the path of a file in a folder, in the folder's spelling.
 
-    An absolute path is one in `folder` if it leads there. Raises `Unusable` where the name would
-    lead out of the folder, or is that of two files there.
+    Args:
+        folder: The folder.
+        name: A relative path, or an absolute one that leads into the folder.
+
+    Returns:
+        The path, which need not exist.
+
+    Raises:
+        Unusable: The path leaves the folder, or matches two files.
     """
     parts = _relative(folder, PurePosixPath(name.replace("\\", "/")))
     if parts.is_absolute() or ".." in parts.parts or not parts.parts or ":" in parts.parts[0]:
@@ -92,9 +111,9 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _as_spelt(folder: Path, name: str) -> Path:
-    """What is called `name` in a folder, in whatever spelling; as `name` where there is nothing."""
+    """The entry of a folder whose normalised name is that of `name`, else `folder / name`."""
     path = folder / name
-    # a name of plain letters has one spelling; `lexists` takes links that lead nowhere too
+    # ASCII names have one spelling; `lexists` also accepts broken links
     if (name.isascii() and name == name.strip()) or "\0" in name or os.path.lexists(path):
         return path
     there = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -105,10 +124,17 @@ def _as_spelt(folder: Path, name: str) -> Path:
 
 
 def differing_in_case(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """The paths in `folder` that differ from `names` in upper and lower case alone, by name.
+    """Find paths in a folder that differ from names only in upper and lower case.
 
-    Names are compared with their case, since two files may differ in nothing else. Tables that were
-    written where case does not count are common, though, and the difference is easily overlooked.
+    Names are matched with their case, since two files may differ only in that. But tables written
+    on case-insensitive systems are common, and the difference is easily overlooked.
+
+    Args:
+        folder: The folder.
+        names: Relative paths.
+
+    Returns:
+        The path in the folder by name, for names that differ from it.
     """
     spellings: dict[PurePosixPath, dict[str, str]] = {}
 
@@ -130,10 +156,10 @@ def differing_in_case(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _relative(folder: Path, path: PurePosixPath) -> PurePosixPath:
-    """`path` as it is seen from `folder`; as it is where it is not absolute, or leads elsewhere."""
+    """Make an absolute path relative to `folder`, if it leads there; else return it unchanged."""
     if not path.is_absolute() or "\0" in str(path):
         return path
-    # first where it really is, then as it is written: a link in the folder may lead out of it
+    # try the real path, then the path as written, since a link in the folder may lead out of it
     for place, base in (
         (os.path.realpath(path), os.path.realpath(folder)),
         (path, folder.absolute()),

@@ -1,4 +1,4 @@
-"""How vectors and series are normalised and stored, whatever recipe reads them."""
+"""How vectors and series are normalised and stored, for all recipes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from mmcoop.datasets.precision import Spread
 from mmcoop.datasets.rejects import FIRST
 from mmcoop.errors import DataError, setting
 
-#: The option by which a recipe leaves it to the user, in words.
+#: Help text of the recipes' option for it.
 STANDARDIZE = "Normalise features by their training mean and deviation"
 
 
@@ -23,24 +23,24 @@ def array_modality(
     what: str,
     features: Sequence[str] = (),
 ) -> tuple[Modality, list[str]]:
-    """Describe vectors or series, and find the features that are constant.
+    """Describe a modality of vectors or series, and find constant features.
 
-    Every feature of a vector, and every channel of a series, is normalised by its mean and standard
-    deviation; a constant one is only centred.
+    Each feature of a vector, or channel of a series, is normalised by its mean and standard
+    deviation; constant ones are only centred.
 
     Args:
-        shape: That of one sample, (features,) or (time steps, channels).
-        training: The training samples, in arrays `(samples, *shape)` of finite numbers.
-        standardize: Whether they are normalised at all.
-        what: What has the numbers, for the message.
-        features: What the features or channels are called there.
+        shape: Shape of one sample, `(features,)` or `(time steps, channels)`.
+        training: The training samples, as arrays `(samples, *shape)` of finite numbers.
+        standardize: Whether to normalise at all.
+        what: Where the numbers are, for the message.
+        features: Names of the features or channels.
 
     Returns:
-        A modality of float32, or of float64 where float32 cannot hold what tells numbers apart;
-        and the names of the features or channels that have one value in all training samples.
+        A modality of float32, or of float64 if float32 cannot resolve the differences between
+        numbers; and the names of features or channels that are constant in the training samples.
 
     Raises:
-        DataError: They are not normalised, and float32 cannot hold what tells them apart.
+        DataError: float32 cannot resolve the differences, and `standardize` is off.
     """
     kind = "vector" if len(shape) == 1 else "series"
     encoder = ENCODERS[kind]
@@ -48,7 +48,7 @@ def array_modality(
     for part in training:
         spread.add(part.reshape(-1, shape[-1]))
     names = list(features) or [f"channel {i}" for i in range(shape[-1])]
-    if not len(spread.mean):  # without a training sample nothing is built
+    if not len(spread.mean):  # no training samples: the build fails later
         return Modality(kind, shape, "float32", encoder), []
     constant = [names[i] for i in np.flatnonzero(spread.std == 0)]
     if not standardize:
@@ -66,13 +66,13 @@ def array_modality(
 
 
 def constant_features(by_modality: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A report on features that carry no information: how many, and the first names.
+    """Report features that carry no information: their number, and the first names.
 
     Args:
-        by_modality: The constant features of each modality, as `array_modality` finds them.
+        by_modality: Constant features of each modality, from `array_modality`.
 
     Returns:
-        Two entries of a dataset's report; empty where no modality has a constant feature.
+        Two entries of a dataset's report; empty without constant features.
     """
     found = {name: constant for name, constant in by_modality.items() if constant}
     if not found:

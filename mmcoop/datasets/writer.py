@@ -1,4 +1,7 @@
-"""Writing a dataset folder, for `reader.py`; `docs/reference/dataset-folder.md` has the files."""
+"""Writing a dataset folder, which `reader.py` opens.
+
+`docs/reference/dataset-folder.md` describes the files.
+"""
 
 import hashlib
 import json
@@ -42,40 +45,47 @@ from mmcoop.names import is_utf8, normalised
 from mmcoop.reading.arrow_tables import read_batches
 from mmcoop.reading.json_files import AS_WRITTEN, Sha256, checked, parse_json
 
-# Rows are written in record batches of this many, or fewer that are large, and shards are closed
-# at about this size: small enough to write with little memory, to copy one by one and to lose
-# little when cut off, large enough to stay few.
+# Record batches are written at this many rows or bytes, and shards are closed at about this size:
+# small enough to need little memory and to lose little on a kill, large enough to stay few.
 _BATCH_ROWS = 256
 _BATCH_BYTES = 2**20
 _SHARD_BYTES = 512 * 2**20
 
-#: The column of what is odd about a sample.
+#: The column of notes on a sample (`rejects.NOTES`).
 NOTES_COLUMN = "notes"
 
-# What `continue_dataset` keeps beside the shards while it is at work.
+# Files that `continue_dataset` keeps beside the shards until the dataset is complete.
 _PLAN = "plan.txt"
 _JOURNAL = "rejects.jsonl"
 
 _LEDGER = "written.jsonl"
 _START_AGAIN = "remove this folder and build again"
 
-# What a line of the journal holds.
+# The content of a line of the journal.
 _RejectLine = Annotated[list[str], Field(min_length=3, max_length=3)]
 
-# An Arrow file is a stream between a magic word, padded to so many bytes, and a footer.
+# An Arrow file is a stream between a magic number, padded to this many bytes, and a footer.
 _STREAM = 8
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a recipe says of the data set it builds.
+    """A recipe's description of the dataset it builds.
 
-    `columns`: further columns that describe a sample, by name, with their Arrow type ("float32",
-    "string", …). `defaults`: how the recipe advises to train on it, as `TrainConfig` fields under
-    "train" and "enhance". `report`: what else is worth knowing of how it came about, for people,
-    as JSON. `shared_groups`: whether a group may be in more than one split, as where published
-    splits say so; what is shared is reported as leakage either way. A column `notes` of text has
-    words for what is odd about a sample: they are counted in the report.
+    Attributes:
+        name: Name of the dataset.
+        recipe: Name of the recipe.
+        options: The recipe's options.
+        classes: Names of the classes.
+        modalities: The modalities by name.
+        source: Where the samples are from.
+        columns: Arrow types ("float32", "string", …) of additional columns, by name. The words of a
+            text column `notes` are counted in the report.
+        defaults: Recommended training settings, fields of `TrainConfig` under "train" and
+            "enhance".
+        report: Additional facts for people, as JSON.
+        shared_groups: Whether a group may be in more than one split, as in some published splits.
+            Shared groups are reported as leakage in any case.
     """
 
     name: str
@@ -93,8 +103,9 @@ class Header:
 class DatasetWriter:
     """Receives samples one by one and writes them; made by `write_dataset`.
 
-    `settled`: ids of what was added or rejected before, where a writer goes on with the work of
-    an earlier one (`continue_dataset`). `bytes_written` so far, or about to be.
+    Attributes:
+        settled: Ids that an interrupted build has already added or rejected (`continue_dataset`).
+        bytes_written: Bytes of all samples added so far.
     """
 
     def __init__(self, folder: Path, header: Header, rejects: Sequence[Reject] = ()) -> None:
@@ -125,13 +136,21 @@ class DatasetWriter:
         return shards + sum(self._pending_bytes.values())
 
     def add(self, split: str, *, id: str, label: int, group: str, **columns: Any) -> None:
-        """Add one sample; `columns` holds every modality and every further column.
+        """Add one sample.
 
-        A dense modality is an array of its shape; frames are a list of JPEG bytes. Raises
-        `DataError` for a repeated id, a group that is in another split already, a label without
-        a class and a column too many or too few. It is an `Unusable` where only this sample is at
-        fault: an array of the wrong shape or with numbers that its dtype cannot hold, a name that
-        cannot be stored.
+        Args:
+            split: `train`, `validation` or `test`.
+            id: Unique id of the sample.
+            label: Class number.
+            group: Group of samples that must stay in one split.
+            **columns: Every modality, an array of its shape or a list of JPEG bytes for frames, and
+                every additional column.
+
+        Raises:
+            Unusable: Only this sample is at fault: an array has the wrong shape or numbers that its
+                dtype cannot hold, or a name cannot be stored.
+            DataError: The id is repeated, the group is in another split, the label has no class, or
+                columns are missing or undeclared.
         """
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r} of sample {id!r}: one of {', '.join(SPLITS)}")
@@ -176,17 +195,23 @@ class DatasetWriter:
             self._flush(split)
 
     def reject(self, id: str, reason: str, detail: str = "") -> None:
-        """Record something asked for that cannot get in."""
+        """Record an item that cannot be added.
+
+        Args:
+            id: Id of the item.
+            reason: One of `REASONS`.
+            detail: What exactly is wrong.
+        """
         self._rejects.append(Reject(id, reason, detail))
         if self._journal:
             self._journal.write(json.dumps(self._rejects[-1]) + "\n")
             self._journal.flush()
 
     def recover(self) -> None:
-        """Resume from what an earlier writer left in the folder, whatever cut it off.
+        """Resume from what an interrupted writer left in the folder.
 
-        The record batches stay whose bytes have the hash that was recorded when they were written;
-        all other rows are to be added again.
+        Record batches are kept if their bytes have the hash recorded when they were written. All
+        other rows must be added again.
         """
         written = _ledger_of(self._folder)
         for split in SPLITS:
@@ -195,14 +220,14 @@ class DatasetWriter:
                 ends = written.get(_first_name(path, split), {})
                 batches, end = self._written_batches(path, ends)
                 if batches:
-                    # the name it had before `finish` gave it its last one
+                    # undo the renaming by `finish`
                     path = path.rename(self._folder / f"{split}-{k:05d}.arrow")
                     self._take(split, path, batches, end, ends[end])
-                    if k < len(left) - 1:  # full when the next one was begun
+                    if k < len(left) - 1:  # it was full, since there is a next one
                         self._shards[split][-1].close()
                 else:
                     path.unlink()
-                if not ends or end < max(ends):  # cut off or damaged: what follows is read again
+                if not ends or end < max(ends):  # incomplete or damaged: discard what follows
                     for later in left[k + 1 :]:
                         later.unlink()
                     break
@@ -221,8 +246,9 @@ class DatasetWriter:
     def _written_batches(
         self, path: Path, ends: Mapping[int, str]
     ) -> tuple[list[pa.RecordBatch], int]:
-        """The record batches of a shard whose bytes are as recorded, in mapped memory, and where
-        the last one ends; none where they are of another data set.
+        """The intact record batches of a shard, in mapped memory, and where the last one ends.
+
+        There are none if the shard belongs to another dataset.
         """
         end = _written_to(path, ends)
         if end <= _STREAM:
@@ -240,7 +266,7 @@ class DatasetWriter:
     def _take(
         self, split: str, path: Path, batches: Sequence[pa.RecordBatch], end: int, digest: str
     ) -> None:
-        """Go on with a shard of which these batches are written."""
+        """Continue a shard that already has these batches."""
         shard = _Shard(path, self._schema, there=end)
         self._shards[split].append(shard)
         for batch in batches:
@@ -263,12 +289,13 @@ class DatasetWriter:
             self._noted[note].append(id)
 
     def finish(self) -> None:
-        """Write `rejects.parquet`, close the shards and write, last, `dataset.json`.
+        """Write `rejects.parquet`, close the shards and, last, write `dataset.json`.
 
-        Raises `DataError` where a split is empty, and where float32 has lost what tells numbers of
-        a modality apart.
+        Raises:
+            DataError: A split is empty, or float32 cannot resolve the differences between numbers
+                of a modality.
         """
-        # sorted, so that their order does not depend on when each was found out
+        # sorted, so that their order does not depend on when each was found
         columns = zip(*sorted(self._rejects), strict=True)
         texts = [list(map(_text, column)) for column in columns] or [[], [], []]
         pq.write_table(pa.table(texts, schema=REJECTS), self._folder / REJECTS_FILE)
@@ -328,7 +355,7 @@ class DatasetWriter:
         )
 
     def close(self) -> None:
-        """Let go of the files, finished or not."""
+        """Close all files, finished or not."""
         for shards in self._shards.values():
             for shard in shards:
                 shard.abandon()
@@ -356,8 +383,9 @@ class DatasetWriter:
 
 
 class _Shard:
-    """One Arrow file being written. The first `there` bytes of it are there already; they are to be
-    written again all the same.
+    """An Arrow file being written.
+
+    If its first `there` bytes already exist, their batches must still be passed to `write`.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, there: int = 0) -> None:
@@ -386,7 +414,7 @@ class _Shard:
             self._file.close()
 
     def abandon(self) -> None:
-        """Let go of the file as it is: a footer could be taken for the rest of a batch."""
+        """Close the file without a footer, which could be mistaken for the rest of a batch."""
         self._file.close()
 
     def finish(self, name: str) -> dict[str, Any]:
@@ -401,10 +429,10 @@ class _Shard:
 
 
 class _Hashed:
-    """A file written from its start, and its sha256 so far; the first `there` bytes stay as they
-    are.
+    """A file with a running sha256, written from its start but for its first `there` bytes.
 
-    So Arrow's writer, which cannot append, goes on with a file and needs no room for a copy.
+    Those exist already and are only hashed. This lets Arrow's writer, which cannot append, continue
+    a file without room for a copy.
     """
 
     def __init__(self, path: Path, there: int) -> None:
@@ -434,14 +462,21 @@ class _Hashed:
         return self._at
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: writes are not buffered."""
 
     def close(self) -> None:
         self._file.close()
 
 
 def leakage(splits_of_group: Mapping[str, Collection[str]]) -> dict[str, int]:
-    """How many groups are in more than one split: `{"train+test": 7, …}`, none left out."""
+    """Count groups in more than one split.
+
+    Args:
+        splits_of_group: The splits of each group.
+
+    Returns:
+        Numbers of groups by combination of splits, such as `{"train+test": 7}`.
+    """
     shared = Counter(
         "+".join(split for split in SPLITS if split in splits)
         for splits in splits_of_group.values()
@@ -454,10 +489,19 @@ def leakage(splits_of_group: Mapping[str, Collection[str]]) -> dict[str, int]:
 def write_dataset(
     folder: Path, header: Header, *, overwrite: bool = False
 ) -> Iterator[DatasetWriter]:
-    """Write a dataset folder through the `DatasetWriter` given.
+    """Write a dataset folder; it appears, complete, if the block ends without an error.
 
-    The folder appears, whole, when the block ends well, and not at all otherwise. Raises
-    `UsageError` where `folder` exists and may not be replaced.
+    Args:
+        folder: The dataset folder to make.
+        header: Description of the dataset.
+        overwrite: Replace an existing dataset.
+
+    Yields:
+        The writer to which samples are added.
+
+    Raises:
+        UsageError: `folder` exists and may not be replaced.
+        DataError: The dataset is incomplete (`DatasetWriter.finish`).
     """
     check_new_dataset(folder, overwrite)
     with _new_dataset(folder, overwrite), atomic_folder(folder) as temporary:
@@ -478,12 +522,24 @@ def continue_dataset(
     rejects: Sequence[Reject] = (),
     overwrite: bool = False,
 ) -> Iterator[DatasetWriter]:
-    """As `write_dataset`, but going on where an earlier one with the same `plan` was cut off.
+    """As `write_dataset`, but resumes an interrupted build with the same `plan`.
 
-    What was written stays beside `folder` until it is complete; it ends with the same bytes as if
-    nothing had happened. What was written for another plan is thrown away. `rejects` are known
-    beforehand. Raises `UsageError` where `folder` exists and may not be replaced, or another
-    process is at work.
+    Unfinished work stays beside `folder`. A resumed build ends with the same bytes as an
+    uninterrupted one. Work of another plan is discarded.
+
+    Args:
+        folder: The dataset folder to make.
+        header: Description of the dataset.
+        plan: A hash that identifies the build.
+        rejects: Items already known to be unusable.
+        overwrite: Replace an existing dataset.
+
+    Yields:
+        The writer to which samples are added, except those in `settled`.
+
+    Raises:
+        UsageError: `folder` exists and may not be replaced, or another process is writing it.
+        DataError: The dataset is incomplete (`DatasetWriter.finish`).
     """
     check_new_dataset(folder, overwrite)
     with _new_dataset(folder, overwrite), resumable_folder(folder) as working:
@@ -504,7 +560,7 @@ def continue_dataset(
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise `DataError` where there are not two classes to tell apart, or two have one name."""
+    """Raise `DataError` if there are fewer than two classes, or two have the same name."""
     if len(classes) < 2:
         there = f"there is one class, {classes[0]!r}" if classes else "there is no class"
         raise DataError(f"{there}: a data set needs two at least to tell apart")
@@ -515,17 +571,17 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def check_new_dataset(folder: Path, overwrite: bool) -> None:
-    """Raise `UsageError` where no dataset folder may be made; worth asking before long work."""
+    """Raise `UsageError` if no dataset folder may be made; call this before long work."""
     check_unlocked(folder)
     _check_place(folder, overwrite)
 
 
 @contextmanager
 def _new_dataset(folder: Path, overwrite: bool) -> Iterator[None]:
-    """Keep the place of a data set for this process."""
+    """Lock the folder of a new dataset for this process."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        _check_place(folder, overwrite)  # another process may have made one since
+        _check_place(folder, overwrite)  # again: another process may have made one since
         yield
 
 
@@ -535,7 +591,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 
 @with_config(AS_WRITTEN)
 class _WrittenContent(TypedDict):
-    """A line of the ledger: a shard had this hash up to here."""
+    """A line of the ledger: the hash of a shard's first `end` bytes."""
 
     file: str
     end: Annotated[int, Field(ge=1, le=2**53)]
@@ -543,23 +599,23 @@ class _WrittenContent(TypedDict):
 
 
 def _ledger_of(folder: Path) -> dict[str, dict[int, str]]:
-    """What was written, by the name of the shard: where record batches end, and the hash so far."""
+    """The ledger: by name of the shard, where each record batch ends and the hash up to there."""
     found: dict[str, dict[int, str]] = defaultdict(dict)
     path = folder / _LEDGER
     for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(DataError):  # one that was cut off
+        with suppress(DataError):  # a truncated line
             entry = checked(parse_json(line, path), _WrittenContent, path)
             found[entry["file"]][entry["end"]] = entry["sha256"]
     return found
 
 
 def _first_name(path: Path, split: str) -> str:
-    """The name that a shard had while it was written: `finish` gives it another."""
+    """The name of a shard before `finish` renamed it."""
     return "-".join(path.stem.split("-")[:2]) + path.suffix
 
 
 def _written_to(path: Path, ends: Mapping[int, str]) -> int:
-    """The last of the places `ends` up to which a file has the hash that was recorded, or 0."""
+    """The last of `ends` up to which a file has the recorded hash, or 0."""
     end, at, digest = 0, 0, hashlib.sha256()
     with path.open("rb") as file:
         for place in sorted(ends):
@@ -573,7 +629,7 @@ def _written_to(path: Path, ends: Mapping[int, str]) -> int:
 
 
 def _whole_lines(journal: Path) -> list[Reject]:
-    """The rejects in a journal, but for a line that was cut off."""
+    """The rejects in a journal, without truncated lines."""
     found = []
     for line in journal.read_bytes().splitlines(keepends=True):
         with suppress(DataError):
@@ -583,7 +639,7 @@ def _whole_lines(journal: Path) -> list[Reject]:
 
 
 def _text(name: str) -> str:
-    """`name` as UTF-8 can have it: a file's name may have bytes that are none."""
+    """Escape what UTF-8 cannot encode: a file's name may have invalid bytes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

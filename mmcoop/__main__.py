@@ -1,4 +1,4 @@
-"""`python -m mmcoop`."""
+"""Entry point of `python -m mmcoop`."""
 
 from mmcoop.cli import main
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writing: files and folders appear complete or not at all."""
 
 import errno
 import hashlib
@@ -15,26 +15,26 @@ from mmcoop.errors import DataError, UsageError, setting
 from mmcoop.names import is_utf8
 from mmcoop.reading.json_files import read_json
 
-# The system's numbers for a disk, a quota or a limit on the size of files that is used up.
+# Error numbers for a full disk, an exhausted quota and the limit on file sizes.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """The sha256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, atomically."""
     with atomic_write(path) as temporary:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        # of a file name that is not UTF-8, what cannot be encoded is written as JSON escapes
+        # bytes of file names that are not UTF-8 are written as JSON escapes
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def has_format(path: Path, name: str) -> bool:
-    """Whether `path` is a JSON file of mmcoop's that calls its format `name`."""
+    """Whether `path` is a JSON file whose `format` is `name`."""
     try:
         content = read_json(path, dict[str, Any])
     except DataError:
@@ -46,7 +46,14 @@ _AGAIN = "make room and give the command again"
 
 
 class NoRoom(DataError):
-    """A disk that is full, the bytes that are needed at least, and what to do."""
+    """The disk is full.
+
+    Args:
+        path: What was being written.
+        least: The bytes that it needs at least.
+        more: Whether it needs more than that.
+        then: What to do.
+    """
 
     def __init__(self, path: Path, least: int, more: bool, then: str = _AGAIN) -> None:
         self.least = least
@@ -57,11 +64,11 @@ class NoRoom(DataError):
         )
 
     def __reduce__(self) -> tuple[type["NoRoom"], tuple[Path, int, bool, str]]:
-        return NoRoom, self._given  # it may come from another process
+        return NoRoom, self._given  # picklable, since it may cross processes
 
 
 def check_room(path: Path, least: int) -> None:
-    """Raise `DataError` where the disk of `path` has less than `least` bytes free."""
+    """Raise `DataError` if the disk of `path` has less than `least` bytes free."""
     free = shutil.disk_usage(path.parent).free
     if free < least:
         raise DataError(
@@ -72,17 +79,17 @@ def check_room(path: Path, least: int) -> None:
 
 @contextmanager
 def disk_room(path: Path, writing: Path, size: int = 0, then: str = _AGAIN) -> Iterator[None]:
-    """Where the disk is full in the block, say of which file or folder, and how much it needs.
+    """Turn errors about a full disk in the block into `NoRoom`.
 
     Args:
-        path: What is being made.
+        path: What is being written.
         writing: The temporary file or folder that becomes it.
-        size: How many bytes it takes; 0 where that is not known.
-        then: What to do.
+        size: How many bytes it needs; 0 if unknown.
+        then: What the user can do.
 
     Raises:
-        NoRoom: The disk is full. Of blocks within each other, the outermost one names its `path`:
-            the temporary names inside are nobody's.
+        NoRoom: The disk is full. Of nested blocks, the outermost names its `path`, because inner
+            ones have temporary names.
     """
     try:
         yield
@@ -96,19 +103,27 @@ def disk_room(path: Path, writing: Path, size: int = 0, then: str = _AGAIN) -> I
 
 
 def _is_full_disk(error: Exception) -> bool:
-    """Whether a disk, a quota or a limit on the size of files is used up, in whatever words."""
+    """Whether an error of any library means that a disk, quota or file-size limit is exhausted."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _NO_ROOM
-    # safetensors and torch say it in the message alone
+    # safetensors and torch report it only in the message
     words = ("os error 28", "os error 27", "Writer failed wri", "unexpected pos", "iostream error")
     return isinstance(error, NoRoom) or any(text in str(error) for text in words)
 
 
 @contextmanager
 def atomic_write(path: Path, size: int = 0) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` if the block ends well.
+    """Write a file under a temporary name, and rename it if the block ends without an error.
 
-    Raises `DataError` where the disk is full; `size`: how many bytes are needed, if known.
+    Args:
+        path: The file to write.
+        size: How many bytes it needs; 0 if unknown.
+
+    Yields:
+        The temporary path, beside `path`.
+
+    Raises:
+        NoRoom: The disk is full.
     """
     temporary = hidden_beside(path, "partial")
     try:
@@ -123,11 +138,20 @@ def atomic_write(path: Path, size: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, size: int = 0) -> Iterator[Path]:
-    """Give an empty temporary folder; put it in the place of `path` if the block ends well.
+    """Fill a temporary folder, and move it to `path` if the block ends without an error.
 
-    A folder that stood there is removed only once the new one is complete. `recover_swap`
-    ends a replacement that was cut off between its two renames. Raises `DataError` where the disk
-    is full; `size`: how many bytes are needed, if known.
+    An existing folder is removed only after the new one is complete. `recover_swap` completes a
+    replacement that was interrupted between its two renames.
+
+    Args:
+        path: The folder to write.
+        size: How many bytes it needs; 0 if unknown.
+
+    Yields:
+        An empty folder beside `path`.
+
+    Raises:
+        NoRoom: The disk is full.
     """
     temporary = hidden_beside(path, "partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -143,9 +167,18 @@ def atomic_folder(path: Path, size: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def resumable_folder(path: Path) -> Iterator[Path]:
-    """Give a working folder that stays when the block fails, and is given again the next time.
+    """Fill a working folder that survives errors, and move it to `path` when the block succeeds.
 
-    Put in the place of `path` if the block ends well. One process at a time: see `locks.py`.
+    The next call continues with the same folder. Hold the lock on `path` (`locks.py`).
+
+    Args:
+        path: The folder to write.
+
+    Yields:
+        The working folder, beside `path`.
+
+    Raises:
+        NoRoom: The disk is full.
     """
     working = hidden_beside(path, "building")
     working.mkdir(parents=True, exist_ok=True)
@@ -158,7 +191,7 @@ def resumable_folder(path: Path) -> Iterator[Path]:
 
 
 def _put(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`; what stands there keeps its old name until `recover_swap`."""
+    """Rename `folder` to `path`, after moving an existing folder aside for `recover_swap`."""
     recover_swap(path)
     if path.exists():
         path.rename(_old(path))
@@ -166,8 +199,10 @@ def _put(folder: Path, path: Path) -> None:
 
 
 def recover_swap(path: Path) -> None:
-    """End a replacement by `atomic_folder`: remove the old folder if the new one is in its place,
-    put it back if not, as when the process was killed between the two renames.
+    """Complete a replacement by `atomic_folder`.
+
+    Removes the old folder if the new one is in place. Otherwise, because the process was killed
+    between the two renames, moves it back.
     """
     old = _old(path)
     if not path.exists() and is_half_replaced(path):
@@ -179,20 +214,20 @@ def recover_swap(path: Path) -> None:
 
 
 def is_half_replaced(path: Path) -> bool:
-    """Whether a replacement of the folder by `atomic_folder` is under way, or was cut off."""
+    """Whether a replacement of the folder by `atomic_folder` is in progress or was interrupted."""
     return os.path.lexists(_old(path))
 
 
 def standing_folder(path: Path) -> Path:
-    """Where the folder is at this moment: under its old name while `atomic_folder` replaces it.
+    """Where the folder currently is: moved aside while `atomic_folder` replaces it.
 
-    For those who only read: unlike `recover_swap` it changes nothing that a writer counts on.
+    For readers: unlike `recover_swap`, this changes nothing that a writer relies on.
     """
     return _old(path) if _old(path).is_dir() and not path.exists() else path
 
 
 def hidden_beside(path: Path, ending: str) -> Path:
-    """`.NAME.ending` beside `path`, for what is there while it is written."""
+    """The path `.NAME.ending` beside `path`, for temporary files."""
     full = path.resolve() if path.name in ("", "..") else path
     return full.with_name(f".{full.name}.{ending}")
 
@@ -202,7 +237,7 @@ def _old(path: Path) -> Path:
 
 
 def check_path(path: Path) -> None:
-    """Raise `UsageError` for a path that is not UTF-8, which Arrow and safetensors cannot open."""
+    """Raise `UsageError` if a path is not UTF-8: Arrow and safetensors could not open it."""
     if not is_utf8(str(path)):
         raise UsageError(
             f"the path {path} is not UTF-8: rename its folders and files, or work in the folder "
@@ -211,9 +246,15 @@ def check_path(path: Path) -> None:
 
 
 def check_new_file(path: Path, overwrite: bool, option: str = "out") -> None:
-    """Raise `UsageError` where `path` may not be written: it exists, or its folder does not.
+    """Check that a file may be written.
 
-    `option` is the one that gave it.
+    Args:
+        path: The file.
+        overwrite: Whether it may exist.
+        option: Name of the setting that holds the path, for messages.
+
+    Raises:
+        UsageError: The file exists, is a folder, or its folder does not exist.
     """
     check_path(path)
     if path.is_dir():
@@ -230,10 +271,18 @@ def check_new_file(path: Path, overwrite: bool, option: str = "out") -> None:
 
 
 def check_new_folder(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
-    """Raise `UsageError` where a folder may not be made at `path`.
+    """Check that a folder may be made.
 
-    An existing folder is replaced only on request, and only if `is_ours` recognises it: a
-    mistyped `--out` must never cost a user other files. An empty folder is free.
+    An existing folder is replaced only on request, and only if mmcoop made it: a typing error must
+    never cost a user other files. An empty folder may always be used.
+
+    Args:
+        path: The folder.
+        overwrite: Whether it may be replaced.
+        is_ours: Recognises a folder made by mmcoop.
+
+    Raises:
+        UsageError: The folder exists and may not be replaced.
     """
     check_path(path)
     if path.name in ("", "..") or path.is_mount():

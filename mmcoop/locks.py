@@ -1,8 +1,8 @@
-"""One process at a time writes a run, a dataset folder, a scores file or a comparison.
+"""Locks: only one process at a time writes a run, dataset folder, scores file or comparison.
 
-The lock on `NAME` is the file `.NAME.lock` beside it, held with `flock`: the system releases it
-however its process ends, so a kill leaves at most a file that the next process takes over. The file
-records which process holds it, for the message to others. Reading needs no lock.
+The lock on `NAME` is the file `.NAME.lock` beside it, held with `flock`. The system releases it
+however the process ends; a kill leaves at most a file that the next process takes over. The file
+records which process holds the lock, for the message to others. Reading needs no lock.
 """
 
 import fcntl
@@ -17,8 +17,8 @@ from pathlib import Path
 from mmcoop.errors import UsageError
 from mmcoop.files import hidden_beside, is_half_replaced, recover_swap
 
-# The descriptors of the locks of this process. A process forked from it, such as one that loads
-# batches, shares them: it must not keep a lock when this process is killed.
+# Descriptors of the locks that this process holds. Forked processes, such as data loaders, inherit
+# them, and must not keep a lock when this process is killed.
 _held: set[int] = set()
 
 
@@ -32,11 +32,15 @@ os.register_at_fork(after_in_child=_release_in_fork)
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the file or folder at `path`.
+    """Hold the lock on a file or folder.
 
-    `path` need not exist yet, but the folder it is in must. Raises `UsageError` where another
-    process holds it, or another thread of this one. On a file system without locks, as some network
-    drives are, it does nothing.
+    Does nothing on file systems without locks, such as some network drives.
+
+    Args:
+        path: The file or folder. It need not exist, but its parent folder must.
+
+    Raises:
+        UsageError: Another process, or another thread of this one, holds the lock.
     """
     descriptor = _acquire(path)
     try:
@@ -45,38 +49,38 @@ def locked(path: Path) -> Iterator[None]:
         if descriptor in _held:
             _held.remove(descriptor)
             try:
-                lock_file(path).unlink(missing_ok=True)  # while it is held: nobody else's
+                lock_file(path).unlink(missing_ok=True)  # while held, so it is not another's lock
             finally:
                 os.close(descriptor)
 
 
 def check_unlocked(path: Path) -> None:
-    """Raise `UsageError` while a process writes `path`; tidy up what a killed one left."""
+    """Raise `UsageError` while a process writes `path`; clean up after a killed one."""
     if lock_file(path).exists() or is_half_replaced(path):
         with suppress(OSError), locked(path):
             recover_swap(path)
 
 
 def recover(path: Path) -> None:
-    """For readers: put a folder back that a killed process was about to replace."""
+    """For readers: move back a folder that a killed process was replacing."""
     if not path.exists():
         with suppress(UsageError):
             check_unlocked(path)
 
 
 def lock_file(path: Path) -> Path:
-    """Where the lock on `path` is."""
+    """The lock file of `path`."""
     return hidden_beside(path, "lock")
 
 
 def _acquire(path: Path) -> int:
-    """The descriptor of the lock, or -1 where the file system has none."""
+    """Acquire the lock; returns its descriptor, or -1 if the file system has no locks."""
     lock = lock_file(path)
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(lock, descriptor):  # its holder has just removed it
+            if not _is_at(lock, descriptor):  # the previous holder has just removed it
                 os.close(descriptor)
                 continue
         except BlockingIOError:
@@ -103,13 +107,13 @@ def _sign(descriptor: int) -> None:
     """Record which process holds the lock."""
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     record = {"process": os.getpid(), "host": platform.node(), "since": since}
-    with suppress(OSError):  # a full disk: the lock holds all the same
+    with suppress(OSError):  # the disk may be full, but the lock is held
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(record).encode(), 0)
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds the lock: "process 123 since 2026-01-31 12:00:00+01:00"."""
+    """The holder of the lock, such as "process 123 since 2026-01-31 12:00:00+01:00"."""
     try:
         record = json.loads(os.pread(descriptor, 1000, 0))
         since = datetime.fromisoformat(record["since"]).isoformat(" ", "seconds")

@@ -1,6 +1,6 @@
-"""A pool of worker processes that a user's Ctrl-C does not reach and that never outlive the parent.
+"""A pool of worker processes that ignore Ctrl-C and never outlive their parent.
 
-Built on pebble, which ends a process that takes too long and tells of one that died.
+Built on pebble, which ends processes that take too long and reports those that died.
 """
 
 import os
@@ -26,9 +26,7 @@ from pebble import ProcessPool
 
 
 def processors() -> int:
-    """How many processors there are for this process: those it may run on, and no more than the
-    time that a container's quota allows.
-    """
+    """Number of processors available to this process, within a container's quota."""
     there = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -43,12 +41,21 @@ def processors() -> int:
 def worker_processes(
     workers: int, *, preload: Sequence[str], threads: int, tasks_each: int = 0
 ) -> Iterator[Any]:
-    """A pebble `ProcessPool` of so many processes; all are ended with the block.
+    """Start a pool of processes, which end with the block.
 
-    They have the modules of `preload` loaded when they start and compute with so many `threads`
-    of torch's. After `tasks_each` tasks a process is replaced by a new one; 0: never. A script
-    that uses it needs the usual `if __name__ == "__main__":`. Raises `RuntimeError` where no
-    process can be started.
+    A script that uses it needs the usual `if __name__ == "__main__":` guard.
+
+    Args:
+        workers: Number of processes.
+        preload: Modules that are already imported when a process starts.
+        threads: Number of torch threads per process.
+        tasks_each: A process is replaced by a new one after this many tasks; 0 for never.
+
+    Yields:
+        A pebble `ProcessPool`.
+
+    Raises:
+        RuntimeError: No process can be started.
     """
     pool: Any = ProcessPool(
         max_workers=workers,
@@ -64,21 +71,25 @@ def worker_processes(
         yield pool
         pool.close()
     finally:
-        pool.stop()  # does nothing after all is done
+        pool.stop()  # has no effect if all tasks are done
         pool.join()
 
 
 def result_of(pool: Any, task: Any) -> Any:
-    """The result of a task of a pool, or what it raised.
+    """Wait for a task of a pool; return its result, or raise its error.
 
-    Raises `RuntimeError` where the pool broke down: a task that it had not taken on yet would be
-    waited for in vain.
+    Raises:
+        RuntimeError: The pool broke down, so that a task not yet started would never end.
     """
     return next(finished(pool, [task])).result()
 
 
 def finished(pool: Any, tasks: Sequence[Any]) -> Iterator[Any]:
-    """The tasks of a pool, each as soon as it has ended. Raises `RuntimeError` as `result_of`."""
+    """Yield the tasks of a pool as they end.
+
+    Raises:
+        RuntimeError: The pool broke down.
+    """
     left = set(tasks)
     while left:
         done, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
@@ -88,10 +99,10 @@ def finished(pool: Any, tasks: Sequence[Any]) -> Iterator[Any]:
 
 
 class _Context(ForkServerContext):
-    """Processes of a server that has loaded what they need.
+    """Starts processes from a server that has already imported what they need.
 
-    Starting one, at first and after one was ended, takes no time, and it inherits nothing of this
-    process. Locks are kept, for a process that is just being started when all are ended.
+    Starting or replacing one is fast, and it inherits nothing from this process. References to
+    locks are kept for a process that is still starting when the pool ends.
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
@@ -106,13 +117,14 @@ class _Context(ForkServerContext):
 
 @contextmanager
 def _stop_later() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of the block. Processes that are started in it never see
-    Ctrl-C; SIGTERM ends them.
+    """Defer Ctrl-C and SIGTERM to the end of the block.
+
+    Processes started in the block never receive Ctrl-C, but SIGTERM ends them.
     """
-    resource_tracker.ensure_running()  # starting it, as others do, would unblock the signal
+    resource_tracker.ensure_running()  # now, because starting it later would unblock the signal
     seen: list[int] = []
     handlers = {}
-    if current_thread() is main_thread():  # no other one may have a handler
+    if current_thread() is main_thread():  # no other thread may set handlers
         handlers = {n: signal(n, lambda n, _: seen.append(n)) for n in (SIGINT, SIGTERM)}
     mask = pthread_sigmask(SIG_BLOCK, [SIGINT])
     try:
@@ -126,11 +138,11 @@ def _stop_later() -> Iterator[None]:
 
 
 def _begin(threads: int) -> None:
-    """In a new process: it ends with the one that started it, and may start loaders of data."""
+    """Initialise a new process: it ends with its parent, and may start data loaders."""
     import torch
 
     torch.set_num_threads(threads)
-    # pebble makes its processes daemons, which may not have any; there is no public way to undo it
+    # pebble's processes are daemons, which may not have children; there is no public way to undo it
     current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""How long work reports on itself. Silent here; the command line passes one that draws."""
+"""How long-running work reports progress: silent here, drawn by the command line's subclass."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -7,7 +7,7 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """Told what is going on, says nothing."""
+    """Receives progress and shows nothing."""
 
     def track(
         self,
@@ -16,14 +16,18 @@ class Progress:
         total: int | None = None,
         status: Callable[[], str] | None = None,
     ) -> Iterator[Item]:
-        """Yield `items` unchanged; `total` is their number where `items` has no length.
+        """Yield `items` unchanged while reporting progress.
 
-        `status` is asked now and then for what else there is to say.
+        Args:
+            items: The items.
+            label: What is being done.
+            total: Their number, if `items` has no length.
+            status: Returns additional status text; called from time to time.
         """
         yield from items
 
     def note(self, text: str) -> None:
-        """One line worth reading on its own, such as an epoch's result."""
+        """Report one line of text, such as the result of an epoch."""
 
 
 SILENT = Progress()

@@ -1,7 +1,7 @@
-"""Tables of the things a user picks by name: recipes, methods, fusions, encoders.
+"""Tables of things that users choose by name: recipes, methods, fusions, encoders.
 
-A table is written out where its things live and names the module of each one, which is
-imported only when the thing is used: `mmcoop --help` lists them all without loading torch.
+A table names the module of each entry, which is imported only when the entry is used, so that
+`mmcoop --help` can list all of them without importing torch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,13 @@ from mmcoop.errors import UsageError
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that can be chosen by name.
+    """An entry of a registry.
 
     Attributes:
-        module: The module it is in.
-        attribute: Its name there.
+        module: The module that defines it.
+        attribute: Its name in the module.
         summary: What it does, in a few words.
-        source: The paper it is from.
+        source: The paper that describes it.
     """
 
     module: str
@@ -30,10 +30,11 @@ class Entry:
 
 
 class Registry(Mapping[str, Entry]):
-    """A fixed table from names to things of one kind.
+    """A fixed table of things of one kind, by name.
 
-    `kind` is the word used in messages ("fusion"). `load(name)` returns the thing itself and
-    raises `UsageError`, listing the legal names, when there is no such name.
+    Args:
+        kind: What messages call them, such as "fusion".
+        entries: The entries by name.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
@@ -50,12 +51,20 @@ class Registry(Mapping[str, Entry]):
         return len(self._entries)
 
     def check(self, name: str) -> str:
-        """Return `name` if the table has it; raise `UsageError` otherwise."""
+        """Return `name` if it is in the table.
+
+        Raises:
+            UsageError: It is not; the message lists all names.
+        """
         if name not in self._entries:
             raise UsageError(f"unknown {self.kind} {name!r}: choose one of {', '.join(self)}")
         return name
 
     def load(self, name: str) -> Any:
-        """Import and return the thing called `name`."""
+        """Import and return the thing called `name`.
+
+        Raises:
+            UsageError: The name is not in the table.
+        """
         entry = self._entries[self.check(name)]
         return getattr(import_module(entry.module), entry.attribute)

@@ -1,4 +1,4 @@
-"""SIGTERM stops work as Ctrl-C does: the state is saved, and the process says how to resume."""
+"""SIGTERM stops work like Ctrl-C: the state is saved, and a message explains how to resume."""
 
 import os
 import sys
@@ -13,14 +13,17 @@ TERMINATED = 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, for everything that ends well on Ctrl-C."""
+    """The process received SIGTERM. Handled by all code that handles Ctrl-C."""
 
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[Callable[[], bool]]:
-    """In the block SIGTERM raises `Terminated`; gives a function that says whether it came.
+    """Make SIGTERM raise `Terminated` in the block.
 
-    Does nothing outside of the main thread, which alone may handle signals.
+    Has no effect outside the main thread, which alone can handle signals.
+
+    Yields:
+        A function that returns whether SIGTERM was received.
     """
     seen = []
 
@@ -33,7 +36,7 @@ def stop_on_sigterm() -> Iterator[Callable[[], bool]]:
         return
 
     def again(problem: Any) -> None:
-        """Python drops what is raised in `__del__`, where the signal may find it."""
+        """Send the signal again if it came during `__del__`, whose exceptions Python discards."""
         if problem.exc_type is Terminated:
             Timer(0.05, os.kill, (os.getpid(), SIGTERM)).start()
         else:

@@ -1,4 +1,4 @@
-"""Versions of what decides the numbers, as runs and scores record them."""
+"""Versions of the software that affects results, recorded with runs and scores."""
 
 import platform
 from collections.abc import Mapping
@@ -8,6 +8,6 @@ from importlib.metadata import version
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Versions of Python, mmcoop and the packages that it computes with."""
+    """Versions of Python, mmcoop and the packages it computes with, by name."""
     packages = {name: version(name) for name in ("mmcoop", "torch", "numpy", "pyarrow")}
     return {"python": platform.python_version(), **packages}

@@ -1,4 +1,4 @@
-"""The weights of a user's model: a file of tensors → the model, whatever it was wrapped in."""
+"""Loading weights into a user-defined model, whatever it was wrapped in when they were saved."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,24 +15,28 @@ from mmcoop.errors import DataError, said
 #: Tensors by name.
 State = Mapping[str, Tensor]
 
-# what DataParallel and torch.compile put into the names of weights
+# name parts added by DataParallel and torch.compile
 _WRAPPERS = {"module", "_orig_mod"}
-# what AveragedModel counts with
+# AveragedModel's counter
 _COUNTER = "n_averaged"
-# how files of torch.save begin: as zip archives or, before 2020, as pickles
+# first bytes of files from torch.save: zip archives or, before 2020, pickles
 _TORCH = (b"PK\x03\x04", b"\x80")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Put the weights in a file into `model`.
+    """Load weights from a file into a model, without executing code from the file.
 
-    The file is of safetensors, or of `torch.save`: a state dict, or a checkpoint with one in it. It
-    is opened without running code. Names may differ by what wrappers add to them (`module.`,
-    `_orig_mod.`), or by a prefix that all of them have. Of weights that are shared one name is
-    enough.
+    Names may differ by parts that wrappers add (`module.`, `_orig_mod.`), or by a common prefix.
+    For shared weights, one of the names suffices.
 
-    Raises `DataError` where the file cannot be read or holds more than data, for weights of another
-    model, and where several states of a checkpoint fit.
+    Args:
+        model: The model.
+        path: A file from safetensors or `torch.save`, with a state dict or a checkpoint that
+            contains one.
+
+    Raises:
+        DataError: The file cannot be read, holds more than data, is of another model, or several
+            states of a checkpoint fit the model.
     """
     own: State = {
         name: tensor
@@ -56,7 +60,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _states(path: Path) -> dict[str, State]:
-    """The state dicts in a file, by where they are in it."""
+    """The state dicts in a file, by their key in the checkpoint."""
     try:
         with path.open("rb") as file:
             of_torch = file.read(4).startswith(_TORCH)
@@ -72,7 +76,7 @@ def _states(path: Path) -> dict[str, State]:
     return states
 
 
-# what reading damaged files raises
+# errors raised for damaged files
 _DAMAGED = (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 _HOW = "torch.save(model.state_dict(), FILE) or safetensors.torch.save_file"
 
@@ -108,12 +112,12 @@ def _read_torch(path: Path) -> Any:
 
 
 def _renamed(state: State, own: State) -> Iterator[State]:
-    """The state as it is, and under the names that it may have in the model."""
+    """Yield the state as it is, then with the names that it may have in the model."""
     yield state
     names = {_bare(name): name for name in own}
     bare = {_bare(name): tensor for name, tensor in state.items() if name != _COUNTER}
     if len(names) < len(own) or len(bare) < len(state) - (_COUNTER in state):
-        return  # without the wrappers' parts, names are no longer different
+        return  # names would not be unique without the wrappers' parts
     while True:
         yield {names.get(name, name): tensor for name, tensor in bare.items()}
         first = {name.partition(".")[0] for name in bare}
@@ -127,8 +131,8 @@ def _bare(name: str) -> str:
 
 
 def _misfits(state: State, own: State) -> list[str]:
-    """In what a state is not one of the model."""
-    # of weights that are shared the file may have one name only
+    """Differences between a state and that of the model, in words."""
+    # the file may have only one of the names of shared weights
     shared = {id(own[name]) for name in state.keys() & own.keys()}
     lost = [n for n, x in own.items() if n not in state and id(x) not in shared and n != _COUNTER]
     return [

@@ -1,4 +1,4 @@
-"""Where things are found when the user does not say: `data/` and `runs/` in the current folder."""
+"""Default locations: `data/` and `runs/` in the current folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +13,11 @@ RUNS = Path("runs")
 
 
 def find_dataset(path: Path | None) -> DatasetFolder:
-    """The data set at `path`, or the only one in `data/`.
+    """Open the dataset at `path`, by default the only one in `data/`.
 
-    Raises `DataError` where there is none, `UsageError` where there are several.
+    Raises:
+        DataError: There is none, or it cannot be read.
+        UsageError: There are several in `data/`.
     """
     if path is not None:
         return open_dataset(path)
@@ -34,17 +36,24 @@ def find_dataset(path: Path | None) -> DatasetFolder:
 
 
 def dataset_of(run: Run, path: Path | None) -> DatasetFolder:
-    """The data set at `path`, or the one that `run` was trained on, if it is still there."""
+    """Open the dataset at `path`, by default the one that `run` was trained on.
+
+    If that no longer exists, the only one in `data/` is opened, as by `find_dataset`.
+    """
     if path is None and is_dataset(Path(run.dataset["path"])):
         path = Path(run.dataset["path"])
     return find_dataset(path)
 
 
 def find_run(path: Path | None, *, enhanced: bool = True) -> Run:
-    """The run at `path`, or the one in `runs/` that finished last.
+    """Open the run at `path`, by default the one in `runs/` that finished last.
 
-    With `enhanced` False, runs that were fine-tuned from another one are passed over. Raises
-    `DataError` where there is none, and for a run that has not finished.
+    Args:
+        path: The run, or None.
+        enhanced: Whether to consider runs that were fine-tuned from another run.
+
+    Raises:
+        DataError: There is no run, or it has not finished.
     """
     if path is not None:
         run = load_run(path)
@@ -63,7 +72,7 @@ def find_run(path: Path | None, *, enhanced: bool = True) -> Run:
 
 
 def run_folder(config: TrainConfig) -> Path:
-    """Where `mmcoop train` puts a run: named after what sets it apart from a plain one."""
+    """Default folder of a new run, named after its method and its non-default settings."""
     parts = [config.method]
     if "modality" in config.options:
         parts.append(config.options["modality"])
@@ -75,7 +84,7 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def enhanced_folder(parent: Run, level: str, seed: int) -> Path:
-    """Where `mmcoop enhance` puts a run: beside the one it starts from."""
+    """Default folder of an enhanced run, beside the run it starts from."""
     seed_part = [f"seed{seed}"] if seed != parent.config.seed else []
     return parent.folder.with_name("-".join([parent.name, level, *seed_part]))
 

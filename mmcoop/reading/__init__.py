@@ -1,5 +1,5 @@
-"""Files of unknown origin: bounded, checked, and only then used.
+"""Readers for files of unknown origin, which are bounded and checked before use.
 
-Every file that mmcoop reads comes through here. A reader never trusts a size, an offset or a type
-that a file states; what does not hold is a `DataError` that names the file.
+Every file that mmcoop reads passes through this package. Its readers never trust a size, an offset
+or a type that a file states. Invalid content raises a `DataError` that names the file.
 """

@@ -1,4 +1,4 @@
-"""NumPy's `.npy` files, opened without running what they hold."""
+"""NumPy's `.npy` files, opened without executing their content."""
 
 from pathlib import Path
 from tokenize import TokenError
@@ -11,11 +11,11 @@ from mmcoop.errors import DataError, said
 def open_array(path: Path) -> np.ndarray:
     """Open an array, memory-mapped and read-only.
 
-    Its header is read as a literal, objects are refused, and a shape that needs more bytes than the
-    file has is no array.
+    The header is parsed as a literal, and object arrays and shapes larger than the file are
+    refused.
 
     Raises:
-        DataError: It is missing, damaged, or holds objects.
+        DataError: The file is missing, damaged, or holds objects.
     """
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
@@ -29,7 +29,7 @@ def open_array(path: Path) -> np.ndarray:
         SyntaxError,
         TokenError,
     ) as error:
-        # of the header's, the first line says what
+        # errors about the header quote it below their first line
         lines = str(said(error)).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{path} cannot be read: {lines[0]}") from None
     return array

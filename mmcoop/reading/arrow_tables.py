@@ -1,4 +1,4 @@
-"""Arrow and Parquet files, validated before a value of them is used."""
+"""Arrow and Parquet files, validated before any value is used."""
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from mmcoop.errors import DataError, said
 
-# A table may have this many cells, and more where its file is large: a few bytes can state any
-# number of equal ones.
+# A table may have this many cells, or this many per byte of its file: compression lets a few bytes
+# state any number of equal cells.
 _CELLS = 2**24
 _CELLS_A_BYTE = 64
 
-# Of the description of a Parquet file; Arrow's own limits are a hundred times these.
+# Limits for the metadata of a Parquet file; Arrow's own are about a hundred times these.
 _LONGEST_TEXT = 64 * 2**20
 _MOST_ITEMS = 2**20
 
@@ -32,16 +32,16 @@ def read_parquet(
 
     Args:
         path: The file.
-        columns: Those to read, which must be there; all for None.
-        schema: The columns that the file must have, with these types and no others.
+        columns: Names of the columns to read; None for all.
+        schema: The exact columns and types that the file must have; None for any.
         what: What the file should be, for messages.
 
     Returns:
-        The table: every offset is inside its buffer and text is UTF-8.
+        The table, validated: offsets are within their buffers, and text is UTF-8.
 
     Raises:
-        DataError: It is missing, damaged, states more cells than fit its size, or has other
-            columns.
+        DataError: The file is missing, damaged, states more cells than its size allows, or has
+            other columns.
     """
     with opened_parquet(path, what) as file:
         found = file.schema_arrow
@@ -58,7 +58,16 @@ def read_parquet(
 def stream_parquet(
     path: Path, rows: int, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The rows of a Parquet file, `rows` at a time, validated as by `read_parquet`."""
+    """Yield the rows of a Parquet file, `rows` at a time, validated as by `read_parquet`.
+
+    Args:
+        path: The file.
+        rows: The most rows per table.
+        columns: Names of the columns to read; None for all.
+
+    Raises:
+        DataError: As `read_parquet`.
+    """
     with opened_parquet(path) as file:
         _check_columns(file.schema_arrow, columns or (), path)
         chosen = None if columns is None else list(columns)
@@ -69,9 +78,14 @@ def stream_parquet(
 
 
 def to_frame(table: pa.Table, path: Path) -> pd.DataFrame:
-    """A table as pandas has it, without an index that its metadata may describe.
+    """Convert a table to pandas, ignoring an index described in its metadata.
 
-    Raises `DataError` where two columns have one name, or pandas cannot hold a value.
+    Args:
+        table: The table.
+        path: Its file, for messages.
+
+    Raises:
+        DataError: Two columns have the same name, or pandas cannot represent a value.
     """
     if len({*table.column_names}) != table.num_columns:
         raise DataError(f"{path} is damaged: two columns have the same name")
@@ -82,8 +96,13 @@ def to_frame(table: pa.Table, path: Path) -> pd.DataFrame:
 
 @contextmanager
 def opened_parquet(path: Path, what: str = "") -> Iterator[pq.ParquetFile]:
-    """A Parquet file, opened, the sizes that it states checked; what goes wrong in the block is a
-    `DataError` that names the file.
+    """Open a Parquet file after checking the sizes it states.
+
+    Errors in the block become a `DataError` that names the file.
+
+    Args:
+        path: The file.
+        what: What the file should be, for messages.
     """
     with _damage_named(path, what):
         size = path.stat().st_size
@@ -102,13 +121,17 @@ def opened_parquet(path: Path, what: str = "") -> Iterator[pq.ParquetFile]:
 
 
 def parquet_schema(path: Path, what: str = "") -> pa.Schema:
-    """The columns of a Parquet file and its metadata; `DataError` where it is none."""
+    """Read the schema of a Parquet file, with its metadata.
+
+    Raises:
+        DataError: It is not a Parquet file.
+    """
     with opened_parquet(path, what) as file:
         return file.schema_arrow
 
 
 def check_cells(path: Path, rows: int, columns: int, size: int) -> None:
-    """Raise `DataError` for a table that would need far more memory than its file's `size`."""
+    """Raise `DataError` for a table with far more cells than the `size` of its file allows."""
     if rows < 0 or rows * max(columns, 1) > max(_CELLS, _CELLS_A_BYTE * size):
         raise DataError(
             f"{path} states {rows:,} rows of {columns:,} columns, too many for its {size:,} bytes"
@@ -116,16 +139,16 @@ def check_cells(path: Path, rows: int, columns: int, size: int) -> None:
 
 
 def read_shard(path: Path, content: mmap.mmap, schema: pa.Schema, rows: int) -> pa.Table:
-    """An Arrow file in mapped memory, without a copy.
+    """Read a memory-mapped Arrow file without copying it.
 
     Args:
         path: The file, for messages.
         content: Its bytes.
         schema: The columns that it must have.
-        rows: How many rows it must have.
+        rows: The number of rows that it must have.
 
     Raises:
-        DataError: It is damaged, or has other columns or another number of rows.
+        DataError: The file is damaged, or has other columns or another number of rows.
     """
     with _damage_named(path, "an Arrow file"):
         reader = pa.ipc.open_file(pa.py_buffer(content))
@@ -139,7 +162,7 @@ def read_shard(path: Path, content: mmap.mmap, schema: pa.Schema, rows: int) -> 
 
 
 def read_batches(path: Path, content: pa.Buffer, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """The record batches of an Arrow stream in memory, without a copy.
+    """Read the record batches of an Arrow stream in memory, without copying it.
 
     Args:
         path: The file, for messages.
@@ -147,7 +170,7 @@ def read_batches(path: Path, content: pa.Buffer, schema: pa.Schema) -> list[pa.R
         schema: The columns that it must have.
 
     Raises:
-        DataError: It is damaged or has other columns.
+        DataError: The stream is damaged or has other columns.
     """
     with _damage_named(path, "an Arrow stream"):
         reader = pa.ipc.open_stream(pa.BufferReader(content))
@@ -162,7 +185,7 @@ def read_batches(path: Path, content: pa.Buffer, schema: pa.Schema) -> list[pa.R
 
 
 def check_no_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
-    """Raise `DataError` for a column in which a value is missing."""
+    """Raise `DataError` if any of the columns has missing values."""
     for name in columns:
         column = table[name]
         items = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)

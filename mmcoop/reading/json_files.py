@@ -1,4 +1,4 @@
-"""JSON files, read through a type that says what has to be in them."""
+"""JSON files, checked against a type that describes their content."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from mmcoop.errors import DataError, said
 
-#: The most bytes of a JSON file.
+#: The largest JSON file, in bytes.
 LARGEST = 64 * 2**20
 #: The deepest nesting of lists and objects.
 DEEPEST = 32
 
-#: What a `TypedDict` that describes a file is declared with: no conversion, and fields that this
-#: version does not know are kept.
+#: Configuration of every `TypedDict` that describes a file: values are not converted, and fields
+#: unknown to this version are kept.
 AS_WRITTEN = ConfigDict(strict=True, extra="allow")
 
 T = TypeVar("T")
@@ -41,9 +41,9 @@ def _check_text(text: str) -> str:
 
 #: A path, as text.
 PathText = Annotated[str, AfterValidator(_check_path)]
-#: Text that can be written to any file: not part of a file name that is not UTF-8.
+#: Text that UTF-8 can encode, unlike some file names.
 Text = Annotated[str, AfterValidator(_check_text)]
-#: A whole number that is not negative and exact as a floating-point number.
+#: A non-negative integer that float64 represents exactly.
 Count = Annotated[int, Field(ge=0, le=2**53)]
 #: A hash, in hexadecimal digits.
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,24 +54,24 @@ def read_json(path: Path, kind: type[T], *, largest: int = LARGEST) -> T:
 
     Args:
         path: The file.
-        kind: What is expected: a `TypedDict`, `dict[str, int]`, or any other type of JSON values.
-        largest: The most bytes.
+        kind: The expected type: a `TypedDict`, `dict[str, int]`, or any other type of JSON values.
+        largest: The largest file, in bytes.
 
     Returns:
-        The content, as JSON has it.
+        The content, unchanged.
 
     Raises:
-        DataError: The file is missing, too large, no JSON, nested too deeply, or something else
-            than `kind`.
+        DataError: The file is missing, too large, not JSON, nested too deeply, or not of type
+            `kind`.
     """
     return checked(_load(path, largest), kind, path)
 
 
 def read_versioned(path: Path, kind: type[T], version: int) -> T:
-    """Read a JSON object that states its `format_version`; otherwise as `read_json`.
+    """Read a JSON object whose `format_version` must be `version`; otherwise as `read_json`.
 
     Raises:
-        DataError: As `read_json`, and for a file of another version.
+        DataError: As `read_json`, and for another version.
     """
     content = _load(path, LARGEST)
     found = content.get("format_version") if isinstance(content, dict) else None
@@ -81,7 +81,16 @@ def read_versioned(path: Path, kind: type[T], version: int) -> T:
 
 
 def checked(content: Any, kind: type[T], where: object) -> T:
-    """`content` if it is a `kind`; `DataError`, naming `where` and the place in it, otherwise."""
+    """Return `content` if it is of type `kind`.
+
+    Args:
+        content: Parsed JSON.
+        kind: The expected type.
+        where: Where it is from, for messages.
+
+    Raises:
+        DataError: It is not; the message names the first wrong field.
+    """
     try:
         _adapter(cast(Any, kind)).validate_python(content, strict=True)
     except UnicodeEncodeError:  # pydantic matches patterns in UTF-8
@@ -94,12 +103,20 @@ def checked(content: Any, kind: type[T], where: object) -> T:
         raise DataError(
             f"{where} is not what mmcoop writes: {place}{': ' if place else ''}{first['msg']}"
         ) from None
-    # not what pydantic makes of it, where 3 may have become 3.0: fingerprints depend on it
+    # not pydantic's result, in which 3 may have become 3.0: fingerprints depend on it
     return cast(T, content)
 
 
 def parse_json(text: str | bytes, where: object) -> Any:
-    """Any JSON from text that is bounded already; `DataError` where it is none."""
+    """Parse JSON from text of limited size.
+
+    Args:
+        text: The text.
+        where: Where it is from, for messages.
+
+    Raises:
+        DataError: It is not JSON, or nested too deeply.
+    """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -109,10 +126,10 @@ def parse_json(text: str | bytes, where: object) -> Any:
 
 
 def read_text(path: Path, *, largest: int = LARGEST) -> str:
-    """The text of a file, UTF-8 with or without a byte order mark.
+    """Read a file of UTF-8 text, with or without a byte order mark.
 
     Raises:
-        DataError: It is missing, larger than `largest` bytes, or not UTF-8.
+        DataError: The file is missing, larger than `largest` bytes, or not UTF-8.
     """
     try:
         return read_bytes(path, largest).decode("utf-8-sig")
@@ -125,7 +142,11 @@ def _load(path: Path, largest: int) -> Any:
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
-    """All bytes of a file that has at most `largest`; `DataError` where it cannot be read."""
+    """Read a file of at most `largest` bytes.
+
+    Raises:
+        DataError: The file is missing, larger, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(largest + 1)
@@ -139,7 +160,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
 
 
 def _check_depth(content: Any, where: object) -> None:
-    """Raise `DataError` for nesting that functions calling themselves could not follow."""
+    """Raise `DataError` for nesting so deep that recursive functions could fail on it."""
     level = [content]
     for _ in range(DEEPEST):
         level = [

@@ -1,4 +1,4 @@
-"""Pictures that a data set stores."""
+"""Pictures stored in a dataset."""
 
 import io
 import warnings
@@ -8,12 +8,22 @@ from PIL import Image, UnidentifiedImageError
 
 from mmcoop.errors import DataError
 
-# The most pixels of one picture: recipes store frames of a few hundred a side.
+# The most pixels of one picture: recipes store frames of a few hundred pixels per side.
 _LARGEST = 2**25
 
 
 def decode_jpeg(content: bytes) -> np.ndarray:
-    """A JPEG file's picture: uint8 `(height, width, 3)`; `DataError` where it is none."""
+    """Decode a JPEG file.
+
+    Args:
+        content: Its bytes.
+
+    Returns:
+        RGB uint8 `(height, width, 3)`.
+
+    Raises:
+        DataError: It is not a JPEG file, is damaged, or has too many pixels.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -23,5 +33,5 @@ def decode_jpeg(content: bytes) -> np.ndarray:
                 return np.asarray(picture.convert("RGB"))
     except UnidentifiedImageError:
         raise DataError("a stored picture cannot be decoded: it is no JPEG file") from None
-    except Exception as error:  # noqa: BLE001 - of damaged files Pillow raises errors of any kind
+    except Exception as error:  # noqa: BLE001 - Pillow raises any kind of error on damaged files
         raise DataError(f"a stored picture cannot be decoded: {error}") from None

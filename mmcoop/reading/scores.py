@@ -1,6 +1,6 @@
-"""Scores files: what they say of themselves, and their columns.
+"""Scores files: their details and columns, read without torch.
 
-`docs/reference/scores.md` describes the file, `mmcoop/scores/table.py` writes it.
+`docs/reference/scores.md` describes the file; `mmcoop/scores/table.py` writes it.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from mmcoop.errors import DataError
 from mmcoop.reading.arrow_tables import parquet_schema, read_parquet
 from mmcoop.reading.json_files import AS_WRITTEN, checked, parse_json
 
-#: Under which entry of a Parquet file's metadata its details are.
+#: The entry of a Parquet file's metadata that holds the details.
 METADATA_KEY = b"mmcoop"
 
-#: The entry `ids` of scores whose ids are positions of samples, which no data set knows.
+#: The value of the entry `ids` if ids are positions of samples, unknown to any dataset.
 POSITIONS = "positions"
 
 
@@ -30,7 +30,7 @@ class _ValuedDataset(TypedDict):
 
 @with_config(AS_WRITTEN)
 class ScoresDetails(TypedDict):
-    """What a scores file says of itself."""
+    """The details of a scores file, as far as they are checked."""
 
     modalities: Annotated[list[str], Field(min_length=1)]
     classes: NotRequired[Annotated[int, Field(ge=0, le=2**24)]]
@@ -39,7 +39,11 @@ class ScoresDetails(TypedDict):
 
 
 def read_scores_details(path: Path) -> dict[str, Any]:
-    """What a scores file says of itself; `DataError` where it is not a scores file."""
+    """Read the details of a scores file.
+
+    Raises:
+        DataError: It is not a scores file.
+    """
     try:
         metadata = parquet_schema(path).metadata or {}
         if METADATA_KEY not in metadata:
@@ -51,7 +55,11 @@ def read_scores_details(path: Path) -> dict[str, Any]:
 
 
 def read_scores(path: Path, columns: Sequence[str]) -> pa.Table:
-    """These columns of a scores file; `DataError` where it is damaged or one is not there."""
+    """Read some columns of a scores file.
+
+    Raises:
+        DataError: The file is damaged, or lacks a column.
+    """
     try:
         return read_parquet(path, columns)
     except DataError as error:

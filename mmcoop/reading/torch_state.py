@@ -1,8 +1,8 @@
-"""Files that `torch.save` wrote, read without trusting them.
+"""Files written by `torch.save`, read without trusting them.
 
-`torch.load(weights_only=True)` runs no code of a file's, but it believes the sizes and offsets that
-the file states: a tensor may reach outside of its bytes, or ask for any amount of memory. Here
-every byte that is used is one that the file has.
+`torch.load(weights_only=True)` runs no code from a file, but trusts the sizes and offsets that the
+file states: a tensor may extend beyond its storage, or request any amount of memory. Here every
+tensor is within bytes that the file has.
 """
 
 import io
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mmcoop.errors import DataError, said
 
-#: The most bytes of the part that describes values: it has no tensor in it.
+#: The largest pickle, in bytes: it describes values, but holds no tensor data.
 _LARGEST_PICKLE = 16 * 2**20
 
-# How torch calls the attribute of a state dict that names the versions of modules.
+# Torch's name for the attribute of a state dict that holds module versions.
 _VERSIONS = "_metadata"
 
 _DTYPES = {
@@ -40,16 +40,16 @@ _DTYPES = {
 
 
 def read_torch(path: Path) -> Any:
-    """Read what `torch.save` wrote of tensors, numbers, text, lists, tuples and dicts.
+    """Read a file of tensors, numbers, text, lists, tuples and dicts written by `torch.save`.
 
     Args:
-        path: The file, in the zip format that `torch.save` writes since torch 1.6.
+        path: The file, in the zip format of torch 1.6 and later.
 
     Returns:
-        The content, its tensors on the CPU.
+        The content, with tensors on the CPU.
 
     Raises:
-        DataError: The file is missing, damaged, or holds anything else.
+        DataError: The file is missing, damaged, or holds other objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -58,13 +58,13 @@ def read_torch(path: Path) -> Any:
         raise DataError(f"{path} is missing") from None
     except RecursionError:
         raise DataError(f"{path} is damaged: it is nested too deeply") from None
-    # whatever the instructions of a damaged pickle lead to, and zipfile's for damaged archives
+    # a damaged pickle or archive may raise any error
     except Exception as error:  # noqa: BLE001
         reason = said(error) or type(error).__name__
         raise DataError(f"{path} is damaged, or holds more than data: {reason}") from None
 
 
-# The instructions that are needed; others could call what an object defines.
+# The opcodes that are needed. Others could call methods that an object defines.
 _INSTRUCTIONS = [
     "PROTO",
     "FRAME",
@@ -105,7 +105,7 @@ _INSTRUCTIONS = [
 
 
 class _Reader(pickle._Unpickler):
-    """Python's own unpickler, which, unlike the one in C, allocates nothing by a stated size."""
+    """Based on Python's unpickler, which, unlike the C version, does not allocate stated sizes."""
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: pickle._Unpickler.dispatch[code]
@@ -139,7 +139,7 @@ class _Reader(pickle._Unpickler):
         raise ValueError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """A storage: its bytes as a tensor of one dimension."""
+        """A storage, as a one-dimensional tensor."""
         kind, dtype, key, _, numbers = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise ValueError("a storage is not described as torch does")
@@ -150,7 +150,7 @@ class _Reader(pickle._Unpickler):
             if type(numbers) is not int or len(content) != numbers * itemsize:
                 raise ValueError(f"storage {key} has {len(content)} bytes, not {numbers} numbers")
             empty = torch.empty(0, dtype=dtype)
-            # a copy, as bytes cannot be written to
+            # copied, because bytes are read-only
             self._storages[key] = (
                 torch.frombuffer(bytearray(content), dtype=dtype) if content else empty
             )
@@ -160,7 +160,7 @@ class _Reader(pickle._Unpickler):
         return storage
 
     def load_build(self) -> None:
-        """Attributes of an object: the versions that a module's state dict has, and no others."""
+        """Set attributes of an object: only the module versions of a state dict."""
         state = self.stack.pop()
         found = self.stack[-1]
         if (
@@ -174,7 +174,7 @@ class _Reader(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
     def _part(self, name: str, largest: int) -> bytes:
-        """A part of the archive, its checksum verified; torch compresses none."""
+        """Read a part of the archive, with its checksum; torch does not compress parts."""
         entry = self._entries[name]
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise ValueError(f"its part {name} is compressed")
@@ -192,7 +192,7 @@ def _tensor(
     hooks: Mapping[str, Any],
     metadata: Any = None,
 ) -> Tensor:
-    """A view of a storage, inside of it and no larger."""
+    """A view of a storage, within its bounds and no larger."""
     whole = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in whole):
         raise ValueError("a tensor has an impossible shape")

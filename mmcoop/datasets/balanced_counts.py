@@ -36,6 +36,8 @@ _INFEASIBLE = 2
 
 
 class Demands(NamedTuple):
+    """What a subset must meet; see `balanced_subset`."""
+
     tolerance: float
     class_ratio: float
     min_spread: float

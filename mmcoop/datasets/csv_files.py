@@ -30,7 +30,7 @@ NAMELESS = ("", "Unnamed: 0")
 # The separator is detected from this many records.
 _RECORDS = 100
 
-# Byte order marks. UTF-32 comes before UTF-16, whose mark is a prefix of its own.
+# Byte order marks. UTF-32 comes before UTF-16, because its little-endian mark starts with UTF-16's.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -78,6 +78,7 @@ class CsvFile:
 
     @property
     def rows(self) -> int:
+        """Number of rows below the header."""
         return len(self._table)
 
     def cells(self, columns: Sequence[int]) -> list[pd.Series]:

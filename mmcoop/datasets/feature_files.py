@@ -295,8 +295,8 @@ def _check_is_header(
 def _could_be_data(name: str, column: pd.Series, is_label: bool) -> bool:
     """Whether a column's name could be one of its cells.
 
-    A number could be among numbers, but a digit, which may be the column's number, only if it
-    occurs there. A word could be among words, but a label only if it occurs again.
+    A number could be a cell among numbers, but digits, which may be the column's number, only if
+    they occur there. A word could be a cell among words, but a label only if it occurs again.
     """
     if pd.api.types.is_numeric_dtype(column):
         counts = name.isdigit()

@@ -158,6 +158,7 @@ class Modality:
         return last.reshape(-1, last.shape[-1])
 
     def to_json(self) -> dict[str, Any]:
+        """The entry of the modality in `dataset.json`."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -166,6 +167,11 @@ class Modality:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Modality":
+        """Make a modality from its entry in `dataset.json`.
+
+        Raises:
+            DataError: A field has an invalid value.
+        """
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in content.items()

@@ -49,6 +49,7 @@ class Spread:
 
     @property
     def mean(self) -> np.ndarray:
+        """Means."""
         return self._offset + self._mean
 
     @property

@@ -12,7 +12,7 @@ from mmcoop.names import normalised
 
 
 class SourceFiles:
-    """The files of some kinds in a folder and its subfolders, sorted by name.
+    """The files of some kinds in a folder and its subfolders.
 
     File extensions decide. If no file has a matching extension, the content of files with unknown
     extensions does. Links are followed, each real folder once, so that loops end. Hidden files and

@@ -53,10 +53,11 @@ def fill_splits(
     train and in every split that is cut.
 
     Args:
-        splits: Split of each sample; None for every sample if no split is given.
+        splits: Split of each sample; None for all samples if there are no splits yet.
         groups: Group of each sample; see `cut_by_group`.
         labels: Class number of each sample.
-        validation: Share of the training samples to cut for validation, above 0.
+        validation: Share to cut for validation, above 0: of the given training samples or, without
+            splits, of all samples.
         test: Likewise for test.
         seed: Seed of the cuts.
 

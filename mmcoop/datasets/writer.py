@@ -304,7 +304,7 @@ class DatasetWriter:
             raise DataError(
                 f"no sample for the split {empty[0]}: a data set needs all three"
                 + why_not(self._rejects)
-                # where it goes on, the folder stays
+                # a resumable build keeps its folder, and so its rejects
                 + ". Assign samples to it, or add samples"
                 + f". For all rejects: mmcoop info {self._folder / REJECTS_FILE}"
                 * bool(self._rejects and self._journal)

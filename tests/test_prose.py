@@ -1,12 +1,21 @@
-"""The documentation is plain English: phrases that read as if translated do not occur."""
+"""Pages, docstrings and comments are plain English, without phrases that read as if translated."""
 
+import ast
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+#: Modules whose docstrings and comments are checked.
+MODULES = [
+    path
+    for pattern in ("*.py", "datasets/*.py", "reading/*.py", "scores/*.py")
+    for path in sorted((ROOT / "mmcoop").glob(pattern))
+]
 
 _UNIT = (
     "modality|sample|epoch|coalition|row|class|split|method|run|batch|seed|fold|file|step|frame|"
@@ -48,6 +57,15 @@ def found_in(text: str) -> list[str]:
     ]
 
 
+def explanations(source: str) -> list[str]:
+    """The docstrings and comments of a module."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = "\n".join(t.string.lstrip("#: ") for t in tokens if t.type == tokenize.COMMENT)
+    return [*(ast.get_docstring(node) or "" for node in nodes), comments]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -68,3 +86,16 @@ def test_phrases_are_found_where_they_are_meant(text, found):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_page_reads_as_if_translated(page):
     assert found_in(page.read_text()) == []
+
+
+def test_explanations_are_docstrings_and_comments():
+    source = '"""One row a modality."""\nx = "told"  # so\n# many rows\n'
+    docstring, comments = explanations(source)
+    assert found_in(docstring)
+    assert found_in(comments)
+    assert "told" not in docstring + comments
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_docstring_or_comment_reads_as_if_translated(path):
+    assert [found for text in explanations(path.read_text()) for found in found_in(text)] == []

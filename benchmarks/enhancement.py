@@ -17,6 +17,7 @@ from scipy.stats import t as student
 
 from mmcoop import evaluate_run, load_run, make_config, open_dataset, resume, train
 from mmcoop.reporting.progress import TerminalProgress
+from mmcoop.runtime import Runtime
 
 METHODS = ("joint", "joint, rows matched", "sample", "modality")
 
@@ -33,9 +34,9 @@ def main() -> None:
     def finished_run(name, seed, **settings):
         folder = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
         if (folder / "run.json").is_file():
-            return resume(folder, dataset, progress=progress)
+            return resume(folder, dataset, runtime=Runtime(progress=progress))
         config = make_config(dataset.defaults["train"], {"seed": seed, **settings})
-        return train(folder, dataset, config, progress=progress)
+        return train(folder, dataset, config, runtime=Runtime(progress=progress))
 
     results = {name: [] for name in METHODS}
     for seed in arguments.seeds:

@@ -29,6 +29,7 @@ from mmcoop import (
     valuate,
 )
 from mmcoop.reporting.progress import TerminalProgress
+from mmcoop.runtime import Runtime
 from mmcoop.training.run import Run
 
 METHODS = {
@@ -57,7 +58,7 @@ def main() -> None:
                 run = resume(folder, dataset)
             else:
                 config = make_config(SETTINGS, {"seed": seed, **settings})
-                run = train(folder, dataset, config, progress=TerminalProgress())
+                run = train(folder, dataset, config, runtime=Runtime(progress=TerminalProgress()))
             found[name].append(numbers(load_run(run.folder), dataset, views))
     heading(["training", "all views", *(f"{v} alone" for v in views), "rows encoded"])
     for name, runs in found.items():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmcoop.datasets.loading import load_batches
     from mmcoop.datasets.reader import open_dataset
     from mmcoop.errors import DataError, MmcoopError, UsageError
+    from mmcoop.runtime import Runtime
     from mmcoop.scores.dataset import ValuationRequest, score_model
     from mmcoop.scores.scores import Scores
     from mmcoop.scores.user_model import ImputerSpec
@@ -33,6 +34,7 @@ _HOMES = {
     "DataError": "mmcoop.errors",
     "MmcoopError": "mmcoop.errors",
     "ValuationRequest": "mmcoop.scores.dataset",
+    "Runtime": "mmcoop.runtime",
     "Scores": "mmcoop.scores.scores",
     "TrainConfig": "mmcoop.training.config",
     "UsageError": "mmcoop.errors",
@@ -65,6 +67,7 @@ __all__ = [
     "DataError",
     "ImputerSpec",
     "MmcoopError",
+    "Runtime",
     "Scores",
     "TrainConfig",
     "UsageError",

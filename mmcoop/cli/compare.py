@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmcoop.cli import options
-from mmcoop.cli.options import Computing, Printing, Resuming, option, options_of
+from mmcoop.cli.options import Computing, Resuming, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.errors import UsageError
 from mmcoop.methods import METHODS
@@ -18,7 +18,7 @@ _SETTINGS = ["epochs", "warmup", "max_extra", "value", *options.TRAINING]
 
 
 @dataclass(kw_only=True)
-class Compare(Printing, Computing, Resuming, options.TrainingOptions, Epochs, Method):
+class Compare(Computing, Resuming, options.TrainingOptions, Epochs, Method):
     """Compare training methods on a dataset, over several seeds.
 
     Tests the best epoch of each run once and writes `runs.parquet`, `summary.csv`, `summary.md`
@@ -97,10 +97,8 @@ class Compare(Printing, Computing, Resuming, options.TrainingOptions, Epochs, Me
             comparison,
             dataset,
             jobs=self.jobs,
-            device=self.device,
-            workers=self.workers,
             threads=self.threads,
-            progress=self.progress,
+            runtime=self.runtime,
         )
         summary = summarise(comparison)
         write_comparison(comparison, summary)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmcoop.cli import options
-from mmcoop.cli.options import Computing, Logging, Printing, Resuming, option, options_of
+from mmcoop.cli.options import Computing, Logging, Resuming, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.errors import UsageError
 from mmcoop.methods import LEVELS
@@ -18,7 +18,7 @@ _SETTINGS = ["epochs", "seed", "max_extra", "value", *options.TRAINING]
 
 
 @dataclass(kw_only=True)
-class Enhance(Printing, Computing, Logging, Resuming, options.TrainingOptions, Method, Main):
+class Enhance(Computing, Logging, Resuming, options.TrainingOptions, Method, Main):
     """Fine-tune a run so that the modality that contributes little is used.
 
     Before every epoch the training samples are valued, and modalities with a low contribution are
@@ -79,11 +79,9 @@ class Enhance(Printing, Computing, Logging, Resuming, options.TrainingOptions, M
             chosen,
         )
         folder = self.out or enhanced_folder(parent, self.level, config.seed)
-        shown = self.progress
+        shown = self.runtime.progress
         where: dict[str, Any] = {
-            "device": self.device,
-            "workers": self.workers,
-            "progress": shown,
+            "runtime": self.runtime,
             "scores": self.scores,
             "tensorboard": self.tensorboard,
         }

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmcoop.cli import options
-from mmcoop.cli.options import Computing, Printing, option
+from mmcoop.cli.options import Computing, option
 from mmcoop.cli.output import report
 from mmcoop.errors import UsageError
 
 
 @dataclass(kw_only=True)
-class Evaluate(Printing, Computing):
+class Evaluate(Computing):
     """Evaluate runs on the test split, with modalities missing too.
 
     Prints the accuracy of every coalition of modalities and the mean contributions, with 95 %
@@ -80,9 +80,7 @@ class Evaluate(Printing, Computing):
                     dataset_of(each, self.data),
                     self.split,
                     utilisation=self.utilisation,
-                    device=self.device,
-                    workers=self.workers,
-                    progress=shown,
+                    runtime=self.runtime,
                 )
             )
         evaluations = [one.answer for one in found]

@@ -12,6 +12,7 @@ import typer
 
 from mmcoop.errors import UsageError, setting
 from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.config import TrainConfig
 
 #: What help shows in place of a value of each type.
@@ -130,7 +131,7 @@ class Logging:
 
 
 @dataclass(kw_only=True)
-class Computing:
+class Computing(Printing):
     """Where and with how many processors."""
 
     device: Annotated[
@@ -158,6 +159,11 @@ class Computing:
             metavar="N",
         ),
     ] = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """Device, loader processes, and progress on standard error."""
+        return Runtime(self.device, self.workers, self.progress)
 
 
 #: The settings of training that `train`, `enhance` and `compare` share.

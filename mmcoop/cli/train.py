@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from mmcoop.cli import options
 from mmcoop.cli.listing import list_and_exit
-from mmcoop.cli.options import Computing, Logging, Printing, Resuming, option, options_of
+from mmcoop.cli.options import Computing, Logging, Resuming, option, options_of
 from mmcoop.cli.output import report
 from mmcoop.core.models.encoders import ENCODERS
 from mmcoop.core.models.fusions import FUSIONS
@@ -20,7 +20,7 @@ Method: Any = options_of(TrainConfig, _METHOD, panel="Method", unset=True)
 
 
 @dataclass(kw_only=True)
-class Train(Printing, Computing, Logging, Resuming, options.TrainingOptions, Method, Main):
+class Train(Computing, Logging, Resuming, options.TrainingOptions, Method, Main):
     """Train a model on a dataset, from scratch.
 
     Unset options take the dataset's recommended settings (`mmcoop info data/NAME`), else the
@@ -95,11 +95,9 @@ class Train(Printing, Computing, Logging, Resuming, options.TrainingOptions, Met
         from mmcoop.workspace import dataset_of, find_dataset, run_folder
 
         chosen = self._given()
-        shown = self.progress
+        shown = self.runtime.progress
         where: dict[str, Any] = {
-            "device": self.device,
-            "workers": self.workers,
-            "progress": shown,
+            "runtime": self.runtime,
             "scores": self.scores,
             "tensorboard": self.tensorboard,
         }

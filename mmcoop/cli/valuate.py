@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmcoop.cli import options
-from mmcoop.cli.options import Computing, Printing, Resuming, option
+from mmcoop.cli.options import Computing, Resuming, option
 from mmcoop.cli.output import report
 from mmcoop.core.choices import ABSENT, CLASS_VALUES, ESTIMATORS, INDICES, INTERACTIONS
 from mmcoop.errors import UsageError, setting
@@ -27,7 +27,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 @dataclass(kw_only=True)
-class Valuate(Printing, Computing, Resuming):
+class Valuate(Computing, Resuming):
     """Value the modalities of a run, or of your own model, for every sample.
 
     Writes one row per sample. A contribution φ is the Shapley value of a modality: by the paper's
@@ -199,14 +199,13 @@ class Valuate(Printing, Computing, Resuming):
             held_out = valued.best_epoch["validation_accuracy"]
         dataset = dataset_of(valued, self.data)
         suitable = suitable_threads(valued.architecture, valued.config.batch_size)
-        use_threads(self.threads or suitable, where["progress"])
+        use_threads(self.threads or suitable, self.progress)
         scores = valuate_run(
             valued,
             dataset,
             self.split,
             self.out,
             folds=self.cross_fit or 0,
-            device=self.device,
             **where,
         )
         return scores, subject, held_out
@@ -229,7 +228,7 @@ class Valuate(Printing, Computing, Resuming):
         dataset = find_dataset(self.data)
         model = load_own_model(self.model, self.weights)
         if self.threads:
-            use_threads(self.threads, where["progress"])
+            use_threads(self.threads, self.progress)
         if hasattr(model, "to"):
             model = model.to(pick_device(self.device))
         with own_errors(self.model, model):
@@ -276,8 +275,7 @@ class Valuate(Printing, Computing, Resuming):
             "request": request,
             "overwrite": self.overwrite,
             "resume": self.resume,
-            "workers": self.workers,
-            "progress": self.progress,
+            "runtime": self.runtime,
         }
 
 

@@ -1,7 +1,7 @@
 """Runs, each trained and tested in a process of its own."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -14,8 +14,9 @@ from mmcoop.datasets.reader import DatasetFolder, open_dataset
 from mmcoop.errors import DataError, MmcoopError
 from mmcoop.files import NoRoom, disk_room, write_json
 from mmcoop.processes import finished, processors, worker_processes
-from mmcoop.progress import Progress
+from mmcoop.progress import SILENT
 from mmcoop.reading.json_files import AS_WRITTEN, Count, read_json
+from mmcoop.runtime import Runtime
 from mmcoop.stopping import stop_on_sigterm
 from mmcoop.training.build import architecture_of
 from mmcoop.training.config import TrainConfig, make_config
@@ -105,11 +106,9 @@ def run_jobs(
     dataset: DatasetFolder,
     *,
     at_once: int,
-    device: str,
-    workers: int,
+    runtime: Runtime,
     threads: int | None,
     label: str,
-    progress: Progress,
 ) -> dict[Path, str]:
     """Do the jobs that are not done, so many at once, and return why some failed, by folder.
 
@@ -126,6 +125,7 @@ def run_jobs(
     share = max(1, processors() // at_once)
     at_once = min(at_once, len(waiting))
     begun: dict[int, Any] = {}
+    quiet = replace(runtime, progress=SILENT)  # a run's own progress has no place to be shown
 
     def status() -> str:
         running = [job for k, job in enumerate(waiting) if not begun[k].done()][:at_once]
@@ -137,18 +137,18 @@ def run_jobs(
 
     def outcomes(pool: Any) -> Iterator[None]:
         for k, job in enumerate(waiting):
-            begun[k] = pool.schedule(_do, args=(job, dataset.folder, device, workers, threads))
+            begun[k] = pool.schedule(_do, args=(job, dataset.folder, quiet, threads))
         jobs_of = {task: waiting[k] for k, task in begun.items()}
         for task in finished(pool, list(jobs_of)):
             if problem := _problem(task):
                 job = jobs_of[task]
                 failed[job.folder] = problem
-                progress.note(f"{job.folder.name} failed: {problem}")
+                runtime.progress.note(f"{job.folder.name} failed: {problem}")
             yield
 
     try:
         with worker_processes(at_once, preload=_PRELOAD, threads=share, tasks_each=1) as pool:
-            for _ in progress.track(outcomes(pool), label, len(waiting), status):
+            for _ in runtime.progress.track(outcomes(pool), label, len(waiting), status):
                 pass
     except RuntimeError as error:
         raise DataError(f"the processes that train end, or cannot be started: {error}") from error
@@ -163,16 +163,14 @@ def _problem(task: Any) -> str | None:
     return problem
 
 
-def _do(
-    job: Job, dataset_folder: Path, device: str, workers: int, threads: int | None
-) -> str | None:
+def _do(job: Job, dataset_folder: Path, runtime: Runtime, threads: int | None) -> str | None:
     """In a process of its own; returns what went wrong, but raises `NoRoom` for a full disk.
 
     SIGTERM, with which the pool ends its processes, stops the run as Ctrl-C would.
     """
     try:
         with stop_on_sigterm(), disk_room(job.folder, job.folder):
-            _train_and_test(job, dataset_folder, device, workers, threads)
+            _train_and_test(job, dataset_folder, runtime, threads)
     except KeyboardInterrupt:
         return "stopped"
     except NoRoom:
@@ -184,17 +182,15 @@ def _do(
     return None
 
 
-def _train_and_test(
-    job: Job, dataset_folder: Path, device: str, workers: int, threads: int | None
-) -> None:
+def _train_and_test(job: Job, dataset_folder: Path, runtime: Runtime, threads: int | None) -> None:
     dataset = open_dataset(dataset_folder)
     architecture = architecture_of(dataset, job.config)
     torch.set_num_threads(threads or suitable_threads(architecture, job.config.batch_size))
-    run = _trained(job, dataset, device, workers)
+    run = _trained(job, dataset, runtime)
     test = None
     if job.scores is not None:
         job.scores.parent.mkdir(exist_ok=True)
-        test = evaluate_run(run, dataset, out=job.scores, device=device, workers=workers)
+        test = evaluate_run(run, dataset, out=job.scores, runtime=runtime)
     last = run.metrics.iloc[-1]
     outcome = {
         "run": run.name,
@@ -213,16 +209,16 @@ def _train_and_test(
     write_json(job.result, outcome)
 
 
-def _trained(job: Job, dataset: DatasetFolder, device: str, workers: int) -> Run:
+def _trained(job: Job, dataset: DatasetFolder, runtime: Runtime) -> Run:
     def longer(run: Run) -> Run:
-        return extend(job.folder, run, dataset, job.config, device=device, workers=workers)
+        return extend(job.folder, run, dataset, job.config, runtime=runtime)
 
     if is_run(job.folder):
         run = load_run(job.folder)
         if run.config == job.config:
-            return resume(job.folder, dataset, device=device, workers=workers)
+            return resume(job.folder, dataset, runtime=runtime)
         if run.config.begins(job.config):
             return longer(run)
     elif job.shorter and is_run(job.shorter) and load_run(job.shorter).config.begins(job.config):
         return longer(load_run(job.shorter))
-    return train(job.folder, dataset, job.config, overwrite=True, device=device, workers=workers)
+    return train(job.folder, dataset, job.config, overwrite=True, runtime=runtime)

@@ -18,7 +18,7 @@ from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, Interrupted
 from mmcoop.files import atomic_write
 from mmcoop.locks import locked
-from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import DEFAULT_RUNTIME, Runtime
 from mmcoop.training.config import TrainConfig, shrunk_warmup
 
 
@@ -27,10 +27,8 @@ def run_comparison(
     dataset: DatasetFolder,
     *,
     jobs: int = 1,
-    device: str = "auto",
-    workers: int = 0,
     threads: int | None = None,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Comparison:
     """Do the runs of a comparison that are not done, and test them.
 
@@ -50,12 +48,12 @@ def run_comparison(
     settings = layers(dataset, plan)
     cases, left_out = make_run_specs(dataset, plan.methods, plan.fusions, plan.options, *settings)
     for name, reason in left_out.items():
-        progress.note(f"{name} is left out: {reason}")
+        runtime.progress.note(f"{name} is left out: {reason}")
     usual = dataset.defaults.get("train", {})
     for case in cases:
         if note := shrunk_warmup(case.config(*settings), usual, plan.settings):
-            progress.note(note)
-    work = _Work(folder, dataset, plan, settings, jobs, device, workers, threads, progress)
+            runtime.progress.note(note)
+    work = _Work(folder, dataset, plan, settings, jobs, threads, runtime)
     with locked(folder), comparison.disk_room():
         comparison.save()  # with the methods and seeds that were added
         try:
@@ -89,10 +87,8 @@ class _Work:
     plan: ComparisonSpec
     layers: Sequence[Mapping[str, Any]]
     at_once: int
-    device: str
-    workers: int
     threads: int | None
-    progress: Progress
+    runtime: Runtime
     failed: dict[Path, str] = field(default_factory=dict)
 
     def all(self, cases: Sequence[RunSpec]) -> dict[_Key, Job]:
@@ -148,7 +144,7 @@ class _Work:
 
     def first(self, cases: Sequence[RunSpec]) -> dict[_Key, Job]:
         """Every case with every seed, for as many epochs as the settings say."""
-        self.progress.note(self._foreseen(cases))
+        self.runtime.progress.note(self._foreseen(cases))
         jobs = {}
         for seed in self.plan.seeds:  # seed by seed: cut off, what is there can be compared
             for case in cases:
@@ -183,7 +179,7 @@ class _Work:
             for key, config in _matching_configs(first, self.plan.match).items()
         }
         if longer := [key for key, job in jobs.items() if job.result.is_file() and not job.done]:
-            self.progress.note(
+            self.runtime.progress.note(
                 f"{len(longer)} runs that were finished go on: a dearer one has been added"
             )
         self._do(jobs.values(), f"runs matched in {self.plan.match}")
@@ -231,11 +227,9 @@ class _Work:
             list(jobs),
             self.dataset,
             at_once=self.at_once,
-            device=self.device,
-            workers=self.workers,
+            runtime=self.runtime,
             threads=self.threads,
             label=label,
-            progress=self.progress,
         )
 
 

@@ -71,10 +71,14 @@ def stream_parquet(
     with opened_parquet(path) as file:
         _check_columns(file.schema_arrow, columns or (), path)
         chosen = None if columns is None else list(columns)
+        found = 0
         for batch in file.iter_batches(rows, columns=chosen):
             table = pa.Table.from_batches([batch])
             _validate(table, path)
+            found += len(table)
             yield table
+        if found != file.metadata.num_rows:
+            raise DataError(f"{path} is damaged: {found} of its {file.metadata.num_rows} rows")
 
 
 def to_frame(table: pa.Table, path: Path) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from mmcoop.datasets.reader import SPLITS, DatasetFolder
 from mmcoop.errors import UsageError, check_given, setting
 from mmcoop.files import check_new_file, check_room
 from mmcoop.locks import check_unlocked
-from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import DEFAULT_RUNTIME, Runtime
 from mmcoop.scores.resume import EMAP_GAP, ScoresParts, resumable_scores
 from mmcoop.scores.scores import ALL_SPLITS, Scores
 from mmcoop.scores.table import check_scores_name, least_bytes, scores_table, valuation_details
@@ -117,8 +117,7 @@ def score(
     output: Output = None,
     overwrite: bool = False,
     resume: bool = False,
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Scores:
     """Value slices of samples into a scores file, one slice after the other.
 
@@ -156,12 +155,15 @@ def score(
         if not parts.complete:
             _check_disk(out, parts, dataset, split, modalities, request.how)
         for path in parts.damaged:
-            progress.note(f"{path} is damaged: its samples are valued again")
+            runtime.progress.note(f"{path} is damaged: its samples are valued again")
         for slice_ in slices if not parts.complete else ():
             for left in parts.left(slice_.name, len(slice_.samples)):
                 samples = slice_.samples[left]
-                batches = _batches(dataset, slice_.split, samples, modalities, batch_size, workers)
-                given = _Counted(progress.track(batches, f"valuing the {slice_.name} samples"))
+                batches = _batches(
+                    dataset, slice_.split, samples, modalities, batch_size, runtime.workers
+                )
+                label = f"valuing the {slice_.name} samples"
+                given = _Counted(runtime.progress.track(batches, label))
                 valued = value_batches(
                     slice_.model,
                     given,
@@ -249,7 +251,9 @@ def score_model(
     request: ValuationRequest = ValuationRequest(),
     batch_size: int = 64,
     output: Output = None,
-    **where: Any,
+    overwrite: bool = False,
+    resume: bool = False,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Scores:
     """Value samples of a dataset with a user-defined model, and write a scores file.
 
@@ -265,7 +269,9 @@ def score_model(
         request: How samples are valued, and which columns are added.
         batch_size: Samples loaded at once.
         output: Which item of the model's output holds the predictions, or their scale.
-        **where: `overwrite`, `resume`, `workers` and `progress`, as for `valuate_run`.
+        overwrite: Whether an existing file is replaced.
+        resume: Whether an interrupted valuation is resumed.
+        runtime: Loader processes, and where progress is shown; the model stays on its device.
 
     Returns:
         The scores.
@@ -278,7 +284,7 @@ def score_model(
     check_given(dataset, DatasetFolder, "dataset", "mmcoop.open_dataset")
     check_callable(model)
     out = Path(out)
-    check_request(request, split, out, where.get("overwrite", False) or where.get("resume", False))
+    check_request(request, split, out, overwrite or resume)
     names = tuple(dataset.modalities) if modalities is None else modalities
     for modality in names:
         if modality not in dataset.modalities:
@@ -312,7 +318,9 @@ def score_model(
         },
         batch_size=batch_size,
         output=output if represented is model else None,
-        **where,
+        overwrite=overwrite,
+        resume=resume,
+        runtime=runtime,
     )
 
 

@@ -13,8 +13,8 @@ from mmcoop.core.valuation.bootstrap import BootstrapMeans
 from mmcoop.errors import DataError
 from mmcoop.scores.table import TIES, TableLayout, numbers
 
-# The largest table of classes by coalitions, in numbers.
-_MOST = 2**26
+# The largest table of classes by coalitions, in numbers; each split has two such tables.
+_MOST = 2**21
 
 
 class Summary:

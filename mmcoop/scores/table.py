@@ -14,7 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pyarrow.types import is_floating, is_integer
+from pyarrow.types import (
+    is_dictionary,
+    is_floating,
+    is_integer,
+    is_large_list,
+    is_large_string,
+    is_list,
+    is_null,
+    is_string,
+    is_struct,
+)
 from torch import Tensor
 
 from mmcoop.core.games.coalitions import coalition_names
@@ -224,6 +234,7 @@ class TableLayout:
         for name in ("id", *(f"contribution_{m}" for m in modalities)):
             if name not in present:
                 raise DataError(f"it has no column {name!r}")
+        _check_kinds(schema)
         return cls(
             modalities=modalities,
             coalitions=coalitions,
@@ -251,6 +262,28 @@ class TableLayout:
     def value_columns(self) -> list[str]:
         """Names of the columns that hold the values of the `coalitions`."""
         return [f"value_{name}" if name else BASE for name in self.coalitions]
+
+
+def _check_kinds(schema: pa.Schema) -> None:
+    """Raise `DataError` for a column of names or of ties that holds something else."""
+    for name in ("split", "group"):
+        if name in schema.names and not _is_text(schema.field(name).type):
+            raise DataError(f"{name} has no text")
+    if TIES in schema.names:
+        kind = schema.field(TIES).type
+        items = kind.value_type if is_list(kind) or is_large_list(kind) else None
+        fields = {f.name: f.type for f in items} if items is not None and is_struct(items) else {}
+        of_ties = _is_text(fields.get("coalition")) and is_integer(fields.get("class", pa.null()))
+        if not (is_null(kind) or of_ties):
+            raise DataError(f"{TIES} does not hold coalitions and classes")
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    """Whether a column of this type can hold names; one that is all null has a type of its own."""
+    if kind is None:
+        return False
+    plain = kind.value_type if is_dictionary(kind) else kind
+    return bool(is_string(plain) or is_large_string(plain) or is_null(plain))
 
 
 def numbers(table: pa.Table, columns: Sequence[str]) -> Tensor:

@@ -6,7 +6,6 @@ tells it nothing of others: valued on these samples, that modality looks well us
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.datasets.splitting import folds_by_group
 from mmcoop.errors import Interrupted, UsageError, check_given
 from mmcoop.locks import locked, recover
-from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import DEFAULT_RUNTIME, Runtime
 from mmcoop.scores.precomputed import reread_precomputed
 from mmcoop.training.run import Run, is_run, load_parent, load_run
 from mmcoop.training.train import resume, train
@@ -27,9 +26,7 @@ def cross_fit(
     folder: Path | str,
     *,
     seed: int | None = None,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Iterator[tuple[Run, np.ndarray]]:
     """Train the model of `run` again without each fold of its training samples.
 
@@ -44,9 +41,7 @@ def cross_fit(
         folds: The number of parts, at least 2. Groups stay together, classes are spread evenly.
         folder: The folder of the runs.
         seed: Seed of the division; by default that of the run.
-        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
-        workers: Processes that load batches ahead; results do not depend on it.
-        progress: Where progress is shown; silent by default.
+        runtime: Device, loader processes, and where progress is shown.
 
     Yields:
         The run of a fold, and the positions of the training samples that it has not seen.
@@ -67,8 +62,7 @@ def cross_fit(
     for step in steps:
         if step.scores is not None:
             reread_precomputed(step.scores, dataset, step.modalities)
-    where = {"device": device, "workers": workers, "progress": progress}
-    return _fold_runs(steps, dataset, fold_of, Path(folder), where)
+    return _fold_runs(steps, dataset, fold_of, Path(folder), runtime)
 
 
 def _steps(run: Run) -> list[Run]:
@@ -84,7 +78,7 @@ def _fold_runs(
     dataset: DatasetFolder,
     fold_of: np.ndarray,
     folder: Path,
-    where: dict[str, Any],
+    runtime: Runtime,
 ) -> Iterator[tuple[Run, np.ndarray]]:
     labels = dataset.split("train").labels
     folds = int(fold_of.max()) + 1
@@ -93,12 +87,12 @@ def _fold_runs(
         for k in range(folds):
             held_out = fold_of == k
             title = f"fold {k + 1} of {folds}"
-            where["progress"].note(
+            runtime.progress.note(
                 f"{title}: {(~held_out).sum():,} samples to train on, {held_out.sum():,} left out"
             )
             if lost := sorted(set(labels[held_out]) - set(labels[~held_out])):
                 names = ", ".join(dataset.classes[label] for label in lost)
-                where["progress"].note(
+                runtime.progress.note(
                     f"{title}: no other sample of {names}, which this model cannot learn"
                 )
             part = dataset.restricted(train=np.flatnonzero(~held_out))
@@ -106,7 +100,7 @@ def _fold_runs(
             fitted = None
             try:
                 for step, place in zip(steps, [*places, folder / f"fold-{k + 1}"], strict=True):
-                    fitted = _trained(step, part, place, fitted, where)
+                    fitted = _trained(step, part, place, fitted, runtime)
             except Interrupted:
                 raise Interrupted(
                     f"stopped in {title}; what is done is kept in {folder}: the same again goes on"
@@ -116,7 +110,7 @@ def _fold_runs(
 
 
 def _trained(
-    like: Run, part: DatasetFolder, place: Path, parent: Run | None, where: dict[str, Any]
+    like: Run, part: DatasetFolder, place: Path, parent: Run | None, runtime: Runtime
 ) -> Run:
     """A run on the data set `part`, trained as `like` was, at `place`; gone on with if it is there.
 
@@ -125,7 +119,7 @@ def _trained(
     recover(place)
     if not is_run(place):
         scores = None if like.scores is None else like.scores["path"]
-        return train(place, part, like.config, parent=parent, scores=scores, **where)
+        return train(place, part, like.config, parent=parent, scores=scores, runtime=runtime)
     begun = load_run(place)
     same = (
         begun.config == like.config
@@ -138,4 +132,4 @@ def _trained(
             f"{place} is a run of other folds, or of another run or seed: choose another folder "
             f"than {place.parent} (mmcoop valuate has it beside --out), or remove it"
         )
-    return resume(place, part, **where)
+    return resume(place, part, runtime=runtime)

@@ -22,7 +22,7 @@ from mmcoop.core.valuation.utilisation import (
 from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import UsageError, check_given, setting
-from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import DEFAULT_RUNTIME, Runtime
 from mmcoop.scores.dataset import (
     SampleSlice,
     ValuationRequest,
@@ -45,9 +45,7 @@ def value_run(
     dataset: DatasetFolder,
     split: str,
     *,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Iterator[ValuedBatch]:
     """Every sample of a split of the run's data set, valued by its best weights, in order.
 
@@ -55,15 +53,17 @@ def value_run(
     the run was trained on.
     """
     run.check_dataset(dataset)
-    model = run.model.to(pick_device(device))
+    model = run.model.to(pick_device(runtime.device))
     batches = load_batches(
         dataset.split(split),
         modalities=run.modalities,
         batch_size=run.config.batch_size,
-        workers=workers,
+        workers=runtime.workers,
     )
     label = f"valuing the {split} samples of {run.name}"
-    yield from value_batches(model, progress.track(batches, label), modalities=run.modalities)
+    yield from value_batches(
+        model, runtime.progress.track(batches, label), modalities=run.modalities
+    )
 
 
 def valuate_run(
@@ -76,9 +76,7 @@ def valuate_run(
     folds: int = 0,
     overwrite: bool = False,
     resume: bool = False,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Scores:
     """Value the samples of a split by a run, and write their scores.
 
@@ -92,9 +90,7 @@ def valuate_run(
             models are trained into a folder next to `out` (`cross_fit`).
         overwrite: Whether an existing file is replaced.
         resume: Whether an interrupted valuation is resumed.
-        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
-        workers: Processes that load batches ahead; results do not depend on it.
-        progress: Where progress is shown; silent by default.
+        runtime: Device, loader processes, and where progress is shown.
 
     Returns:
         The scores.
@@ -118,7 +114,7 @@ def valuate_run(
         )
     run.check_dataset(dataset)
     size = run.config.batch_size
-    at = pick_device(device)
+    at = pick_device(runtime.device)
 
     def represented(model: MultimodalModel) -> tuple[Any, str]:
         return request.absence.over(
@@ -129,9 +125,7 @@ def valuate_run(
     slices = split_slices(model, dataset, split)
     if folds:
         folder = out.with_name(f"{out.stem}-folds")
-        fitted = cross_fit(
-            run, dataset, folds, folder, device=device, workers=workers, progress=progress
-        )
+        fitted = cross_fit(run, dataset, folds, folder, runtime=runtime)
         slices = (
             SampleSlice(
                 f"fold {k}", "train", represented(fold.model)[0], torch.from_numpy(held_out)
@@ -152,8 +146,7 @@ def valuate_run(
         batch_size=size,
         overwrite=overwrite,
         resume=resume,
-        workers=workers,
-        progress=progress,
+        runtime=runtime,
     )
 
 
@@ -164,9 +157,7 @@ def evaluate_run(
     *,
     out: Path | None = None,
     utilisation: bool = False,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> dict[str, Any]:
     """Compute the accuracy of every coalition: what is left if modalities are missing.
 
@@ -188,9 +179,7 @@ def evaluate_run(
         out: A file to which the scores of the samples are written.
         utilisation: Whether to compute how much each branch uses the other modalities. Only for
             runs with MMTM; takes a pass over the training samples.
-        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
-        workers: Processes that load batches ahead; results do not depend on it.
-        progress: Where progress is shown; silent by default.
+        runtime: Device, loader processes, and where progress is shown.
 
     Returns:
         The entries above.
@@ -200,8 +189,7 @@ def evaluate_run(
         DataError: Another dataset than the run's.
     """
     check_given(run, Run, "run", "mmcoop.load_run")
-    where: dict[str, Any] = {"device": device, "workers": workers, "progress": progress}
-    evaluation = evaluation_of(run, dataset, split, utilisation=utilisation, **where)
+    evaluation = evaluation_of(run, dataset, split, utilisation=utilisation, runtime=runtime)
     if out is not None:
         evaluation.scores.save(out)
     return evaluation.answer
@@ -221,15 +209,13 @@ def evaluation_of(
     split: str = "test",
     *,
     utilisation: bool = False,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Evaluation:
     """`evaluate_run`, with what each sample came to, so that runs can be compared."""
     if utilisation:
         exchanging_fusion(run.model)
     tables, labels, logits = [], [], []
-    for batch in value_run(run, dataset, split, device=device, workers=workers, progress=progress):
+    for batch in value_run(run, dataset, split, runtime=runtime):
         tables.append(scores_table(run.modalities, split, batch))
         assert batch.labels is not None
         labels.append(batch.labels)
@@ -268,24 +254,22 @@ def evaluation_of(
         "cost": run.whole_cost,
     }
     if utilisation:
-        answer |= _utilisation(run, dataset, split, device, workers, progress)
+        answer |= _utilisation(run, dataset, split, runtime)
     return Evaluation(answer, scores)
 
 
-def _utilisation(
-    run: Run, dataset: DatasetFolder, split: str, device: str, workers: int, progress: Progress
-) -> dict[str, Any]:
-    at = pick_device(device)
+def _utilisation(run: Run, dataset: DatasetFolder, split: str, runtime: Runtime) -> dict[str, Any]:
+    at = pick_device(runtime.device)
 
     def batches(name: str, label: str) -> Iterator[Batch]:
         loaded = load_batches(
             dataset.split(name),
             modalities=run.modalities,
             batch_size=run.config.batch_size,
-            workers=workers,
+            workers=runtime.workers,
             with_ids=False,
         )
-        return (batch.to(at) for batch in progress.track(loaded, label))
+        return (batch.to(at) for batch in runtime.progress.track(loaded, label))
 
     branches = branch_accuracies(
         run.model.to(at),

@@ -18,12 +18,11 @@ from mmcoop.files import (
 )
 from mmcoop.locks import check_unlocked, locked
 from mmcoop.methods import METHODS
-from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import DEFAULT_RUNTIME, Runtime
 from mmcoop.scores.precomputed import read_precomputed, reread_precomputed
 from mmcoop.training.build import Architecture, architecture_of
 from mmcoop.training.checkpoint import has_checkpoint, load_weights
 from mmcoop.training.config import TrainConfig, make_config
-from mmcoop.training.device import pick_device
 from mmcoop.training.loggers import TensorBoardLogger, check_tensorboard
 from mmcoop.training.run import (
     FINISHED,
@@ -46,9 +45,7 @@ def train(
     parent: Run | None = None,
     scores: Path | str | None = None,
     overwrite: bool = False,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
     tensorboard: bool = False,
 ) -> Run:
     """Train a model and write a run folder. The test split is not read.
@@ -61,9 +58,7 @@ def train(
         scores: A scores file by which to enhance. Its contributions are used before every epoch,
             and no sample is valued.
         overwrite: Whether an existing folder is replaced.
-        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
-        workers: Processes that load batches ahead; results do not depend on it.
-        progress: Where progress is shown; silent by default.
+        runtime: Device, loader processes, and where progress is shown.
         tensorboard: Whether TensorBoard's event files are written too, in the run folder.
 
     Returns:
@@ -109,7 +104,7 @@ def train(
         given = read_precomputed(scores, dataset, sorted(architecture.encoders))
         recorded = given.record
     run = new_run(folder, config, architecture, dataset, parent, recorded)
-    training = Trainer(run, dataset, pick_device(device), workers, progress, given)
+    training = Trainer(run, dataset, runtime, given)
     if parent is not None:
         load_weights(training.model, parent.best)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +175,7 @@ def resume(
     *,
     expected: Mapping[str, Any] | None = None,
     scores: Path | str | None = None,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
     tensorboard: bool = False,
 ) -> Run:
     """Resume an interrupted run from its last complete epoch; a finished run is left as it is.
@@ -194,9 +187,7 @@ def resume(
         dataset: The dataset that the run was trained on.
         expected: Settings that the run must have.
         scores: Where the run's scores file is now, if it was moved.
-        device: Where to compute: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
-        workers: Processes that load batches ahead; results do not depend on it.
-        progress: Where progress is shown; silent by default.
+        runtime: Device, loader processes, and where progress is shown.
         tensorboard: Whether TensorBoard's event files are written too, in the run folder.
 
     Returns:
@@ -217,16 +208,14 @@ def resume(
     if run.status == FINISHED:
         return run
     with locked(folder):
-        return _resumed(folder, dataset, scores, device, workers, progress, tensorboard)
+        return _resumed(folder, dataset, scores, runtime, tensorboard)
 
 
 def _resumed(
     folder: Path,
     dataset: DatasetFolder,
     scores: Path | str | None,
-    device: str,
-    workers: int,
-    progress: Progress,
+    runtime: Runtime,
     tensorboard: bool = False,
 ) -> Run:
     """The run in a locked `folder`, trained to its end."""
@@ -239,7 +228,7 @@ def _resumed(
     given = None
     if run.scores is not None:
         given = reread_precomputed(run.scores, dataset, run.modalities, scores)
-    training = Trainer(run, dataset, pick_device(device), workers, progress, given)
+    training = Trainer(run, dataset, runtime, given)
     if has_checkpoint(run.last):
         training.load(run.last)
     elif (parent := load_parent(run)) is not None:
@@ -285,7 +274,7 @@ def _check_same_scores(run: Run, path: Path) -> None:
 def check_training(dataset: DatasetFolder, config: TrainConfig) -> None:
     """Raise the `UsageError` that `train` would raise of what `config` asks for on `dataset`."""
     run = new_run(Path(), config, architecture_of(dataset, config), dataset, None)
-    Trainer(run, dataset, torch.device("cpu"), 0, SILENT, None)
+    Trainer(run, dataset, Runtime(device="cpu"))
 
 
 def extend(
@@ -294,9 +283,7 @@ def extend(
     dataset: DatasetFolder,
     config: TrainConfig,
     *,
-    device: str = "auto",
-    workers: int = 0,
-    progress: Progress = SILENT,
+    runtime: Runtime = DEFAULT_RUNTIME,
 ) -> Run:
     """Train as `config` says, from where `shorter` ended: the same run as one from scratch, for
     less. `shorter` stays as it is, unless `folder` is its own.
@@ -315,4 +302,4 @@ def extend(
             with atomic_folder(folder) as temporary:
                 shutil.copytree(shorter.folder, temporary, dirs_exist_ok=True)
                 new_run(temporary, config, shorter.architecture, dataset, None).set_status(STOPPED)
-        return _resumed(folder, dataset, None, device, workers, progress)
+        return _resumed(folder, dataset, None, runtime)

@@ -23,12 +23,13 @@ from mmcoop.datasets.reader import DatasetFolder
 from mmcoop.errors import DataError, Interrupted, setting
 from mmcoop.methods import METHODS
 from mmcoop.methods.base import Method, TrainContext
-from mmcoop.progress import Progress
+from mmcoop.runtime import DEFAULT_RUNTIME, Runtime
 from mmcoop.scores.precomputed import PrecomputedScores
 from mmcoop.scores.scores import Scores
 from mmcoop.scores.table import ScoresWriter, valuation_details
 from mmcoop.training.checkpoint import load_training_state, load_weights, save_checkpoint
 from mmcoop.training.config import TrainConfig
+from mmcoop.training.device import pick_device
 from mmcoop.training.loggers import Logger, RunFolderLogger, TerminalLogger
 from mmcoop.training.memory import peak_memory
 from mmcoop.training.run import FINISHED, RUNNING, STOPPED, Run
@@ -44,27 +45,25 @@ class Trainer:
         self,
         run: Run,
         dataset: DatasetFolder,
-        device: torch.device,
-        workers: int,
-        progress: Progress,
-        given: PrecomputedScores | None,
+        runtime: Runtime = DEFAULT_RUNTIME,
+        given: PrecomputedScores | None = None,
     ) -> None:
         #: What receives the metrics of every epoch, in this order.
         self.loggers: list[Logger] = [
             RunFolderLogger(run),
-            TerminalLogger(progress, run.config.epochs),
+            TerminalLogger(runtime.progress, run.config.epochs),
         ]
         self.run = run
         self.config = config = run.config
         self.train_split = dataset.split("train")
         self.validation_split = dataset.split("validation")
-        self.device = device
-        self.workers = workers
-        self.progress = progress
+        self.device = pick_device(runtime.device)
+        self.workers = runtime.workers
+        self.progress = runtime.progress
         self.given = given
         self.how = ValuationConfig(value=config.value)
         self.function = value_function(config.value)
-        self.model = run.architecture.build(config.seed).to(device)
+        self.model = run.architecture.build(config.seed).to(self.device)
         task = TrainContext(
             model=self.model,
             n_samples=len(self.train_split),
@@ -79,7 +78,7 @@ class Trainer:
         )
         with seeded(derive_seed(config.seed, "method")):
             self.method: Method = METHODS.load(config.method)(task, **config.options)
-        self.method.to(device)
+        self.method.to(self.device)
         self.optimizer = _optimizer(config, [*self.model.parameters(), *self.method.parameters()])
         self.epoch = 0
         self.best: dict[str, Any] | None = None

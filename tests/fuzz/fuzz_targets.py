@@ -36,7 +36,6 @@ from mmcoop.datasets.media import read_footage
 from mmcoop.datasets.reader import open_dataset, read_rejects
 from mmcoop.datasets.writer import continue_dataset
 from mmcoop.errors import DataError
-from mmcoop.progress import SILENT
 from mmcoop.reading.torch_state import read_torch
 from mmcoop.recipes.debiased import _read_scores
 from mmcoop.recipes.kinetics_sounds import KineticsSounds
@@ -46,6 +45,7 @@ from mmcoop.reporting.comparison import comparison_tables, summary_rows
 from mmcoop.reporting.describe import dataset_facts, run_facts, scores_facts
 from mmcoop.reporting.tables import facts_table, rejects_table
 from mmcoop.reporting.valuation import valuation_report
+from mmcoop.runtime import Runtime
 from mmcoop.scores.precomputed import read_precomputed
 from mmcoop.scores.scores import Scores as OpenScores
 from mmcoop.training.config import make_config
@@ -138,7 +138,7 @@ class RunJsonResumed(Json):
         dataset = open_dataset(self.work / "data")
         run.check_dataset(dataset)
         run.check_architecture(dataset)
-        Trainer(run, dataset, torch.device("cpu"), 0, SILENT, None).load(run.last)
+        Trainer(run, dataset, Runtime(device="cpu")).load(run.last)
 
 
 class CheckpointJson(Json):
@@ -463,7 +463,7 @@ class State(Target):
 
     def make_seeds(self) -> list[bytes]:
         run, dataset = load_run(self.work / "run"), open_dataset(self.work / "data")
-        self.training = Trainer(run, dataset, torch.device("cpu"), 0, SILENT, None)
+        self.training = Trainer(run, dataset, Runtime(device="cpu"))
         self.checkpoint = run.last
         return [self.file.read_bytes()]
 

@@ -8,6 +8,7 @@ from mmcoop.core.models.fusions import FUSIONS
 from mmcoop.errors import Interrupted, UsageError
 from mmcoop.methods import METHODS
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.config import make_config
 from mmcoop.training.evaluation import value_run
 from mmcoop.training.train import resume, train
@@ -69,7 +70,7 @@ def test_it_trains_resumes_bit_for_bit_and_is_valued(tmp_path, pictures, method,
     config = make_config(SETTINGS, options)
     whole = train(tmp_path / "whole", pictures[n], config)
     with pytest.raises(Interrupted):
-        train(tmp_path / "cut", pictures[n], config, progress=StopAfter(1))
+        train(tmp_path / "cut", pictures[n], config, runtime=Runtime(progress=StopAfter(1)))
     cut = resume(tmp_path / "cut", pictures[n])
     assert_same_weights(whole, cut)
     names = [c for c in whole.metrics if c not in ("seconds", "peak_memory")]

@@ -27,6 +27,7 @@ from mmcoop.methods.modality import ModalityLevel
 from mmcoop.methods.sample import SampleLevel
 from mmcoop.methods.unimodal import Unimodal
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.build import Architecture
 from mmcoop.training.config import TrainConfig, make_config
 from mmcoop.training.run import Run
@@ -243,8 +244,13 @@ def test_a_limit_cuts_draws_of_the_modalities_that_are_stronger_on_the_whole():
 def test_the_limit_of_the_configuration_holds_in_every_epoch(dataset, tmp_path):
     free, watch = Watch(), Watch()
     settings = {"method": "sample", "warmup": 0, "epochs": 2, "lr": 1e-4}
-    train(tmp_path / "free", dataset, config_of(**settings), progress=free)
-    train(tmp_path / "run", dataset, config_of(max_extra=2, **settings), progress=watch)
+    train(tmp_path / "free", dataset, config_of(**settings), runtime=Runtime(progress=free))
+    train(
+        tmp_path / "run",
+        dataset,
+        config_of(max_extra=2, **settings),
+        runtime=Runtime(progress=watch),
+    )
     assert max(Counter(sample for sample, _ in free.epoch_samples(1).elements()).values()) > 3
     for epoch in (1, 2):
         trained = Counter(sample for sample, _ in watch.epoch_samples(epoch).elements())
@@ -280,7 +286,7 @@ def test_enhanced_epochs_train_on_the_rows_of_the_contributions_by_the_weights_b
 ):
     watch = Watch()
     config = config_of(method="sample", warmup=2, epochs=4, seed=1)
-    run = train(tmp_path / "run", dataset, config, progress=watch)
+    run = train(tmp_path / "run", dataset, config, runtime=Runtime(progress=watch))
     assert watch.epoch_samples(1) == watch.epoch_samples(2) == whole(50)
     for epoch in (3, 4):
         shorter = config_of(method="sample", warmup=2, epochs=epoch - 1, seed=1)
@@ -309,7 +315,12 @@ def test_enhanced_epochs_train_on_the_rows_of_the_contributions_by_the_weights_b
 
 def test_the_rows_of_an_enhanced_epoch_are_shuffled_together(dataset, tmp_path):
     watch = Watch()
-    train(tmp_path / "run", dataset, config_of(method="sample", warmup=1, epochs=2), progress=watch)
+    train(
+        tmp_path / "run",
+        dataset,
+        config_of(method="sample", warmup=1, epochs=2),
+        runtime=Runtime(progress=watch),
+    )
     alone = torch.cat([batch.present for batch in watch.epochs[1]]).sum(1) == 1
     assert alone.sum() >= 5
     # whole rows come after rows of one modality, not only before them
@@ -423,7 +434,7 @@ def test_a_modality_level_run_values_its_part_only_and_adds_by_the_probability(d
     config = config_of(
         method="modality", warmup=1, epochs=4, seed=2, options={"fraction": 0.3, "alpha": 1.4}
     )
-    run = train(tmp_path / "run", dataset, config, progress=watch)
+    run = train(tmp_path / "run", dataset, config, runtime=Runtime(progress=watch))
     metrics = run.metrics.set_index("epoch")
     assert metrics["rows_valued"].tolist() == [0, 30, 30, 30]  # 15 samples of two modalities
     parts = []
@@ -491,7 +502,7 @@ def test_an_alpha_that_makes_no_probability_is_refused_at_once(alpha):
 def test_unimodal_training_builds_encodes_and_values_one_modality_only(dataset, tmp_path):
     watch = Watch()
     config = config_of(method="unimodal", options={"modality": "eye"})
-    run = train(tmp_path / "run", dataset, config, progress=watch)
+    run = train(tmp_path / "run", dataset, config, runtime=Runtime(progress=watch))
     assert run.modalities == run.model.modalities == ("eye",)
     assert list(run.model.encoders) == ["eye"]
     assert run.metrics["rows"].tolist() == run.metrics["rows_encoded"].tolist() == [50] * 3

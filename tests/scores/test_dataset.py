@@ -26,6 +26,7 @@ from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import NoRoom
 from mmcoop.progress import Progress
 from mmcoop.reporting.valuation import valuation_report
+from mmcoop.runtime import Runtime
 from mmcoop.scores.dataset import ValuationRequest, score_model
 from mmcoop.scores.scores import Scores
 from mmcoop.scores.user_model import ImputerSpec
@@ -287,10 +288,10 @@ def test_stopped_it_goes_on_to_the_same_bytes_and_the_same_answer(
     out = tmp_path / "scores.parquet"
     stop = StopAt(number, KeyboardInterrupt)
     with pytest.raises(Interrupted if number else KeyboardInterrupt):
-        value(dataset, out, progress=stop, **WAYS[way])
+        value(dataset, out, runtime=Runtime(progress=stop), **WAYS[way])
     assert not out.exists()
     rest = StopAt(-1, KeyboardInterrupt)
-    resumed = value(dataset, out, resume=True, progress=rest, **WAYS[way])
+    resumed = value(dataset, out, resume=True, runtime=Runtime(progress=rest), **WAYS[way])
     samples = resumed.summary(split).samples
     assert rest.seen == samples - stop.seen
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -317,7 +318,7 @@ def test_it_does_not_go_on_with_anything_else(dataset, tmp_path, at_once, other,
 
     out = tmp_path / "scores.parquet"
     with pytest.raises(Interrupted):
-        value(dataset, out, progress=StopAt(3, KeyboardInterrupt))
+        value(dataset, out, runtime=Runtime(progress=StopAt(3, KeyboardInterrupt)))
     with pytest.raises(UsageError, match=f"^{out} was begun with {message}: resume it as it began"):
         value(dataset, out, resume=True, **other)
     assert not out.exists()
@@ -352,7 +353,13 @@ def test_it_does_not_go_on_with_another_absence(dataset, tmp_path, at_once, begu
 
     out = tmp_path / "scores.parquet"
     with pytest.raises(Interrupted):
-        value(dataset, out, model=Places(), absence=begun, progress=StopAt(3, KeyboardInterrupt))
+        value(
+            dataset,
+            out,
+            model=Places(),
+            absence=begun,
+            runtime=Runtime(progress=StopAt(3, KeyboardInterrupt)),
+        )
     with pytest.raises(UsageError) as error:
         value(dataset, out, model=Places(), absence=other, resume=True)
     assert str(error.value).startswith(f"{out} was begun with {message}")
@@ -364,13 +371,17 @@ def test_a_damaged_part_is_valued_again_and_said_to_be(dataset, tmp_path, at_onc
     whole = value(dataset, tmp_path / "whole.parquet", "all", **options)
     out, parts = tmp_path / "scores.parquet", tmp_path / ".scores.parquet.parts"
     with pytest.raises(Interrupted):
-        value(dataset, out, "all", progress=StopAt(11, KeyboardInterrupt), **options)
+        value(
+            dataset, out, "all", runtime=Runtime(progress=StopAt(11, KeyboardInterrupt)), **options
+        )
     files = sorted(parts.glob("part-*.parquet"))
     damaged = [files[2], files[-1]]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-1])
     seen, model = Noted(), Model()
-    scored = value(dataset, out, "all", resume=True, progress=seen, model=model, **options)
+    scored = value(
+        dataset, out, "all", resume=True, runtime=Runtime(progress=seen), model=model, **options
+    )
     assert seen.notes == [f"{path} is damaged: its samples are valued again" for path in damaged]
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert answer(scored) == answer(whole)

@@ -28,6 +28,7 @@ from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.files import sha256
 from mmcoop.methods.modality import ModalityLevel
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.scores.precomputed import read_precomputed
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.run import Run, load_run
@@ -127,7 +128,12 @@ def test_every_epoch_goes_by_the_contributions_of_the_file(
 ):
     config = quick(method="sample", warmup=0)
     run = fine_tuned(
-        tmp_path / "run", dataset, parent, config, scores=write(phi), progress=recorder
+        tmp_path / "run",
+        dataset,
+        parent,
+        config,
+        scores=write(phi),
+        runtime=Runtime(progress=recorder),
     )
     assert trained_rows(recorder) == [counted(sample_level_examples(phi))] * 3
     assert not [label for label, _ in recorder.tracked if "valuing" in label]
@@ -158,7 +164,14 @@ def test_modality_level_takes_the_means_of_its_part_of_the_file(
     phi = phi.clone()
     phi[:, 1] -= 1
     config = quick(method="modality", warmup=0, epochs=2, seed=6)
-    fine_tuned(tmp_path / "run", dataset, parent, config, scores=write(phi), progress=recorder)
+    fine_tuned(
+        tmp_path / "run",
+        dataset,
+        parent,
+        config,
+        scores=write(phi),
+        runtime=Runtime(progress=recorder),
+    )
     asked: list[torch.Tensor] = []
 
     class Means(ModalityLevel):
@@ -187,7 +200,7 @@ def test_training_from_scratch_goes_by_the_file_after_its_warm_up(
     dataset, phi, write, quick, tmp_path, recorder
 ):
     config = quick(method="sample", warmup=2)
-    train(tmp_path / "run", dataset, config, scores=write(phi), progress=recorder)
+    train(tmp_path / "run", dataset, config, scores=write(phi), runtime=Runtime(progress=recorder))
     whole = Counter({(i, (True, True)): 1 for i in range(70)})
     assert trained_rows(recorder) == [whole, whole, counted(sample_level_examples(phi))]
 
@@ -196,7 +209,14 @@ def test_extra_rows_by_a_file_are_limited_too(
     dataset, parent, phi, write, quick, tmp_path, recorder
 ):
     config = quick(method="sample", warmup=0, max_extra=1, epochs=1)
-    fine_tuned(tmp_path / "run", dataset, parent, config, scores=write(phi), progress=recorder)
+    fine_tuned(
+        tmp_path / "run",
+        dataset,
+        parent,
+        config,
+        scores=write(phi),
+        runtime=Runtime(progress=recorder),
+    )
     assert trained_rows(recorder) == [counted(sample_level_examples(phi, 1))]
 
 
@@ -215,7 +235,7 @@ def test_scores_of_a_model_of_ones_own_will_do(dataset, parent, quick, tmp_path,
         parent,
         config,
         scores=tmp_path / "own.parquet",
-        progress=recorder,
+        runtime=Runtime(progress=recorder),
     )
     # the model's order of modalities, not the file's
     expected = sample_level_examples(valuation.contributions.flip(1))
@@ -485,7 +505,7 @@ def cut(dataset, parent, phi, write, quick, tmp_path) -> Path:
             parent,
             quick(method="sample", warmup=0),
             scores=write(phi),
-            progress=StopAfter(1),
+            runtime=Runtime(progress=StopAfter(1)),
         )
     return folder
 
@@ -520,7 +540,7 @@ def test_a_resumed_run_goes_on_by_the_same_file(
     given = None if where == "recorded" else scores
     if where == "moved":
         given = scores.rename(tmp_path / "elsewhere.parquet")
-    run = resume(cut, dataset, scores=given, progress=recorder)
+    run = resume(cut, dataset, scores=given, runtime=Runtime(progress=recorder))
     assert run.status == "finished"
     assert trained_rows(recorder) == [counted(sample_level_examples(phi))] * 2
     one, other = load_file(cut / LAST), load_file(whole.folder / LAST)

@@ -23,6 +23,7 @@ from mmcoop.datasets.writer import Header, write_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.locks import locked
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.crossfit import cross_fit
 from mmcoop.training.evaluation import valuate_run, value_run
 from mmcoop.training.run import Run, load_run
@@ -155,7 +156,7 @@ def test_every_training_sample_is_valued_once_by_a_model_without_it_and_its_grou
 
 
 def test_what_a_fold_trains_on_is_its_own_part_alone(run, dataset, tmp_path, recorder):
-    fitted = cross_fit(run, dataset, 3, tmp_path / "folds", progress=recorder)
+    fitted = cross_fit(run, dataset, 3, tmp_path / "folds", runtime=Runtime(progress=recorder))
     before = 0
     for _, held_out in fitted:
         left = np.setdiff1d(np.arange(60), held_out)
@@ -195,7 +196,10 @@ def test_the_test_split_is_not_read(folder, run, tmp_path):
 
 def test_workers_change_nothing(run, dataset, tmp_path):
     alone = cross_fitted(run, dataset, 2, tmp_path / "alone.parquet")
-    assert cross_fitted(run, dataset, 2, tmp_path / "helped.parquet", workers=1) == alone
+    assert (
+        cross_fitted(run, dataset, 2, tmp_path / "helped.parquet", runtime=Runtime(workers=1))
+        == alone
+    )
 
 
 def test_clips_of_frames_are_cross_fitted_too(tmp_path, quick, jpeg):
@@ -259,7 +263,9 @@ def test_a_class_that_a_fold_cannot_learn_is_noted(quick, tmp_path, recorder):
                 )
     dataset = open_dataset(tmp_path / "data")
     run = train(tmp_path / "run", dataset, quick(epochs=1))
-    found = cross_fitted(run, dataset, 2, tmp_path / "folds.parquet", progress=recorder)
+    found = cross_fitted(
+        run, dataset, 2, tmp_path / "folds.parquet", runtime=Runtime(progress=recorder)
+    )
     assert len(found) == 9
     notes = [note for note in recorder.notes if note.startswith("fold ")]
     sizes = [note for note in notes if "to train on" in note]
@@ -374,12 +380,12 @@ def test_stopped_it_goes_on_and_ends_the_same(run, dataset, tmp_path, epochs):
         f"^stopped in fold {fold} of 3; what is done is kept in {folds}: the same again goes on$"
     )
     with pytest.raises(Interrupted, match=expected):
-        cross_fitted(run, dataset, 3, out, progress=StopAt(epochs))
+        cross_fitted(run, dataset, 3, out, runtime=Runtime(progress=StopAt(epochs)))
     rest = StopAt(0)
-    assert cross_fitted(run, dataset, 3, out, progress=rest) == whole
+    assert cross_fitted(run, dataset, 3, out, runtime=Runtime(progress=rest)) == whole
     assert rest.epochs == 9 - epochs
     again = StopAt(0)
-    assert cross_fitted(run, dataset, 3, out, progress=again) == whole
+    assert cross_fitted(run, dataset, 3, out, runtime=Runtime(progress=again)) == whole
     assert again.epochs == 0
 
 
@@ -413,7 +419,7 @@ def fork(name, kill_at=-1):
     if process == 0:
         valuate_run(
             load_run(run), open_dataset(data), "train", place / f"{name}.parquet", folds=2,
-            resume=True, progress=Kill(kill_at),
+            resume=True, runtime=Runtime(progress=Kill(kill_at)),
         )
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

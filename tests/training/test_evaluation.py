@@ -20,6 +20,7 @@ from mmcoop.datasets.loading import load_batches
 from mmcoop.datasets.reader import DatasetFolder, open_dataset
 from mmcoop.errors import DataError, UsageError
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.evaluation import evaluate_run, valuate_run, value_run
 from mmcoop.training.run import Run, load_run
 from mmcoop.training.train import train
@@ -216,14 +217,14 @@ def test_evaluating_does_not_change_torchs_random_state(run, dataset):
 
 
 def test_work_is_tracked_batch_by_batch(run, dataset, recorder):
-    evaluate_run(run, dataset, progress=recorder)
+    evaluate_run(run, dataset, runtime=Runtime(progress=recorder))
     ((label, batches),) = recorder.tracked
     assert label == "valuing the test samples of sample"
     assert [len(batch.labels) for batch in batches] == [16, 14]
 
 
 def test_samples_are_valued_in_order_with_the_evaluation_transform(run, dataset, recorder):
-    valued = list(value_run(run, dataset, "validation", progress=recorder))
+    valued = list(value_run(run, dataset, "validation", runtime=Runtime(progress=recorder)))
     ids = [name for batch in valued for name in batch.ids]
     assert ids == [f"validation-{i}" for i in range(30)]
     seen = torch.cat([batch.inputs["sound"] for batch in recorder.tracked[0][1]])
@@ -245,7 +246,7 @@ def test_another_data_set_is_refused(run, tiny_dataset):
 
 def test_an_unknown_device_is_refused(run, dataset):
     with pytest.raises(UsageError, match="^device 'abacus' cannot be used here: "):
-        evaluate_run(run, dataset, device="abacus")
+        evaluate_run(run, dataset, runtime=Runtime(device="abacus"))
 
 
 def test_a_damaged_shard_is_refused(run, noisy, tmp_path):
@@ -441,7 +442,9 @@ def test_a_valuation_that_is_cut_off_midway_leaves_nothing(run, dataset, tmp_pat
                 yield item
 
     with pytest.raises(KeyboardInterrupt):
-        valuate_run(run, dataset, "train", tmp_path / "scores.parquet", progress=Stop())
+        valuate_run(
+            run, dataset, "train", tmp_path / "scores.parquet", runtime=Runtime(progress=Stop())
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import Interrupted
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.loggers import TENSORBOARD
 from mmcoop.training.train import resume, train
 
@@ -57,7 +58,9 @@ def test_tensorboard_has_every_metric_of_every_epoch(noisy, quick, tmp_path, met
 def test_a_resumed_run_has_each_epoch_once(noisy, quick, tmp_path):
     dataset, folder = open_dataset(noisy), tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(folder, dataset, quick(), progress=StopAfterEpoch(2), tensorboard=True)
+        train(
+            folder, dataset, quick(), runtime=Runtime(progress=StopAfterEpoch(2)), tensorboard=True
+        )
     run = resume(folder, dataset, tensorboard=True)
     assert [step for step, _ in scalars(folder)["loss"]] == [1, 2, 3]
     assert [n for _, n in scalars(folder)["loss"]] == pytest.approx(list(run.metrics["loss"]))

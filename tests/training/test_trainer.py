@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import StepLR
 from mmcoop.datasets.reader import open_dataset
 from mmcoop.errors import DataError, Interrupted, UsageError
 from mmcoop.progress import SILENT, Progress
+from mmcoop.runtime import Runtime
 from mmcoop.scores.scores import Scores
 from mmcoop.training.device import pick_device
 from mmcoop.training.run import load_run
@@ -119,7 +120,7 @@ def test_another_seed_gives_other_weights(noisy, quick, tmp_path):
 def test_loading_in_other_processes_changes_nothing(noisy, quick, tmp_path):
     config = quick(epochs=2, method="sample")
     train(tmp_path / "alone" / "run", open_dataset(noisy), config)
-    train(tmp_path / "helped" / "run", open_dataset(noisy), config, workers=1)
+    train(tmp_path / "helped" / "run", open_dataset(noisy), config, runtime=Runtime(workers=1))
     assert_same_run(tmp_path / "alone" / "run", tmp_path / "helped" / "run")
 
 
@@ -168,7 +169,7 @@ def test_weights_and_metrics_are_those_of_a_plain_loop_of_torch(
     schedule = {"schedule": "step", "step_epochs": 2, "step_factor": 0.5}
     config = quick(epochs=3, batch_size=10, seed=3, **settings, **schedule)
     dataset = open_dataset(tiny_dataset)
-    run = train(tmp_path / "run", dataset, config, progress=recorder)
+    run = train(tmp_path / "run", dataset, config, runtime=Runtime(progress=recorder))
 
     model = run.architecture.build(seed=3)
     make = torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam
@@ -214,7 +215,7 @@ def test_weights_and_metrics_are_those_of_a_plain_loop_of_torch(
 
 
 def test_an_epoch_goes_over_every_sample_once_in_a_new_order(noisy, quick, tmp_path, recorder):
-    train(tmp_path / "run", open_dataset(noisy), quick(), progress=recorder)
+    train(tmp_path / "run", open_dataset(noisy), quick(), runtime=Runtime(progress=recorder))
     orders = [torch.cat([batch.sample for batch in e]).tolist() for e in recorder.epochs()]
     assert len(orders) == 3
     for order in orders:
@@ -226,7 +227,9 @@ def test_an_epoch_goes_over_every_sample_once_in_a_new_order(noisy, quick, tmp_p
 def test_training_sees_random_changes_that_differ_from_epoch_to_epoch(
     noisy, quick, tmp_path, recorder
 ):
-    train(tmp_path / "run", open_dataset(noisy), quick(epochs=2), progress=recorder)
+    train(
+        tmp_path / "run", open_dataset(noisy), quick(epochs=2), runtime=Runtime(progress=recorder)
+    )
     stored = open_dataset(noisy).split("train").read("sound", np.arange(70))
     changes = []  # by place in the epoch, which is what a seed used twice would repeat
     for batches in recorder.epochs():
@@ -302,7 +305,7 @@ def test_training_stops_after_so_many_epochs_without_a_better_validation(
 
 
 def test_every_epoch_is_noted_with_its_loss_and_accuracies(noisy, quick, tmp_path, recorder):
-    run = train(tmp_path / "run", open_dataset(noisy), quick(), progress=recorder)
+    run = train(tmp_path / "run", open_dataset(noisy), quick(), runtime=Runtime(progress=recorder))
     assert len(recorder.notes) == 3
     row = run.metrics.iloc[1]
     assert recorder.notes[1] == (
@@ -365,7 +368,7 @@ def test_a_child_on_another_data_set_is_refused(parent, noisy_folder, quick, tmp
 def test_a_run_cannot_take_the_place_of_its_own_parent(parent, noisy, quick, tmp_path):
     folder = shutil.copytree(parent, tmp_path / "joint")
     before = content_of(folder)
-    with pytest.raises(UsageError, match=f"^{folder} is the run to start from: choose another --o"):
+    with pytest.raises(UsageError, match=f"^{folder} is the run to start from: choose another out"):
         train(folder, open_dataset(noisy), quick(), parent=load_run(folder), overwrite=True)
     assert content_of(folder) == before
 
@@ -450,7 +453,7 @@ def test_a_choice_that_cannot_be_meant_is_refused_before_anything_is_written(
 
 def test_an_unknown_device_is_refused_before_anything_is_written(noisy, quick, tmp_path):
     with pytest.raises(UsageError, match="^device 'abacus' cannot be used here: "):
-        train(tmp_path / "run", open_dataset(noisy), quick(), device="abacus")
+        train(tmp_path / "run", open_dataset(noisy), quick(), runtime=Runtime(device="abacus"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -505,7 +508,7 @@ def test_a_long_epoch_does_not_go_on_to_its_end_with_a_loss_that_is_no_number(
             tmp_path / "run",
             open_dataset(noisy),
             quick(lr=1e30, batch_size=1),
-            progress=recorder,
+            runtime=Runtime(progress=recorder),
         )
     assert len(recorder.epochs()[0]) == 64
 
@@ -528,7 +531,12 @@ def interrupted(noisy, quick, tmp_path) -> Path:
     folder = tmp_path / "interrupted" / "run"
     stop = StopAt("epoch 3", 2, KeyboardInterrupt())
     with pytest.raises(Interrupted):
-        train(folder, open_dataset(noisy), quick(epochs=5, method="sample"), progress=stop)
+        train(
+            folder,
+            open_dataset(noisy),
+            quick(epochs=5, method="sample"),
+            runtime=Runtime(progress=stop),
+        )
     return folder
 
 
@@ -580,7 +588,7 @@ def test_going_on_with_another_method_than_one_with_options_says_so(noisy, quick
             folder,
             open_dataset(noisy),
             quick(method="modality"),
-            progress=StopAt("epoch 2", 1, KeyboardInterrupt()),
+            runtime=Runtime(progress=StopAt("epoch 2", 1, KeyboardInterrupt())),
         )
     with pytest.raises(UsageError, match="was started with method 'modality', not 'sample'"):
         resume(folder, open_dataset(noisy), expected={"method": "sample"})
@@ -650,7 +658,7 @@ def test_a_run_that_was_cut_off_can_be_extended(noisy, quick, tmp_path):
     dataset = open_dataset(noisy)
     with pytest.raises(Interrupted):
         stop = StopAt("epoch 2", 2, KeyboardInterrupt())
-        train(tmp_path / "run", dataset, quick(epochs=3), progress=stop)
+        train(tmp_path / "run", dataset, quick(epochs=3), runtime=Runtime(progress=stop))
     cut = load_run(tmp_path / "run")
     extend(tmp_path / "run", cut, dataset, quick(epochs=5))
     train(tmp_path / "long" / "run", dataset, quick(epochs=5))
@@ -690,7 +698,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     config = quick(epochs=4, method=method)
     stop = StopAt(label, item, KeyboardInterrupt())
     with pytest.raises(Interrupted) as error:
-        train(folder, open_dataset(noisy), config, progress=stop)
+        train(folder, open_dataset(noisy), config, runtime=Runtime(progress=stop))
     begin = "go on from the last whole epoch" if epoch > 1 else "begin it again"
     command = f"mmcoop train --resume --out {folder}"
     assert str(error.value) == f"stopped in epoch {epoch} of 4; {begin} with {command}"
@@ -709,7 +717,7 @@ def test_a_run_that_goes_on_keeps_the_best_epoch_it_had(parent, noisy, tmp_path)
     stop = StopAt(f"epoch {best + 1}/", 1, KeyboardInterrupt())
     config = load_run(parent).config
     with pytest.raises(Interrupted):
-        train(folder, open_dataset(noisy), config, progress=stop)
+        train(folder, open_dataset(noisy), config, runtime=Runtime(progress=stop))
     again = resume(folder, open_dataset(noisy))
     assert again.best_epoch == load_run(parent).best_epoch
     assert (folder / BEST).read_bytes() == (parent / BEST).read_bytes()
@@ -723,7 +731,7 @@ def test_a_run_that_goes_on_is_as_patient_as_it_was(noisy, quick, tmp_path):
     assert end < 12  # or this shows nothing
     stop = StopAt(f"epoch {end}/", 1, KeyboardInterrupt())
     with pytest.raises(Interrupted):
-        train(tmp_path / "run", open_dataset(noisy), config, progress=stop)
+        train(tmp_path / "run", open_dataset(noisy), config, runtime=Runtime(progress=stop))
     resume(tmp_path / "run", open_dataset(noisy))
     assert_same_run(tmp_path / "run", whole.folder)
 
@@ -734,7 +742,7 @@ def test_any_other_failure_marks_the_run_as_stopped_and_comes_through(noisy, qui
             tmp_path / "run",
             open_dataset(noisy),
             quick(),
-            progress=StopAt("epoch 2", 1, OSError("disk full")),
+            runtime=Runtime(progress=StopAt("epoch 2", 1, OSError("disk full"))),
         )
     assert load_run(tmp_path / "run").status == "stopped"
     assert files_of(tmp_path / "run") == promised_files(1)
@@ -754,7 +762,7 @@ def test_a_child_that_was_stopped_in_its_first_epoch_goes_on_from_its_parent(
             open_dataset(noisy),
             config,
             parent=load_run(parent),
-            progress=stop,
+            runtime=Runtime(progress=stop),
         )
     resume(tmp_path / "run", open_dataset(noisy))
     whole = train(tmp_path / "whole" / "run", open_dataset(noisy), config, parent=load_run(parent))
@@ -770,7 +778,7 @@ def test_a_child_does_not_go_on_from_a_parent_that_has_changed(parent, noisy, qu
             open_dataset(noisy),
             quick(),
             parent=load_run(folder),
-            progress=stop,
+            runtime=Runtime(progress=stop),
         )
     train(folder, open_dataset(noisy), quick(seed=8), overwrite=True)
     expected = f"^{folder} has been trained again since {tmp_path / 'run'} was fine-tuned from it$"
@@ -1043,7 +1051,7 @@ def test_a_run_killed_at_any_file_operation_goes_on_to_the_same_bytes(
 
 
 def test_a_run_without_progress_says_nothing(noisy, quick, tmp_path, capfd):
-    train(tmp_path / "run", open_dataset(noisy), quick(epochs=1), progress=SILENT)
+    train(tmp_path / "run", open_dataset(noisy), quick(epochs=1), runtime=Runtime(progress=SILENT))
     assert capfd.readouterr() == ("", "")
 
 

@@ -22,7 +22,13 @@ from mmcoop.files import (
     write_json,
 )
 from mmcoop.locks import recover
-from mmcoop.reading.arrow_tables import check_no_nulls, parquet_schema, read_parquet, to_frame
+from mmcoop.reading.arrow_tables import (
+    check_names,
+    check_no_nulls,
+    parquet_schema,
+    read_parquet,
+    to_frame,
+)
 from mmcoop.reading.json_files import AS_WRITTEN, Count, PathText, Sha256, read_versioned
 from mmcoop.reading.scores import read_scores, read_scores_details
 from mmcoop.training.config import fitting_defaults
@@ -238,7 +244,7 @@ class Comparison:
 
 def _by_id(table: pa.Table, path: Path) -> pd.Series:
     """The second column of a table of scores by the first one."""
-    check_no_nulls(table, {"id", "group"} & {*table.column_names}, path)
+    check_names(table, sorted({"id", "group"} & {*table.column_names}), path)
     scores = to_frame(table, path).set_index("id")
     if not len(scores):
         raise DataError(f"{path} is damaged: it has no samples")

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from mmcoop.core.batch import Batch
 from mmcoop.core.games.coalitions import coalition_matrix
 from mmcoop.core.games.shapley import shapley_matrix
-from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import AGMOptions
@@ -76,9 +75,8 @@ class AGM(Method):
     usual: Tensor
     steps: Tensor
 
-    def epoch_samples(self, epoch: int) -> TrainingExamples:
+    def on_epoch_start(self, epoch: int) -> None:
         self._epoch = epoch
-        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         if self._epoch > self.until:

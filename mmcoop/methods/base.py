@@ -86,8 +86,11 @@ class Method(nn.Module):
         """The modalities the model is built of: all there are."""
         return tuple(available)
 
+    def on_epoch_start(self, epoch: int) -> None:
+        """Prepare for an epoch, before its training examples are chosen; epochs count from 1."""
+
     def epoch_samples(self, epoch: int) -> TrainingExamples:
-        """What the epoch trains on, in any order; epochs count from 1."""
+        """The training examples of an epoch, in any order; epochs count from 1."""
         return complete_examples(self.task.n_samples, self.task.n_modalities)
 
     def update(self, batch: Batch, optimizer: Optimizer) -> Tensor:

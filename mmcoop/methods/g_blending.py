@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.imputers.evaluation_mode import evaluation_mode
-from mmcoop.core.resampling import TrainingExamples, complete_examples, shuffled
+from mmcoop.core.resampling import complete_examples, shuffled
 from mmcoop.core.seeds import derive_seed, generator
 from mmcoop.errors import UsageError
 from mmcoop.methods.base import Method, TrainContext
@@ -58,10 +58,9 @@ class GBlending(Method):
 
     weights: Tensor
 
-    def epoch_samples(self, epoch: int) -> TrainingExamples:
+    def on_epoch_start(self, epoch: int) -> None:
         if epoch == 1 or (self.every and (epoch - 1) % self.every == 0):
             self.weights.copy_(self._estimated(epoch))
-        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         losses = branch_losses(self.task.model, self.heads, batch)

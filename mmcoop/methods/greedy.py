@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mmcoop.core.batch import Batch
 from mmcoop.core.models.fusions.mmtm import MMTM
-from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError, setting
 from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import GreedyOptions
@@ -68,10 +67,9 @@ class Greedy(Method):
     cared_for: Tensor
     left: Tensor
 
-    def epoch_samples(self, epoch: int) -> TrainingExamples:
+    def on_epoch_start(self, epoch: int) -> None:
         self._epoch = epoch
         self._rebalanced = 0
-        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.task.model

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcoop.core.batch import Batch
-from mmcoop.core.resampling import TrainingExamples
 from mmcoop.errors import UsageError, setting
 from mmcoop.methods.base import Method, TrainContext, check_not_negative
 from mmcoop.methods.options import OGMGEOptions, OGMOptions
@@ -58,10 +57,9 @@ class OGM(Method):
         self._scores: Tensor | None = None
         self._seen: list[Tensor] = []
 
-    def epoch_samples(self, epoch: int) -> TrainingExamples:
+    def on_epoch_start(self, epoch: int) -> None:
         self._epoch = epoch
         self._seen = []
-        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.task.model

@@ -89,12 +89,11 @@ class PMR(Method):
 
     known: Tensor
 
-    def epoch_samples(self, epoch: int) -> TrainingExamples:
+    def on_epoch_start(self, epoch: int) -> None:
         self._seen = []
         self._active = self.alpha > 0 and epoch <= self.until
         if self._active:
             self._renew(epoch)
-        return super().epoch_samples(epoch)
 
     def loss(self, batch: Batch) -> Tensor:
         model = self.task.model

@@ -197,6 +197,15 @@ def check_no_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
             raise DataError(f"{path} is damaged: values are missing in the column {name!r}")
 
 
+def check_names(table: pa.Table, columns: Iterable[str], path: Path) -> None:
+    """Raise `DataError` if any of the columns does not hold a name in every row."""
+    for name in columns:
+        kind = table[name].type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise DataError(f"{path} is damaged: the column {name!r} has no text")
+    check_no_nulls(table, columns, path)
+
+
 def _check_columns(found: pa.Schema, columns: Iterable[str], path: Path) -> None:
     for name in columns:
         if found.names.count(name) != 1:

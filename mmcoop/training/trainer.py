@@ -133,6 +133,7 @@ class Trainer:
             self._valued = []
             self._cost = {"encoded": 0, "valued": 0}
             torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
+            self.method.on_epoch_start(epoch)
             rows = self.method.epoch_samples(epoch)
             rows = shuffled(rows, generator(self.config.seed, "order", epoch))
             loss = self._train_on(rows, epoch)

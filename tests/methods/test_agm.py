@@ -281,7 +281,7 @@ def test_after_its_last_epoch_it_is_joint_training_that_clips(make_world):
     for epoch, modulated, batch in zip((1, 2, 3), (True, True, False), batches, strict=True):
         joint = F.cross_entropy(world.model(batch.inputs, batch.present), batch.labels)
         expected = torch.autograd.grad(joint, list(world.model.parameters()))
-        method.epoch_samples(epoch)
+        method.on_epoch_start(epoch)
         world.model.zero_grad()
         usual = method.usual.clone()
         method.loss(batch).backward()

@@ -127,6 +127,7 @@ def test_the_weights_are_those_of_training_a_copy_of_each_branch_alone(
     model = world.model.train()
     method = GBlending(world.task, estimate=epochs).double()
     weights = copy.deepcopy(model.state_dict()), copy.deepcopy(method.heads.state_dict())
+    method.on_epoch_start(1)
     rows = method.epoch_samples(1)
     assert len(rows) == 10
     assert rows.present.all()
@@ -174,7 +175,7 @@ def test_the_weights_are_those_of_training_a_copy_of_each_branch_alone(
 
 def test_the_copies_are_trained_on_batches_in_new_orders_with_the_training_transform(make_world):
     world = make_world()
-    GBlending(world.task, estimate=3).epoch_samples(1)
+    GBlending(world.task, estimate=3).on_epoch_start(1)
     trained = [(rows, seed) for _, rows, seed in world.asked if seed is not None]
     assert len(trained) == 9
     assert len({seed for _, seed in trained}) == 9
@@ -183,7 +184,7 @@ def test_the_copies_are_trained_on_batches_in_new_orders_with_the_training_trans
 
 def test_test_samples_are_never_asked_for(make_world):
     world = make_world()
-    GBlending(world.task, estimate=2).epoch_samples(1)
+    GBlending(world.task, estimate=2).on_epoch_start(1)
     asked = [(split, seed is not None) for split, _, seed in world.asked]
     look = [("train", False), ("validation", False)]
     assert asked == look + 3 * ([("train", True)] * 2 + look)
@@ -198,7 +199,7 @@ def test_the_weights_are_estimated_before_training_and_anew_so_often(make_world,
     found = []
     for epoch in range(1, 6):
         world.asked.clear()
-        method.epoch_samples(epoch)
+        method.on_epoch_start(epoch)
         if world.asked:
             found.append(epoch)
     assert found == estimated
@@ -208,11 +209,11 @@ def test_the_weights_are_estimated_before_training_and_anew_so_often(make_world,
 def test_a_later_estimate_starts_from_the_weights_of_the_time(make_world):
     world = make_world()
     method = GBlending(world.task, estimate=1, every=1)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     first = method.weights.clone()
     for batch in world.task.batches("train", None, 0):
         method.update(batch, torch.optim.SGD(world.model.parameters(), lr=0.3))
-    method.epoch_samples(2)
+    method.on_epoch_start(2)
     assert not torch.allclose(method.weights, first)
 
 
@@ -221,7 +222,7 @@ def test_the_estimate_is_decided_by_the_seed(make_world):
     for seed in (0, 0, 1):
         world = make_world()
         method = GBlending(replace(world.task, seed=seed), estimate=1)
-        method.epoch_samples(1)
+        method.on_epoch_start(1)
         found.append((method.weights.tolist(), [s for _, _, s in world.asked]))
     assert found[0] == found[1]
     assert found[0] != found[2]

@@ -44,7 +44,7 @@ def test_the_ratios_are_of_sums_over_all_that_lets_a_branch_see_and_over_the_bra
     world = make_world("mmtm")
     model, fusion = world.model, world.model.fusion
     method = Greedy(world.task)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     for exchange in fusion.exchanges:
         set_norms(exchange.squeeze.parameters(), 0.05, 1.0)
         set_norms(exchange.excite["m0"].parameters(), 0.15, 1.0)
@@ -64,7 +64,7 @@ def test_the_ratios_are_of_sums_over_all_that_lets_a_branch_see_and_over_the_bra
     }
     # not yet in the first epoch; in the second one, the first modality is cared for
     assert (int(method.cared_for), int(method.left)) == (-1, 0)
-    method.epoch_samples(2)
+    method.on_epoch_start(2)
     method.after_backward(world.batch())
     assert (int(method.cared_for), int(method.left)) == (0, 5)
 
@@ -87,7 +87,7 @@ def test_ratios_add_up_from_the_first_step_on_but_for_the_steps_of_rebalancing(m
     cared, left = None, 0
     who: list[int | None] = []
     for epoch in (1, 2, 3):
-        method.epoch_samples(epoch)
+        method.on_epoch_start(epoch)
         rebalanced = 0
         for batch in world.task.batches("train", None, 0):
             assert (int(method.cared_for), int(method.left)) == (
@@ -150,7 +150,7 @@ def test_ratios_add_up_from_the_first_step_on_but_for_the_steps_of_rebalancing(m
 def test_it_cares_for_a_branch_only_where_it_is_to(make_world, options, epoch, active):
     world = make_world("mmtm")
     method, batch = Greedy(world.task, **options), world.batch()
-    method.epoch_samples(epoch)
+    method.on_epoch_start(epoch)
     method.loss(batch).backward()
     method.after_backward(batch)
     assert (int(method.left) > 0) == active
@@ -161,7 +161,7 @@ def test_where_no_branch_is_ahead_by_more_than_epsilon_none_is_cared_for(make_wo
     for epsilon, active in ((0.301, True), (0.3011, False)):
         world = make_world("mmtm")
         method = Greedy(world.task, epsilon=epsilon, start=0)
-        method.epoch_samples(1)
+        method.on_epoch_start(1)
         fusion = world.model.fusion
         for exchange in fusion.exchanges:
             set_norms(exchange.squeeze.parameters(), 0.05, 1.0)
@@ -348,7 +348,7 @@ def test_all_it_needs_to_go_on_is_in_its_state(make_world):
     before, after = Greedy(one.task, steps=3), Greedy(other.task, steps=3)
     optimizer = torch.optim.SGD(one.model.parameters(), lr=0.05)
     for epoch in (1, 2):
-        before.epoch_samples(epoch)
+        before.on_epoch_start(epoch)
         for batch in one.task.batches("train", None, 0):
             before.update(batch, optimizer)
     assert int(before.left) > 0
@@ -356,7 +356,7 @@ def test_all_it_needs_to_go_on_is_in_its_state(make_world):
     after.load_state_dict(before.state_dict())
     second = torch.optim.SGD(other.model.parameters(), lr=0.05)
     for method, world, stepping in ((before, one, optimizer), (after, other, second)):
-        method.epoch_samples(3)
+        method.on_epoch_start(3)
         for batch in world.task.batches("train", None, 0):
             method.update(batch, stepping)
     for key, weight in one.model.state_dict().items():

@@ -100,7 +100,7 @@ def test_gradients_are_those_of_joint_training_times_k_on_weights_of_encoders(
     model = world.model
     plain = F.cross_entropy(model(batch.inputs, batch.present), batch.labels)
     expected = torch.autograd.grad(plain, list(model.parameters()))
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     loss = method.loss(batch)
     torch.testing.assert_close(loss, plain)
     loss.backward()
@@ -125,7 +125,7 @@ def test_one_update_with_sgd_is_one_step_down_the_scaled_gradient(make_world, ki
     loss = F.cross_entropy(model(batch.inputs, batch.present), batch.labels)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     before = [p.detach().clone() for p in model.parameters()]
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     method.update(batch, torch.optim.SGD(model.parameters(), lr=0.1))
     for (name, p), start, gradient in zip(model.named_parameters(), before, gradients, strict=True):
         factor = k[of_encoder(name)] if of_encoder(name) and p.dim() >= 2 else 1.0
@@ -136,7 +136,7 @@ def test_weights_without_a_gradient_are_left_alone(make_world):
     world = make_world()
     frozen = world.model.encoders["m0"].layers[0].weight.requires_grad_(False)
     method, batch = OGMGE(world.task), world.batch()
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     method.update(batch, torch.optim.SGD(world.model.parameters(), lr=0.1))
     assert frozen.grad is None
 
@@ -145,7 +145,7 @@ def test_weights_without_a_gradient_are_left_alone(make_world):
 def test_after_its_last_epoch_it_is_joint_training(make_world, random_rows, epoch, active):
     world = make_world()
     method, batch = OGMGE(world.task, until=3), world.batch()
-    method.epoch_samples(epoch)
+    method.on_epoch_start(epoch)
     method.loss(batch).backward()
     before = [p.grad.clone() for p in world.model.parameters()]
     method.after_backward(batch)
@@ -161,7 +161,7 @@ def test_its_coefficients_are_means_over_the_batches_of_an_epoch(make_world):
     method = OGM(world.task)
     batches = list(world.task.batches("train", None, 0))
     for epoch in (1, 2):
-        method.epoch_samples(epoch)
+        method.on_epoch_start(epoch)
         for batch in batches[epoch - 1 :]:
             method.loss(batch).backward()
             method.after_backward(batch)
@@ -178,7 +178,7 @@ def test_its_coefficients_are_means_over_the_batches_of_an_epoch(make_world):
 def after_noise(world, noise: float, **options) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Gradients of zero mean before and after, by parameter of the encoders."""
     method, batch = OGMGE(world.task, noise=noise, **options), world.batch()
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     method.loss(batch).backward()
     chance = torch.Generator().manual_seed(5)
     before = {}
@@ -234,7 +234,7 @@ def test_the_deviation_of_the_noise_is_that_of_a_sample(world_of_features, rando
     found = []
     for encoder in world.model.encoders.values():
         encoder.pair = nn.Parameter(torch.zeros_like(gradient))
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     method.loss(batch)
     torch.manual_seed(0)
     for _ in range(400):
@@ -251,7 +251,7 @@ def test_a_gradient_of_one_element_gets_no_noise(world_of_features, random_rows)
     for encoder in world.model.encoders.values():
         encoder.scale = nn.Parameter(torch.ones(1, 1, dtype=torch.float64))
     method, batch = OGMGE(world.task, alpha=0.0), world.batch()
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     method.loss(batch).backward()
     before = {m: e.scale.grad.clone() for m, e in world.model.encoders.items()}
     method.after_backward(batch)

@@ -88,7 +88,7 @@ def test_the_loss_by_hand(world_of_features, by_hand, rule, added):
     corners = [[0.0, 0.0], [3.0, 4.0]]
     world = world_of_features({"a": corners, "v": corners}, [0, 1])
     method = PMR(world.task, rule=rule, fraction=1.0)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     assert method.known.tolist() == [True, True, False]
     world.inputs["train"] = {
         "a": torch.tensor([[1.0, 0.0]]).double(),
@@ -109,12 +109,12 @@ def test_new_prototypes_are_averaged_with_the_old_ones_by_the_momentum(world_of_
     # METHODS.md, 3.3: momentum .2, old (1, 1), new (2, 0) → (1.8, .2)
     world = world_of_features({"a": [[1.0, 1.0]], "v": [[5.0]]}, [0])
     method = PMR(world.task, fraction=1.0)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     # the first ones are taken as they are
     assert method.prototypes_a[0].tolist() == [1, 1]
     assert method.prototypes_v[0].tolist() == [5]
     world.inputs["train"]["a"] = torch.tensor([[2.0, 0.0]]).double()
-    method.epoch_samples(2)
+    method.on_epoch_start(2)
     assert method.prototypes_a[0].tolist() == pytest.approx([1.8, 0.2])
     assert method.prototypes_v[0].tolist() == pytest.approx([5])
     assert set(method.state_dict()) == {"prototypes_a", "prototypes_v", "known"}
@@ -123,14 +123,14 @@ def test_new_prototypes_are_averaged_with_the_old_ones_by_the_momentum(world_of_
 def test_a_class_without_a_sample_keeps_its_prototype(world_of_features):
     world = world_of_features({"a": [[1.0], [3.0]], "v": [[1.0], [3.0]]}, [0, 1])
     method = PMR(world.task, fraction=1.0, momentum=0.5)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     world.labels["train"] = torch.tensor([0, 2])
-    method.epoch_samples(2)
+    method.on_epoch_start(2)
     assert method.known.tolist() == [True, True, True]
     # class 1 is not among the samples of the second epoch, and class 2 is new
     assert method.prototypes_a.flatten().tolist() == [1, 3, 3]
     world.labels["train"] = torch.tensor([1, 1])
-    method.epoch_samples(3)
+    method.on_epoch_start(3)
     assert method.prototypes_a.flatten().tolist() == [1, 2.5, 3]
 
 
@@ -142,7 +142,7 @@ def test_samples_of_a_class_without_a_prototype_are_left_out_of_the_prototype_lo
         [0, 1],
     )
     method = PMR(world.task, fraction=1.0)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     world.inputs["train"] = {m: torch.tensor([[0.2], [2.0], [9.0]]).double() for m in "av"}
     world.labels["train"] = torch.tensor([0, 1, 2])
     batch = world.batch()
@@ -166,7 +166,7 @@ def test_samples_of_a_class_without_a_prototype_are_left_out_of_the_prototype_lo
 def test_a_batch_of_classes_without_prototypes_has_the_joint_loss(world_of_features, by_hand):
     world = world_of_features({"a": [[0.0], [3.0]], "v": [[0.0], [0.5]]}, [0, 1])
     method = PMR(world.task, fraction=1.0)
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     world.labels["train"] = torch.tensor([2, 2])
     batch = world.batch()
     joint = by_hand(world.model(batch.inputs), batch.labels)
@@ -182,7 +182,7 @@ def test_gradients_are_those_of_the_joint_loss_and_the_prototype_losses(
 ):
     world = make_world(fusion, n)
     method = PMR(world.task, alpha=0.6, fraction=1.0, rule=rule).double()
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     batch = world.batch()
     labels = batch.labels.tolist()
 
@@ -226,7 +226,7 @@ def test_prototypes_come_from_a_part_of_the_training_samples_in_the_evaluation_t
     make_world, n_samples, fraction, size
 ):
     world = make_world()
-    PMR(replace(world.task, n_samples=n_samples), fraction=fraction).epoch_samples(1)
+    PMR(replace(world.task, n_samples=n_samples), fraction=fraction).on_epoch_start(1)
     ((split, rows, seed),) = world.asked
     assert (split, seed) == ("train", None)
     assert len(rows) == len(set(rows.sample.tolist())) == size
@@ -241,7 +241,7 @@ def test_every_epoch_takes_another_part_and_a_seed_the_same(make_world):
         world = make_world()
         method = PMR(replace(world.task, seed=seed), fraction=0.5)
         for epoch in (1, 2, 1):
-            method.epoch_samples(epoch)
+            method.on_epoch_start(epoch)
         parts = [tuple(rows.sample.tolist()) for _, rows, _ in world.asked]
         assert parts[0] == parts[2]
         taken[seed] = parts[:2]
@@ -253,7 +253,7 @@ def test_prototypes_are_the_mean_features_of_each_class_in_evaluation_mode(make_
     model = world.model.train()
     statistics = {k: b.clone() for k, b in model.named_buffers()}
     method = PMR(world.task, fraction=0.8).double()
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(b, statistics[k]) for k, b in model.named_buffers())
     chosen = world.asked[0][1].sample
@@ -273,6 +273,7 @@ def test_without_strength_or_after_its_last_epoch_it_is_joint_training(
 ):
     world = make_world()
     method = PMR(world.task, **options, fraction=1.0)
+    method.on_epoch_start(epoch)
     rows = method.epoch_samples(epoch)
     assert torch.equal(rows.sample, torch.arange(10))
     assert world.asked == []
@@ -286,6 +287,7 @@ def test_until_its_last_epoch_it_renews_the_prototypes_before_each(make_world):
     world = make_world()
     method = PMR(world.task, until=2)
     for epoch in (1, 2, 3):
+        method.on_epoch_start(epoch)
         assert isinstance(method.epoch_samples(epoch), TrainingExamples)
     assert len(world.asked) == 2
 
@@ -294,11 +296,11 @@ def test_its_coefficients_are_means_over_the_batches_of_an_epoch(make_world):
     world = make_world()
     method = PMR(world.task, fraction=1.0)
     batches = list(world.task.batches("train", None, 0))
-    method.epoch_samples(1)
+    method.on_epoch_start(1)
     each = []
     for batch in batches:
         once = PMR(world.task, fraction=1.0)
-        once.epoch_samples(1)
+        once.on_epoch_start(1)
         once.loss(batch)
         each.append(once.coefficients())
         method.loss(batch)
@@ -306,7 +308,7 @@ def test_its_coefficients_are_means_over_the_batches_of_an_epoch(make_world):
     for name in ("strength_m0", "strength_m1"):
         mean = sum(k[name] for k in each) / 3
         assert method.coefficients()[name] == pytest.approx(mean, abs=1e-6)
-    method.epoch_samples(2)
+    method.on_epoch_start(2)
     method.loss(batches[0])
     assert method.coefficients()["strength_m1"] != pytest.approx(mean)
 

@@ -11,11 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 #: Modules whose docstrings and comments are checked.
-MODULES = [
-    path
-    for pattern in ("*.py", "datasets/*.py", "reading/*.py", "scores/*.py")
-    for path in sorted((ROOT / "mmcoop").glob(pattern))
-]
+MODULES = sorted((ROOT / "mmcoop").rglob("*.py"))
 
 _UNIT = (
     "modality|sample|epoch|coalition|row|class|split|method|run|batch|seed|fold|file|step|frame|"

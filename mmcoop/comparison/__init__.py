@@ -1,1 +1,1 @@
-"""Methods side by side on one data set: runs over seeds, and what their differences are worth."""
+"""Methods compared on one dataset: runs over seeds, and the significance of their differences."""

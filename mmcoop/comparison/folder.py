@@ -52,10 +52,10 @@ def _is_number(kind: pa.DataType) -> bool:
 #: What every other method is set beside.
 BASELINE = "joint"
 
-#: What every run may use up: so many epochs, or as much as the dearest method takes for them.
+#: What is equal for every run: its epochs, or the rows or seconds of the most expensive method.
 MATCHES = ("epochs", "rows", "seconds")
 
-#: The label of the joint runs that may use as many rows as the dearest method does.
+#: The label of the joint runs that may use as many rows as the most expensive method does.
 MATCHED_BASELINE = f"{BASELINE} matched"
 
 
@@ -65,7 +65,7 @@ class ComparisonSpec:
 
     `methods`: names, or None for all there are. `match`: one of `MATCHES`. `tune`: trials a
     case, 0 for the defaults. `options`: of methods, by name. `settings`: those of `TrainConfig`
-    that go over what the data set advises. Raises `UsageError` for what cannot be meant.
+    that go over the dataset's recommended settings. Raises `UsageError` for what cannot be meant.
     """
 
     methods: Sequence[str] | None = None
@@ -147,7 +147,7 @@ class Comparison:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row a run that is reported, see `docs/reference/run-folder.md`."""
+        """One row per run that is reported, see `docs/reference/run-folder.md`."""
         path = self.folder / "runs.parquet"
         table = read_parquet(path, what="the runs of a comparison")
         for name, kind in _RUNS.items():

@@ -110,11 +110,11 @@ def run_jobs(
     threads: int | None,
     label: str,
 ) -> dict[Path, str]:
-    """Do the jobs that are not done, so many at once, and return why some failed, by folder.
+    """Do the jobs that are not done, this many at once, and return why some failed, by folder.
 
     Each is in a process of its own with `threads` threads; None: what suits its model, and together
     no more than there are processors, whether or not some are done already. Interrupted or
-    killed, the same call goes on with the last whole epoch of each run.
+    killed, the same call resumes from the last whole epoch of each run.
 
     Raises `NoRoom` as soon as one finds the disk full, which the others would find full as well.
     """

@@ -36,7 +36,7 @@ def run_comparison(
     a small model and else its share of the processors. Stopped or killed, the same call resumes. A
     run that fails is left out and reported.
 
-    Raises `DataError` for another data set than the one it was begun on, and where no run is left,
+    Raises `DataError` for a dataset other than the one it was started on, and if no run is left,
     `NoRoom` as soon as the disk is full, `Interrupted` on Ctrl-C.
     """
     folder, plan = comparison.folder, comparison.plan
@@ -101,7 +101,7 @@ class _Work:
         return self.matched(first)
 
     def tune(self, cases: Sequence[RunSpec]) -> list[RunSpec]:
-        """Each case with what was best on validation among so many trials of the first seed."""
+        """Each case with what was best on validation among this many trials of the first seed."""
         seed = self.plan.seeds[0]
         trials: dict[tuple[str, int], tuple[RunSpec, Job]] = {}
         for case in cases:
@@ -149,7 +149,7 @@ class _Work:
         for seed in self.plan.seeds:  # seed by seed: cut off, what is there can be compared
             for case in cases:
                 job = self._reported(f"{case.name}-seed{seed}", self._config(case, seed))
-                if self.plan.match != "epochs":  # it goes on from here before it is tested
+                if self.plan.match != "epochs":  # it resumes from here before it is tested
                     first = self.folder / "results" / "first" / job.result.name
                     job = replace(job, result=first, scores=None)
                 jobs[case.label, case.fusion, seed] = job
@@ -173,7 +173,7 @@ class _Work:
         )
 
     def matched(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
-        """The same runs, each as long as it takes to use up what the dearest one did."""
+        """The same runs, each as long as it takes to use up what the most expensive one did."""
         jobs = {
             key: self._reported(first[key].folder.name, config)
             for key, config in _matching_configs(first, self.plan.match).items()
@@ -186,7 +186,7 @@ class _Work:
         return jobs
 
     def matched_baseline(self, first: Mapping[_Key, Job]) -> dict[_Key, Job]:
-        """Joint runs as long as it takes to use up the rows that the dearest run did.
+        """Joint runs as long as it takes to use up the rows that the most expensive run did.
 
         Of a fusion whose joint runs use most rows themselves there are none.
         """
@@ -234,7 +234,7 @@ class _Work:
 
 
 def _matching_configs(first: Mapping[_Key, Job], match: str) -> dict[_Key, TrainConfig]:
-    """How each run is to be trained to use up what the dearest one did: the rows of the run with
+    """How each run is trained to use as much as the most expensive one: the rows of the run with
     most, or the seconds of the case with the highest mean over its seeds. Its schedule is
     stretched to its new length.
     """

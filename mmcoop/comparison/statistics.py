@@ -1,4 +1,4 @@
-"""What a difference between two methods is worth, over seeds and over test samples."""
+"""The significance of a difference between two methods, over seeds and over test samples."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ LEVEL = 0.05
 #: steps, are equal too often.
 LEAST_SEEDS = 3
 
-# Up to so many clusters of different sizes the distribution of the sign test is worked out.
+# Up to this many clusters of different sizes the distribution of the sign test is worked out.
 _EXACT = 1000
 
 # A p value is never 0: this is the smallest number that is one.

@@ -1,4 +1,4 @@
-"""Runs → one row a method: means over seeds, and what its gains over the controls are worth."""
+"""Runs → one row per method: means over seeds, and gains over the controls with their tests."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _NOT_MEASURES = ("run", "method", "fusion", "seed", "lr", "options")
 
 
 def summarise(comparison: Comparison) -> pd.DataFrame:
-    """One row a method and fusion, in the order of the runs.
+    """One row per method and fusion, in the order of the runs.
 
     `method, fusion, seeds` (their number); of every measure of `runs.parquet` its mean and, as
     `…_ci`, half the width of its 95 % confidence interval over seeds. And for each of `REFERENCES`
@@ -30,7 +30,7 @@ def summarise(comparison: Comparison) -> pd.DataFrame:
     runs = comparison.runs
     measures = [name for name in runs.columns if name not in _NOT_MEASURES]
     groups = {key: group.set_index("seed") for key, group in _by_case(runs)}
-    step = 1 / len(comparison.hits(runs["run"].iloc[0]))  # of accuracies on so many test samples
+    step = 1 / len(comparison.hits(runs["run"].iloc[0]))  # of accuracies on this many test samples
     rows = []
     for (method, fusion), group in groups.items():
         row: dict[str, object] = {"method": method, "fusion": fusion, "seeds": len(group)}

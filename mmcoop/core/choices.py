@@ -32,7 +32,7 @@ ESTIMATORS = {
     **SAMPLED,
 }
 
-#: What stands in for an absent modality (`core/imputers/wrap.py`).
+#: What replaces an absent modality (`core/imputers/wrap.py`).
 ABSENT = {
     "zero": "zeros",
     "mean": "the mean over the background",
@@ -46,7 +46,7 @@ INDICES = {
     "owen": "groups first, then their members (needs --groups)",
 }
 
-#: Which interactions are told (`core/valuation/columns.py`).
+#: Which interactions are reported (`core/valuation/columns.py`).
 INTERACTIONS = {
     "none": "none",
     "pairwise": "of each pair of modalities",

@@ -1,7 +1,8 @@
-"""Contributions → the rows of the next epoch.
+"""Contributions → the training examples of the next epoch.
 
-A row is a sample together with the modalities of it that are present. An ordinary epoch has
-one whole row a sample; enhancement adds rows in which a low-contributing modality is alone.
+A training example is a sample with the modalities of it that are present. An ordinary epoch has one
+example per sample, with all modalities; enhancement adds examples in which a low-contributing
+modality is alone.
 """
 
 import math
@@ -108,8 +109,8 @@ def graded_shares(contributions: Tensor, best: float) -> Tensor:
 
     φ̄, the mean of a sample's contributions, is (v(N) − v(∅)) / n: its own fair share, as a model
     is not equally sure of every sample. What falls short of it counts in parts of best / n, the
-    share of a prediction that is certain and right where the empty coalition is worth 0. So what
-    the model makes of nothing, by a bias or a tie of classes, does not matter.
+    share of a certain and right prediction if the value of the empty coalition is 0. So what the
+    model makes of nothing, by a bias or a tie of classes, does not matter.
 
     Args:
         contributions: `(samples, n)`.
@@ -153,7 +154,7 @@ def capped(times: Tensor, contributions: Tensor, max_extra: int) -> Tensor:
     """At most `max_extra` of the `times` of each sample, the lowest contributions served first.
 
     `times`: whole numbers ≥ 0, `(samples, n)`; `contributions`: `(samples, n)`, or `(n,)` for all
-    samples alike. Of equal contributions the earlier modality goes first. Returns int64
+    samples. Of equal contributions the earlier modality goes first. Returns int64
     `(samples, n)`. Raises `UsageError` for a `max_extra` below 1.
     """
     if max_extra < 1:
@@ -207,7 +208,7 @@ def modality_probability(
 def sample_level_examples(
     contributions: Tensor, max_extra: int | None = None, slack: float = ROUNDING
 ) -> TrainingExamples:
-    """Every sample whole, and `extra_rows` of each modality alone."""
+    """Every sample with all modalities, and `extra_rows` of each modality alone."""
     samples, n_modalities = contributions.shape
     alone = unimodal_examples(extra_rows(contributions, max_extra, slack))
     return join_examples(complete_examples(samples, n_modalities), alone)
@@ -220,7 +221,7 @@ def modality_level_examples(
     max_extra: int | None = None,
     mean_contributions: Tensor | None = None,
 ) -> TrainingExamples:
-    """Every sample whole, and with probability `probability[m]` once more with m alone.
+    """Every sample with all modalities, and with probability `probability[m]` again with m alone.
 
     `probability`: `(n,)` in [0, 1]; the draws are independent by sample and modality. Of more than
     `max_extra` draws of a sample those of the lowest `mean_contributions` `(n,)` count, or of the

@@ -30,7 +30,7 @@ class TrainContext:
     `model` is the one that is trained. `value(samples)` gives the contributions `(k, n)` of the
     training samples at the positions `samples` (all of them for None), by the model as it is, in
     evaluation mode and with the evaluation transform, or those of a file that was given. `warmup`
-    is the number of ordinary epochs before the method sets in. `batches(split, rows, seed)` gives
+    is the number of ordinary epochs before the method starts. `batches(split, rows, seed)` gives
     batches of "train" or "validation", of all samples, whole, unless `rows` says otherwise, with
     the evaluation transform unless a seed is given; what goes through it is counted as cost.
     `optimizer(parameters)` makes one as the run's own. `max_extra` is the most rows that a method

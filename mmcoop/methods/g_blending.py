@@ -36,7 +36,7 @@ class GBlending(Method):
     """L = Σ_k w_k CE_k over the modalities' own losses and the joint one.
 
     The weights are estimated before training, by training a copy of each branch alone for
-    `estimate` epochs; and anew, from the weights of the time, every `every` epochs, if that is not
+    `estimate` epochs; and again, from the weights of the time, every `every` epochs, if that is not
     0. Validation samples are used for that, never test ones.
     """
 

@@ -51,7 +51,7 @@ class Greedy(Method):
         self.register_buffer("bypass", torch.zeros(n, dtype=torch.float64))
         self.register_buffer("main", torch.zeros(n, dtype=torch.float64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
-        # who is cared for, −1 for nobody, and for how many more steps
+        # who is re-balanced, −1 for nobody, and for how many more steps
         self.register_buffer("cared_for", torch.tensor(-1))
         self.register_buffer("left", torch.tensor(0))
         for k, exchange in enumerate(task.model.fusion.exchanges):

@@ -1,4 +1,4 @@
-"""Joint training: every sample whole, cross-entropy of the joint prediction."""
+"""Joint training: every sample with all modalities, cross-entropy of the joint prediction."""
 
 from mmcoop.methods.base import Method
 

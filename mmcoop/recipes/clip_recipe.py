@@ -31,7 +31,7 @@ _FRAMES, _STORED_FRAMES, _SOURCE, _VALIDATION = map(
 
 # What every clip has beside its modalities.
 _COLUMNS = {"duration": "float32", NOTES_COLUMN: "string"}
-# For each frame that a model sees, so many are stored, from which training draws one.
+# For each frame that a model sees, this many are stored, from which training draws one.
 _DRAWN_FROM = 3
 
 

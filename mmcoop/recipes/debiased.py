@@ -30,7 +30,7 @@ from mmcoop.progress import SILENT, Progress
 from mmcoop.scores.scores import Scores
 from mmcoop.settings import option, required
 
-# Rows are copied so many at a time: little memory, few reads.
+# Rows are copied this many at a time: little memory, few reads.
 _ROWS = 256
 
 _REMEDY = "value every split: mmcoop valuate --split all --out all-scores.parquet"

@@ -33,7 +33,7 @@ _SOURCE, _MODALITY = map(setting, ("source", "modality"))
 #: The name, before its suffix, of a file that holds no modality but the labels of the others.
 LABELS = "labels"
 
-# Arrays may be larger than the memory: they are gone through by so many numbers at a time.
+# Arrays may be larger than the memory: they are gone through by this many numbers at a time.
 _CHUNK = 2**22
 
 
@@ -289,7 +289,7 @@ def _how_joined(tables: Mapping[str, Table], id_column: str) -> str:
 
 
 def _joined(tables: Mapping[str, Table], rejects: list[Reject]) -> pd.DataFrame:
-    """In which row of each table a sample is: int64, a row a sample, by id, a column a table.
+    """The row of each sample in each table: int64, one row per sample, by id, one column per table.
 
     Samples that are not in every table, or more than once in one, are added to `rejects`.
     """

@@ -375,8 +375,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _class_folders(files: SourceFiles) -> tuple[list[_Row], list[Reject]]:
-    """A row a file in a class folder; a reject for each that lies beside them, and for each link
-    that leads to no file.
+    """One row per file in a class folder; a reject for each file outside them, and for each broken
+    link.
 
     Files of one name but for its ending, likely one clip in several formats, are a group.
     """

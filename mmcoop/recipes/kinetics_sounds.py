@@ -1,6 +1,6 @@
 """kinetics-sounds: the clips of Kinetics whose class can be seen and heard, by published lists.
 
-A list has one line a clip, `id,seconds,class`, with class numbers 0…30.
+A list has one line per clip, `id,seconds,class`, with class numbers 0…30.
 """
 
 import re

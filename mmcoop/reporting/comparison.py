@@ -33,7 +33,7 @@ class Sheet:
 
 
 def comparison_sheets(comparison: Comparison, summary: pd.DataFrame) -> list[Sheet]:
-    """Accuracy and gains; what gains are worth; what single modalities say; what it cost."""
+    """Accuracy and gains; how significant gains are; what single modalities say; what it cost."""
     rows = summary_rows(summary)
     about = ["method", "fusion"] if len(set(summary["fusion"])) > 1 else ["method"]
 
@@ -171,7 +171,7 @@ def comparison_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Ren
 
 
 def summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """The summary as JSON has it: a row a method, None where there is no number."""
+    """The summary as JSON has it: one row per method, None where there is no number."""
     plain = summary.astype(object).where(summary.notna(), None)
     return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
 

@@ -120,7 +120,7 @@ def _add_utilisation(table: Table, evaluations: Sequence[Mapping[str, Any]]) -> 
         table.add_section()
 
 
-#: Below so many samples, or groups of them, an accuracy is a rough one.
+#: Below this many samples, or groups of them, an accuracy is a rough one.
 FEW = 100
 
 

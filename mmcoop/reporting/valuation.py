@@ -133,8 +133,8 @@ def agreement(train: Summary, validation: Summary) -> dict[str, Any]:
 
 
 def contributions_table(summaries: Mapping[str, Summary]) -> Table:
-    """Mean contribution φ with its interval, where coalitions were drawn the mean standard error of
-    a sample's, share of low-contributing samples and MM-SHAP's share, a row a modality and split.
+    """Mean contribution φ with its interval, the mean standard error if coalitions were sampled, the
+    share of low-contributing samples and MM-SHAP's share: one row per modality and split.
     """
     several = len(summaries) > 1
     table = Table()
@@ -164,7 +164,7 @@ def contributions_table(summaries: Mapping[str, Summary]) -> Table:
 
 
 def agreement_table(found: Mapping[str, Any]) -> Table:
-    """Train less validation, a row a modality."""
+    """Train less validation, one row per modality."""
     table = Table()
     table.add_column("modality", overflow="fold")
     table.add_column("φ on train − φ on validation", justify="right")

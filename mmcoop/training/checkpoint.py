@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of weights (safetensors) and, to go on from, the state of training."""
+"""Checkpoints: a folder of weights (safetensors) and, to resume from, the state of training."""
 
 import math
 import sys
@@ -33,7 +33,7 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, whole, in place of the one that stands there.
 
-    `info` is small and readable (epoch, accuracy); `state` is whatever training needs to go on,
+    `info` is small and readable (epoch, accuracy); `state` is whatever training needs to resume,
     of tensors, numbers, strings, lists and dicts only, so that it loads without running code.
     """
     with atomic_folder(folder, _bytes(weights) + _bytes(state)) as temporary:
@@ -92,7 +92,7 @@ def check_weights(own: Mapping[str, Tensor], folder: Path) -> None:
     """Raise `DataError` unless a checkpoint has weights of the names, shapes and kinds of `own`.
 
     Reads the description of the file alone; `own` may be on the device "meta", so that nothing of
-    a size that a file states is allocated before a file is there that has so many bytes.
+    a size that a file states is allocated before a file is there that has this many bytes.
     """
     path = _weights_file(folder)
     with _damage_named(path), safe_open(path, "pt") as file:

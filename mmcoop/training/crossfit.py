@@ -112,7 +112,7 @@ def _fold_runs(
 def _trained(
     like: Run, part: DatasetFolder, place: Path, parent: Run | None, runtime: Runtime
 ) -> Run:
-    """A run on the data set `part`, trained as `like` was, at `place`; gone on with if it is there.
+    """A run on the data set `part`, trained as `like` was, at `place`; resumed if it is there.
 
     Raises `UsageError` where another run is at `place`.
     """

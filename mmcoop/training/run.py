@@ -102,7 +102,7 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with the run."""
+        """What to type to resume the run."""
         return f"mmcoop {'enhance' if self.parent else 'train'} --resume --out {self.folder}"
 
     @property
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the last epoch, with the state to go on from."""
+        """The checkpoint of the last epoch, with the state to resume from."""
         return self.folder / "checkpoints" / "last"
 
     @cached_property
@@ -145,7 +145,7 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch; no row before the first is done. `DataError` for a damaged file."""
+        """One row per epoch; no row before the first is done. `DataError` for a damaged file."""
         path = self.folder / "metrics.parquet"
         if not path.is_file():
             return pd.DataFrame()

@@ -1,4 +1,4 @@
-"""Starting a run, going on with one, and making one longer."""
+"""Starting a run, resuming one, and making one longer."""
 
 import shutil
 from collections.abc import Mapping

@@ -34,7 +34,7 @@ from mmcoop.training.loggers import Logger, RunFolderLogger, TerminalLogger
 from mmcoop.training.memory import peak_memory
 from mmcoop.training.run import FINISHED, RUNNING, STOPPED, Run
 
-# The loss is looked at for NaN every so many steps: each look makes a GPU wait.
+# The loss is looked at for NaN every this many steps: each look makes a GPU wait.
 _CHECK_EVERY = 64
 
 
@@ -92,7 +92,7 @@ class Trainer:
         """Train all epochs that are left."""
         self.run.set_status(RUNNING)
         try:
-            # torch's generator is seeded anew for every epoch and given back at the end
+            # torch's generator is seeded again for every epoch and given back at the end
             with torch.random.fork_rng():
                 while self.epoch < self.config.epochs and not (self._stale() or self._late()):
                     self._train_epoch(self.epoch + 1)

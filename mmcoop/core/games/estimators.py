@@ -18,18 +18,18 @@ from mmcoop.errors import UsageError
 #: `(sample (rows,), present (rows, n)) -> values (rows, q)`, float64: q games a sample at once.
 Play = Callable[[Tensor, Tensor], Tensor]
 
-# Coalitions a sample that are valued where the user does not say, unless more are needed.
+# Coalitions per sample that are valued where the user does not say, unless more are needed.
 _USUAL_BUDGET = 512
 
-# Up to so many modalities the coalitions that are always valued are all there are.
+# Up to this many modalities the coalitions that are always valued are all there are.
 _ALL_KNOWN = 3
 
-# Pairs are drawn in rounds, so that few rows are there at once: of at most so many a sample, and
-# with a tolerance of so many pairs at first, then as many again as there are.
+# Pairs are drawn in rounds, so that few queries are held at once: at most this many per sample, and
+# with a tolerance this many pairs at first, doubling their number after that.
 _ROUND_ROWS = 4096
 _FIRST_PAIRS = 16
 
-# Least squares are worked out for so many samples at a time as have at most so many numbers.
+# Least squares are worked out for this many samples at a time as have at most this many numbers.
 _AT_A_TIME = 2**22
 
 
@@ -131,7 +131,7 @@ class Kernel:
         self.weight = float(weights.sum())
         self.up_to = weights.cumsum(0) / weights.sum()
         self.draws = torch.zeros(samples, dtype=torch.long)
-        # the pairs so far: a coalition, and what it is worth less what its complement is
+        # the pairs so far: a coalition, and its value less that of its complement
         self.drawn = torch.zeros(samples, 0, n, dtype=torch.bool)
         self.gaps = torch.zeros(samples, 0, q, dtype=torch.float64)
 
@@ -209,7 +209,7 @@ def sampled_values(
 
     `estimator`: "permutation" or "kernel". `known`: float64 `(samples, k, q)`, the values of
     `anchor_coalitions`; up to three modalities these are all, and nothing is drawn. `generators`:
-    one a sample. `budget`: coalitions a sample that may be valued, the known ones included. With a
+    one per sample. `budget`: most coalitions per sample, including the known ones. With a
     `tolerance` a sample is done when none of its standard errors is above it.
 
     Raises `UsageError` where the budget is too small to estimate a standard error, or no estimator
@@ -260,7 +260,7 @@ def check_budget(estimator: str, budget: int, n_modalities: int) -> int:
 
 
 def least_budget(estimator: str, n_modalities: int) -> int:
-    """The fewest coalitions a sample that the estimator can do with."""
+    """The fewest coalitions per sample that the estimator can do with."""
     known = len(anchor_coalitions(n_modalities))
     if n_modalities <= _ALL_KNOWN:
         return known
@@ -269,7 +269,7 @@ def least_budget(estimator: str, n_modalities: int) -> int:
 
 
 def default_budget(estimator: str, n_modalities: int) -> int:
-    """Coalitions a sample that are valued where the user does not say."""
+    """Coalitions per sample that are valued where the user does not say."""
     return max(_USUAL_BUDGET, least_budget(estimator, n_modalities))
 
 

@@ -1,7 +1,7 @@
-"""Coalition values → other attributions than Shapley's, one number a modality too.
+"""Coalition values → other attributions than Shapley's, one number per modality too.
 
-They differ in which coalitions a modality is judged by: all alike (Banzhaf), only all the others
-(leave-one-out), only those that do not tear the other groups apart (Owen).
+They differ in the coalitions that a modality is judged by: all, equally (Banzhaf), only that of all
+others (leave-one-out), or only those that keep the other groups together (Owen).
 """
 
 import operator

@@ -1,4 +1,4 @@
-"""Coalition values → interactions: what modalities are worth together beyond what each is."""
+"""Coalition values → interactions: the value that modalities have together beyond what each is."""
 
 import numpy as np
 import torch

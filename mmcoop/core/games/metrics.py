@@ -207,7 +207,7 @@ def _score(matrices: Tensor, scale: Tensor) -> Tensor:
 
 
 def _f1_of(predictions: Tensor, labels: Tensor, actual: Tensor) -> Tensor:
-    """Macro-F1 of one prediction a sample, `(samples,)`; `actual` are the labels' counts."""
+    """Macro-F1 of one prediction per sample, `(samples,)`; `actual` are the labels' counts."""
     n_classes = len(actual)
     hits = labels[predictions == labels].bincount(minlength=n_classes)
     predicted = predictions[predictions >= 0].bincount(minlength=n_classes)

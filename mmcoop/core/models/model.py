@@ -1,4 +1,4 @@
-"""A multimodal classifier: one encoder a modality, and a fusion."""
+"""A multimodal classifier: one encoder per modality, and a fusion."""
 
 from collections.abc import Mapping
 from typing import cast

@@ -10,7 +10,7 @@ from mmcoop.core.seeds import generator
 #: Replicates where the user does not say; 0 for none.
 REPLICATES = 1000
 
-# Counts are drawn for so many samples at a time as have at most so many of them.
+# Counts are drawn for this many samples at a time as have at most this many of them.
 _AT_A_TIME = 2**20
 
 

@@ -56,7 +56,7 @@ class ValuedBatch:
         contributions: float64 `(batch, n)`, Shapley values.
         stderr: where coalitions are drawn, standard errors of the contributions.
         draws: int64 `(batch,)`, the number of pairs that these are from.
-        groups: which rows depend on each other, the batch's own or, of several rows a sample, the
+        groups: which rows depend on each other, the batch's own or, of several rows per sample, the
             samples; None where rows are independent.
         ties: int64 `(t, 3)`, for each class of a tie the sample, the coalition (its column) and
             the class; None where nothing is tied.
@@ -135,7 +135,7 @@ def value_batches(
     scale
     (`core/imputers/outputs.py`); `n_classes`, how many classes there are, where that is known.
 
-    Raises `UsageError` where `how` does not fit so many modalities, `DataError` for a modality
+    Raises `UsageError` where `how` does not fit this many modalities, `DataError` for a modality
     without input, labels that the value function is not of, outputs of the wrong shape, and values
     that are not finite numbers.
     """
@@ -318,7 +318,7 @@ def _valued(
     choices: Tensor | None,
     estimate: Estimate | None,
 ) -> ValuedBatch:
-    """The batch, valued: one row a sample, or a label of a sample where each has its own value."""
+    """The batch, valued: one row per sample, or per label of a sample if labels have own values."""
     q = values.shape[2]
     outputs = question.read(outputs)
     labels, said = question.labels, question.choices(outputs)

@@ -15,9 +15,9 @@ from mmcoop.errors import DataError, UsageError
 #: `(inputs by modality, present (rows, n)) -> outputs (rows, …)`.
 Model = Callable[[Mapping[str, Any], Tensor], Any]
 
-# What a model is asked at once, where the user sets no limit: of a callable so many rows as fill
+# What a model is asked at once, where the user sets no limit: of a callable this many rows as fill
 # 4 MiB with float32 inputs, or outputs once their size is known (more do not stay in a processor's
-# cache); of the fusion of features that are encoded already so many rows.
+# cache); of the fusion of features that are encoded already this many rows.
 _MAX_ELEMENTS = 2**20
 _MAX_FUSED = 2**16
 
@@ -55,7 +55,7 @@ class BatchGame(ABC):
         return self._in_parts(sample, present[:, self._columns])
 
     def parts(self, sample: Tensor, present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """TrainingExamples, so many of them at a time as are asked for at once."""
+        """TrainingExamples, this many of them at a time as are asked for at once."""
         return zip(
             torch.split(sample, self.max_rows), torch.split(present, self.max_rows), strict=True
         )
@@ -74,7 +74,7 @@ class BatchGame(ABC):
 
     @abstractmethod
     def _rows(self, sample: Tensor, present: Tensor) -> Tensor:
-        """Outputs of so many rows as may be asked for at once."""
+        """Outputs of this many rows as may be asked for at once."""
 
     def _checked(self, outputs: Any, rows: int) -> Tensor:
         tensor = self._reader(outputs, rows)
@@ -161,7 +161,7 @@ class EncodedGame(BatchGame):
         return self._checked(self._model.fuse(features, present), len(sample))
 
     def _samples(self) -> tuple[Tensor, ...]:
-        """All samples, so many of them at a time as rows may be asked for."""
+        """All samples, this many of them at a time as rows may be asked for."""
         return torch.split(torch.arange(self.samples), self.max_rows)
 
     def _of(self, parts: Mapping[str, Any], some: Tensor) -> Mapping[str, Any]:
@@ -177,7 +177,7 @@ def batch_game(
     max_batch: int | None = None,
     reader: OutputReader | None = None,
 ) -> BatchGame:
-    """The game of one batch: `inputs` by modality, of so many samples.
+    """The game of one batch: `inputs` by modality, of this many samples.
 
     A model with `encode(inputs, present)`, `coalition_logits(features, coalitions)` and
     `fuse(features, present)`, as `MultimodalModel` has, encodes once; any other callable is given

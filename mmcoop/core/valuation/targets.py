@@ -115,7 +115,7 @@ def targets_of(
         numbers = labels.double()
         if function.targets == NUMBERS:
             if outputs.dim() == numbers.dim() + 1 and outputs.shape[-1] == 1:
-                numbers = numbers.unsqueeze(-1)  # one number a sample, as a column
+                numbers = numbers.unsqueeze(-1)  # one number per sample, as a column
             if numbers.shape != outputs.shape:
                 raise DataError(
                     f"labels of shape {tuple(labels.shape)} for predictions of shape "

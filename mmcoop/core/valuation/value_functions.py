@@ -1,4 +1,4 @@
-"""Value functions: what a coalition's prediction is worth, v(S).
+"""Value functions v(S): the value of a coalition's prediction.
 
 They work on rows, a row being one sample seen with one coalition of its modalities.
 
@@ -31,7 +31,7 @@ ANY = "any"  # whatever the batch has
 
 @dataclass(frozen=True)
 class ValueFunction:
-    """A way to say what a coalition's prediction is worth (`core/choices.py` has them in words).
+    """A way to value a coalition's prediction (`core/choices.py` describes each in a few words).
 
     Attributes:
         worth: the function.
@@ -184,7 +184,7 @@ VALUE_FUNCTIONS: dict[str, ValueFunction] = {
 
 
 def value_function(value: str | ValueFunction | Worth) -> ValueFunction:
-    """The value function called `value`, or made of a callable of one's own.
+    """The value function called `value`, or made of a user-defined callable.
 
     A callable is given the batch's labels as they are (class numbers where the batch has none:
     those predicted from all modalities), and the empty coalition is asked too. Raises `UsageError`,

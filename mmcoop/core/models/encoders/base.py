@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 def defined_statistics(encoder: nn.Module, rows: int) -> Iterator[None]:
     """Let a lone row be normalised by the running statistics.
 
-    The variance over one value a channel is undefined, and batch normalisation refuses it; it
+    The variance over one value per channel is undefined, and batch normalisation refuses it; it
     happens when only one row of a batch has a modality.
     """
     training = [m for m in encoder.modules() if m.training] if rows == 1 else []

@@ -1,4 +1,4 @@
-"""What a fusion is, and the common form of those that add up one part a modality."""
+"""What a fusion is, and the common form of those that add up one part per modality."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A transformer over one token a modality."""
+"""A transformer over one token per modality."""
 
 from collections.abc import Mapping
 

@@ -133,8 +133,8 @@ def agreement(train: Summary, validation: Summary) -> dict[str, Any]:
 
 
 def contributions_table(summaries: Mapping[str, Summary]) -> Table:
-    """Mean contribution φ with its interval, the mean standard error if coalitions were sampled, the
-    share of low-contributing samples and MM-SHAP's share: one row per modality and split.
+    """Mean contribution φ with its interval, mean standard error if coalitions were sampled,
+    the share of low-contributing samples and MM-SHAP's share: one row per modality and split.
     """
     several = len(summaries) > 1
     table = Table()

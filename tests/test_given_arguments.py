@@ -74,3 +74,14 @@ def test_values_may_be_arrays_tables_or_lists():
         assert torch.equal(mmcoop.shapley_values(given), expected)
     with pytest.raises(mmcoop.DataError, match="complex"):
         mmcoop.shapley_values(torch.ones(1, 2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, "2"])
+def test_a_number_of_workers_that_is_none_is_refused(workers):
+    with pytest.raises(mmcoop.UsageError, match="^workers is "):
+        mmcoop.Runtime(workers=workers)
+
+
+def test_emap_of_a_negative_number_of_samples_is_refused():
+    with pytest.raises(mmcoop.UsageError, match="^emap is -1"):
+        mmcoop.ValuationRequest(emap=-1)

@@ -89,7 +89,7 @@ class Train(Computing, Logging, Resuming, options.TrainingOptions, Method, Main)
             make_config,
             shrunk_warmup,
         )
-        from mmcoop.training.run import load_run
+        from mmcoop.training.run import FINISHED, load_run
         from mmcoop.training.threads import suitable_threads, use_threads
         from mmcoop.training.train import resume, train
         from mmcoop.workspace import dataset_of, find_dataset, run_folder
@@ -105,6 +105,8 @@ class Train(Computing, Logging, Resuming, options.TrainingOptions, Method, Main)
             folder = self.out or run_folder(make_config(chosen))
             begun = load_run(folder)
             dataset = dataset_of(begun, self.data)
+            if begun.status == FINISHED:
+                shown.note(f"{folder} has already finished: nothing is left to train")
             use_threads(
                 self.threads
                 or begun.threads

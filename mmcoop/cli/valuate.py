@@ -68,7 +68,9 @@ class Valuate(Computing, Resuming):
     absent: Annotated[
         str | None,
         option(
-            f"Imputer: {', '.join(ABSENT)}. \\[default: the model's]", panel=_VALUES, metavar="NAME"
+            f"Imputer: {', '.join(ABSENT)}. \\[default: the model's own, else zero]",
+            panel=_VALUES,
+            metavar="NAME",
         ),
     ] = None
     features: Annotated[

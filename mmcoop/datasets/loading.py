@@ -1,6 +1,7 @@
 """Training examples of a split → batches."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch.utils.data import DataLoader
@@ -92,8 +93,12 @@ def load_batches(
         An iterable that gives the same batches each time.
 
     Raises:
-        UsageError: `split` is not a split, or its dataset does not have the modalities.
+        UsageError: `split` is not a split, its dataset does not have the modalities, or a number is
+            out of range.
     """
+    for name, number, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if not isinstance(number, Integral) or number < least:
+            raise UsageError(f"{name} is {number!r}: it must be a whole number, {least} or more")
     check_given(split, Split, "split", "mmcoop.open_dataset(folder).split('train')")
     known = split.dataset.modalities
     names = tuple(known) if modalities is None else check_modalities(modalities)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from mmcoop.datasets.reader import REJECTS_FILE, DatasetFolder, read_rejects
+from mmcoop.training.config import TrainConfig
 from mmcoop.training.run import Run
 
 if TYPE_CHECKING:  # needs torch, which `mmcoop info` loads for scores alone
@@ -73,6 +74,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "epochs_done": len(metrics),
         "warmup": config.warmup,
         **({"max_extra": config.max_extra} if config.max_extra else {}),
+        **({"value": config.value} if config.value != TrainConfig.value else {}),
     }
     if not metrics.empty and run.best.is_dir():
         best = run.best_epoch

@@ -8,7 +8,7 @@ from mmcoop.core.modalities import display_coalitions
 from mmcoop.reporting.tables import accuracy_table, before_after_table
 from mmcoop.training.run import Run, replaced_parent
 
-_ACCURACY = "validation_accuracy_"
+_ACCURACY, _CONTRIBUTION = "validation_accuracy_", "validation_contribution_"
 
 
 def trained(run: Run) -> tuple[dict[str, Any], list[RenderableType]]:
@@ -39,14 +39,31 @@ def enhanced(before: Run, after: Run) -> tuple[dict[str, Any], list[RenderableTy
         answer, tables = trained(after)
         return answer | {"parent_problem": problem}, [*tables, problem]
     old, new = best_metrics(before), best_metrics(after)
-    names = _validation(new)
+    same_value = before.config.value == after.config.value
+    names = [n for n in _validation(new) if same_value or not n.startswith(_CONTRIBUTION)]
     answer, _ = trained(after)
     answer |= {"started_from": str(before.folder), "before": {name: old[name] for name in names}}
     title = f"{before.folder} → {after.folder}, validation split, best epochs:"
     shown = _telling(names)
     table = before_after_table(_readable(old, shown), _readable(new, shown))
     more = [f"{left} other coalitions: see --json"] if (left := len(names) - len(shown)) else []
+    if not same_value:
+        more.append(
+            f"contributions of the two runs are by different values ({before.config.value} and "
+            f"{after.config.value}): compare them with mmcoop evaluate"
+        )
+    if _added_nothing(after):
+        more.append(
+            "no training example was added: no contribution was so far below its fair share that "
+            "enhancement trains the modality again"
+        )
     return answer, [title, table, *more]
+
+
+def _added_nothing(run: Run) -> bool:
+    """Whether no epoch trained on a modality by itself: every example had all modalities."""
+    complete = run.metrics["rows"] * len(run.modalities)
+    return bool((run.metrics["rows_encoded"] == complete).all())
 
 
 def best_metrics(run: Run) -> dict[str, float]:

@@ -46,7 +46,7 @@ def valuation_report(
     what = f"{split} samples" if split else "samples"
     place = f" → {scores.path}" if scores.path else ""
     tables: list[Any] = [
-        f"{name}, {whole.samples:,} {what}, value {value}{place}:",
+        f"{name}, {whole.samples:,} {what}, value {value}{_imputer(scores)}{place}:",
         contributions_table(summaries),
     ]
     if whole.unpredicted:
@@ -70,6 +70,12 @@ def valuation_report(
     if answer["further"] or "emap_gap" in answer:
         tables.append(further_table(answer))
     return answer, tables
+
+
+def _imputer(scores: Scores) -> str:
+    """How absent modalities were replaced, if not by the model itself."""
+    absent = scores.details.get("absent")
+    return f", absent: {absent}" if absent and absent != "zero" else ""
 
 
 #: From so much more accuracy on training samples than on validation samples on, they are memorised.

@@ -54,6 +54,12 @@ class ValuationRequest:
     groups: tuple[str, ...] = ()
     emap: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.emap, int) or self.emap < 0:
+            raise UsageError(
+                f"{setting('emap')} is {self.emap!r}: it must be a whole number, 0 or more"
+            )
+
     def extra_columns(self, modalities: tuple[str, ...]) -> ExtraColumns:
         """The additional columns for these modalities.
 

@@ -38,6 +38,7 @@ from mmcoop.scores.table import (
     ROW_GROUP,
     ScoresWriter,
     TableLayout,
+    check_scores_name,
     numbers,
     scores_file,
     values_table,
@@ -135,6 +136,7 @@ class Scores:
     def save(self, path: Path | str) -> None:
         """Write the scores to `path` atomically, replacing an existing file."""
         path = Path(path)
+        check_scores_name(path)
         with locked(path), scores_file(path, self.modalities, self.details) as writer:
             for table in self._chunks():
                 writer.write(table)

@@ -29,7 +29,11 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     warmup: int = option(5, "Joint epochs before enhancement starts", min=0)
     max_extra: int = option(0, "Most extra examples per sample and epoch; 0: no limit", min=0)
-    value: str = option("paper", "Value function of enhancement", choices=ENHANCING_VALUES)
+    value: str = option(
+        "paper",
+        f"Value by which samples are enhanced: {', '.join(ENHANCING_VALUES)}",
+        choices=ENHANCING_VALUES,
+    )
     fusion: str = option("concat", "Fusion; see --list-fusions")
     encoders: Mapping[str, str] = field(default_factory=dict)
     epochs: int = option(60, "Number of epochs", min=1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mmcoop.datasets.reader import DatasetFolder
-from mmcoop.errors import DataError, UsageError, check_given, check_path_given, setting
+from mmcoop.errors import DataError, Interrupted, UsageError, check_given, check_path_given, setting
 from mmcoop.files import (
     atomic_folder,
     check_new_folder,
@@ -151,8 +151,8 @@ def _finished(training: Trainer, tensorboard: bool = False) -> Run:
         if tensorboard:
             training.loggers.append(TensorBoardLogger(training.run.folder, training.epoch))
         return training.finish()
-    except DataError:
-        if not has_checkpoint(training.run.last):
+    except Exception as error:
+        if not isinstance(error, Interrupted) and not has_checkpoint(training.run.last):
             shutil.rmtree(training.run.folder)
         raise
 

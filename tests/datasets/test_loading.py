@@ -291,3 +291,13 @@ def test_each_modality_of_the_tiny_data_set_tells_the_class(tiny_dataset, name):
     assert torch.equal(nearest, test.labels)
     groups = [g for s in SPLITS for g in opened.split(s).table["group"].to_pylist()]
     assert len(set(groups)) == 60
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"batch_size": 0}, "batch_size is 0"), ({"batch_size": "32"}, "batch_size is '32'"),
+     ({"batch_size": 4, "workers": -1}, "workers is -1")],
+)  # fmt: skip
+def test_numbers_that_cannot_be_meant_are_refused_at_once(tiny_dataset, given, named):
+    with pytest.raises(UsageError, match=f"^{named}: "):
+        load_batches(open_dataset(tiny_dataset).split("train"), **given)

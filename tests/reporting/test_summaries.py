@@ -179,3 +179,16 @@ def test_the_answers_are_plain_json(runs):
 def test_a_run_from_disk_says_the_same(runs):
     before, _ = runs
     assert trained(load_run(before.folder))[0] == trained(before)[0]
+
+
+def test_contributions_by_different_values_are_not_compared(runs, tiny_dataset, tmp_path):
+    """By a graded value nothing may be far below its share: that no example was added is said."""
+    before, _ = runs
+    settings = {"batch_size": 12, "lr": 1e-9, "epochs": 1, "method": "sample", "warmup": 0}
+    config = make_config(settings, {"value": "probability"})
+    after = train(tmp_path / "run", open_dataset(tiny_dataset), config, parent=before)
+    answer, tables = enhanced(before, after)
+    assert not any("contribution" in name for name in answer["before"])
+    assert any("probability" in str(part) and "paper" in str(part) for part in tables)
+    added = int(after.metrics["rows"].iloc[0]) - 12
+    assert any("no training example was added" in str(part) for part in tables) == (added == 0)

@@ -69,3 +69,13 @@ def test_a_resumed_run_has_each_epoch_once(noisy, quick, tmp_path):
 def test_without_being_asked_for_there_are_no_event_files(noisy, quick, tmp_path):
     run = train(tmp_path / "run", open_dataset(noisy), quick(epochs=1))
     assert not (run.folder / TENSORBOARD).exists()
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(noisy, quick, tmp_path):
+    class Broken(Progress):
+        def track(self, items, label, total=None):
+            raise ValueError("not mmcoop's own error")
+
+    with pytest.raises(ValueError, match="not mmcoop's own"):
+        train(tmp_path / "run", open_dataset(noisy), quick(), runtime=Runtime(progress=Broken()))
+    assert not (tmp_path / "run").exists()

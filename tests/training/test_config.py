@@ -49,6 +49,7 @@ def test_the_defaults_are_the_papers_training_set_up():
         "options": {},
         "warmup": 5,
         "max_extra": 0,
+        "value": "paper",
         "fusion": "concat",
         "encoders": {},
         "epochs": 60,

@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 
-.PHONY: install demo test fuzz lint bench docs docs-cli clean
+.PHONY: install demo test test-fast fuzz lint bench docs docs-cli clean
 
 install: $(VENV)/installed
 
@@ -33,6 +33,9 @@ demo: install  ## the whole story on real handwriting, under demo/
 
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+test-fast: $(VENV)/installed-test  ## the tests that take no time, for use while developing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 fuzz: $(VENV)/installed-test  ## minutes of damaged files, for every reader
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py

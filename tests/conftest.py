@@ -30,8 +30,28 @@ torch.set_num_threads(1)
 
 pytest_plugins = ["films", "recorder"]
 
+#: Folders and files, by the beginnings of their paths here, whose tests take seconds each: they
+#: train, start processes or decode films. `make test-fast` leaves them out.
+SLOW = (
+    *("cli/", "fuzz/", "recipes/", "test_examples", "test_kills", "test_locks", "test_processes"),
+    *("comparison/test_comparison", "comparison/test_tuning", "core/games/test_estimators"),
+    *("datasets/test_building", "datasets/test_clip_reader", "datasets/test_debiasing"),
+    *("datasets/test_media", "datasets/test_timeline", "datasets/test_writer"),
+    *("methods/test_every_method", "reporting/test_summaries", "scores/test_dataset"),
+    *("scores/test_precomputed", "scores/test_resume", "training/test_crossfit"),
+    *("training/test_evaluation", "training/test_loggers", "training/test_trainer"),
+)
+
 Result = subprocess.CompletedProcess[str]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the files in `SLOW`."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -181,7 +181,7 @@ def test_an_empty_batch_has_the_same_columns_and_no_rows():
             {"indices": ["banzhaf", "core"]},
             "^unknown index 'core': choose one of banzhaf, leave-one-out, owen$",
         ),
-        ({"indices": ["owen"]}, r"^index 'owen' needs groups of modalities \(groups=\)$"),
+        ({"indices": ["owen"]}, r"^index 'owen' needs groups of modalities \(groups\)$"),
         (
             {"indices": ["banzhaf"], "groups": {"left": [0, 1]}},
             "^groups of modalities are for index 'owen': choose it, or give none$",

@@ -583,7 +583,9 @@ def test_without_json_tables_are_printed_and_quiet_prints_nothing(valuate):
     said = valuate(*MODEL, "--interactions", "pairwise")
     assert said.returncode == 0, said.stderr
     first = said.stdout.replace("\n", "")
-    assert first.startswith("models_of_valuate:make_two, 70 train samples, value paper → ")
+    assert first.startswith(
+        "models_of_valuate:make_two, 70 train samples, value paper, absent: input zero → "
+    )
     for word in ("mean φ", "95 % interval", "φ < 1", "MM-SHAP", "InterSHAP, global", "SHAPE"):
         assert word in said.stdout
     quiet = valuate(*MODEL, "--quiet", "--overwrite")

@@ -255,7 +255,7 @@ def test_ctrl_c_stops_all_and_says_how_to_go_on(tiny_dataset, tmp_path, process)
     assert is_comparison(tmp_path / "comparison")
     answer = process(tmp_path, "info", "comparison")
     assert answer.returncode == 1
-    assert "has not finished: 0 runs are tested so far; go on with mmcoop" in answer.stderr
+    assert "has not finished: 0 runs are tested so far; resume it with mmcoop" in answer.stderr
     last = max(epochs.iterdir())
     time.sleep(1)
     assert max(epochs.iterdir()) == last  # nothing goes on behind the user's back

@@ -221,6 +221,6 @@ def test_one_modality_has_nothing_to_be_balanced_with(keypad, tmp_path):
 
 
 def test_the_data_set_itself_is_never_in_the_way(keypad, built):
-    with pytest.raises(UsageError, match="holds the data set of --from"):
+    with pytest.raises(UsageError, match="contains the dataset to select from"):
         Debiased(source=keypad, scores=built[1]).build(keypad, overwrite=True)
     assert open_dataset(keypad).rows["train"] == 1000

@@ -591,7 +591,7 @@ def refusals() -> list[tuple[dict[str, Any], str]]:
         ({"split": "half"}, "unknown split 'half': choose one of train, validation, test, all"),
         (
             {"split": "all", "emap": 5},
-            "EMAP's gap is of one split: name it with split=, or leave emap= out",
+            "EMAP's gap is of one split: name it with split, or leave emap out",
         ),
         (
             {"modalities": ("sound",), "emap": 5},
@@ -605,7 +605,7 @@ def refusals() -> list[tuple[dict[str, Any], str]]:
             {"groups": ("a=sound",)},
             "groups of modalities are for index 'owen': choose it, or give none",
         ),
-        ({"indices": ("owen",)}, "index 'owen' needs groups of modalities (groups=)"),
+        ({"indices": ("owen",)}, "index 'owen' needs groups of modalities (groups)"),
         (
             {"absence": ImputerSpec("fog")},
             "unknown absence 'fog': choose one of zero, mean, marginal",

@@ -611,4 +611,4 @@ def test_the_commands_take_scores(mmcoop, noisy, parent, phi, write, tmp_path):
     assert again.returncode == 0, again.stderr
     said = mmcoop(tmp_path, "train", *common, "--out", "j")
     assert said.returncode == 2
-    assert "needs no contributions: leave scores out" in said.stderr
+    assert "needs no contributions: leave --scores out" in said.stderr

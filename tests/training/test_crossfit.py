@@ -394,6 +394,7 @@ import json, os, signal, sys
 from pathlib import Path
 from mmcoop.datasets.reader import open_dataset
 from mmcoop.progress import Progress
+from mmcoop.runtime import Runtime
 from mmcoop.training.evaluation import valuate_run
 from mmcoop.training.run import load_run
 
